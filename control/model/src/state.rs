@@ -1,0 +1,331 @@
+//! Desired state: everything control wants of an engine, its changes, and the rules that keep it whole.
+//!
+//! A [`DesiredState`] is whole when all that its parts refer to is in it ([`DesiredState::check`]). A [`Delta`] is an
+//! ordered list of [`Change`]s from one generation to the next; what is referred to comes before what refers to it
+//! (identities, sets, policies, subjects, tunnels, ports, prefixes, routes) and removal goes the other way. Applying a
+//! delta to a whole state must give a whole state, otherwise it is refused and the state before stays in force.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::policy::{Policy, PolicyId, Subject};
+use crate::port::{Port, PortName};
+use crate::route::{NextHop, Tunnel, TunnelId};
+use crate::{Identity, IdentityId, IdentitySet, Invalid, Mac, SetId, Vni, limits};
+
+/// The version of a desired state. 0 is the empty state of an engine nobody has spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Generation(pub u64);
+
+impl std::fmt::Display for Generation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What this node is to the others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Local {
+    /// The node's name.
+    pub node: String,
+    /// Its underlay address for IPv4 outer headers; tunnel packets must be addressed to it.
+    pub underlay_v4: Option<Ipv4Addr>,
+    /// The same for IPv6 outer headers.
+    pub underlay_v6: Option<Ipv6Addr>,
+    /// Source of inner Ethernet frames in tunnels that carry IPv4.
+    pub vtep_mac_v4: Mac,
+    /// Source of inner Ethernet frames in tunnels that carry IPv6.
+    pub vtep_mac_v6: Mac,
+    /// The VXLAN network this node accepts.
+    pub vni: Vni,
+    /// The UDP port this node accepts VXLAN at.
+    pub vxlan_port: u16,
+    /// Addresses of the host port: the node's own, from the pods' pool. At most one of each family.
+    pub host_addresses: Vec<IpAddr>,
+    /// What the node's kernel sends to the host port: the pools.
+    pub host_routes: Vec<IpNet>,
+    /// MTU of the host port, in bytes.
+    pub host_mtu: u16,
+}
+
+/// Everything control wants of one engine.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DesiredState {
+    /// What this node is to the others; None until the agent has spoken.
+    pub local: Option<Local>,
+    /// Identities by number. [`IdentityId::UNKNOWN`] needs no entry.
+    pub identities: BTreeMap<IdentityId, Identity>,
+    /// Sets of identities by number.
+    pub sets: BTreeMap<SetId, IdentitySet>,
+    /// Policies by number.
+    pub policies: BTreeMap<PolicyId, Policy>,
+    /// What applies to whom.
+    pub subjects: BTreeMap<IdentityId, Subject>,
+    /// Tunnels by number.
+    pub tunnels: BTreeMap<TunnelId, Tunnel>,
+    /// Pods' ports by name.
+    pub ports: BTreeMap<PortName, Port>,
+    /// Longest match gives an address its identity. Independent of routes; an address without a match is unknown.
+    pub prefixes: BTreeMap<IpNet, IdentityId>,
+    /// Longest match gives an address its next hop.
+    pub routes: BTreeMap<IpNet, NextHop>,
+}
+
+/// One step of a delta: set a thing, or remove it by its key. Setting replaces.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Change {
+    /// Set what this node is to the others.
+    SetLocal(Local),
+    /// Set an identity.
+    SetIdentity(Identity),
+    /// Set a set.
+    SetSet(IdentitySet),
+    /// Set a policy.
+    SetPolicy(Policy),
+    /// Set a subject.
+    SetSubject(Subject),
+    /// Set a tunnel.
+    SetTunnel(Tunnel),
+    /// Set a port.
+    SetPort(Port),
+    /// Set the identity of a prefix.
+    SetPrefix(IpNet, IdentityId),
+    /// Set the next hop of a prefix.
+    SetRoute(IpNet, NextHop),
+    /// Remove a route.
+    RemoveRoute(IpNet),
+    /// Remove a prefix.
+    RemovePrefix(IpNet),
+    /// Remove a port.
+    RemovePort(PortName),
+    /// Remove a tunnel.
+    RemoveTunnel(TunnelId),
+    /// Remove a subject.
+    RemoveSubject(IdentityId),
+    /// Remove a policy.
+    RemovePolicy(PolicyId),
+    /// Remove a set.
+    RemoveSet(SetId),
+    /// Remove an identity.
+    RemoveIdentity(IdentityId),
+}
+
+/// What leads from one generation to the next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delta {
+    /// The generation it starts from; the engine refuses it when it has another.
+    pub base: Generation,
+    /// The steps, in order.
+    pub changes: Vec<Change>,
+}
+
+impl DesiredState {
+    /// The changes that lead from `self` to `to`, in an order in which nothing ever refers to what is not there.
+    #[must_use]
+    pub fn changes_to(&self, to: &Self) -> Vec<Change> {
+        let mut changes = Vec::new();
+        if let Some(local) = &to.local
+            && self.local.as_ref() != Some(local)
+        {
+            changes.push(Change::SetLocal(local.clone()));
+        }
+        set(&self.identities, &to.identities, &mut changes, |_, v| Change::SetIdentity(v.clone()));
+        set(&self.sets, &to.sets, &mut changes, |_, v| Change::SetSet(v.clone()));
+        set(&self.policies, &to.policies, &mut changes, |_, v| Change::SetPolicy(v.clone()));
+        set(&self.subjects, &to.subjects, &mut changes, |_, v| Change::SetSubject(v.clone()));
+        set(&self.tunnels, &to.tunnels, &mut changes, |_, v| Change::SetTunnel(v.clone()));
+        set(&self.ports, &to.ports, &mut changes, |_, v| Change::SetPort(v.clone()));
+        set(&self.prefixes, &to.prefixes, &mut changes, |k, v| Change::SetPrefix(*k, *v));
+        set(&self.routes, &to.routes, &mut changes, |k, v| Change::SetRoute(*k, v.clone()));
+        remove(&self.routes, &to.routes, &mut changes, |k| Change::RemoveRoute(*k));
+        remove(&self.prefixes, &to.prefixes, &mut changes, |k| Change::RemovePrefix(*k));
+        remove(&self.ports, &to.ports, &mut changes, |k| Change::RemovePort(k.clone()));
+        remove(&self.tunnels, &to.tunnels, &mut changes, |k| Change::RemoveTunnel(*k));
+        remove(&self.subjects, &to.subjects, &mut changes, |k| Change::RemoveSubject(*k));
+        remove(&self.policies, &to.policies, &mut changes, |k| Change::RemovePolicy(*k));
+        remove(&self.sets, &to.sets, &mut changes, |k| Change::RemoveSet(*k));
+        remove(&self.identities, &to.identities, &mut changes, |k| Change::RemoveIdentity(*k));
+        changes
+    }
+
+    /// Does one change. What it leads to is judged by [`Self::check`], once, after the last change of a delta.
+    pub fn apply(&mut self, change: Change) {
+        match change {
+            Change::SetLocal(local) => self.local = Some(local),
+            Change::SetIdentity(identity) => drop(self.identities.insert(identity.id, identity)),
+            Change::SetSet(set) => drop(self.sets.insert(set.id, set)),
+            Change::SetPolicy(policy) => drop(self.policies.insert(policy.id, policy)),
+            Change::SetSubject(subject) => drop(self.subjects.insert(subject.identity, subject)),
+            Change::SetTunnel(tunnel) => drop(self.tunnels.insert(tunnel.id, tunnel)),
+            Change::SetPort(port) => drop(self.ports.insert(port.name.clone(), port)),
+            Change::SetPrefix(prefix, identity) => drop(self.prefixes.insert(prefix, identity)),
+            Change::SetRoute(prefix, next_hop) => drop(self.routes.insert(prefix, next_hop)),
+            Change::RemoveRoute(prefix) => drop(self.routes.remove(&prefix)),
+            Change::RemovePrefix(prefix) => drop(self.prefixes.remove(&prefix)),
+            Change::RemovePort(name) => drop(self.ports.remove(&name)),
+            Change::RemoveTunnel(id) => drop(self.tunnels.remove(&id)),
+            Change::RemoveSubject(id) => drop(self.subjects.remove(&id)),
+            Change::RemovePolicy(id) => drop(self.policies.remove(&id)),
+            Change::RemoveSet(id) => drop(self.sets.remove(&id)),
+            Change::RemoveIdentity(id) => drop(self.identities.remove(&id)),
+        }
+    }
+
+    /// Whether the state is whole and within the limits of [`crate::limits`].
+    pub fn check(&self) -> Result<(), Invalid> {
+        self.check_limits()?;
+        self.check_policies()?;
+        self.check_ports()?;
+        self.check_routes()
+    }
+
+    fn check_limits(&self) -> Result<(), Invalid> {
+        let rules = self.policies.values().map(|policy| policy.rules.len()).sum::<usize>();
+        let matches = self.policies.values().flat_map(|p| &p.rules).map(|rule| rule.ports.len()).sum::<usize>();
+        for (field, count, most) in [
+            ("identities", self.identities.len(), limits::IDENTITIES_MAX),
+            ("sets", self.sets.len(), limits::SETS_MAX),
+            ("policies", self.policies.len(), limits::POLICIES_MAX),
+            ("policies.rules", rules, limits::RULES_MAX),
+            ("policies.rules.ports", matches, limits::PORT_MATCHES_MAX),
+            ("tunnels", self.tunnels.len(), limits::TUNNELS_MAX),
+            ("ports", self.ports.len(), limits::PORTS_MAX),
+            ("prefixes", self.prefixes.len(), limits::PREFIXES_MAX),
+            ("routes", self.routes.len(), limits::ROUTES_MAX),
+        ] {
+            if count > most {
+                return Err(Invalid::new(field, format!("{count} of them, but at most {most} are supported")));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_policies(&self) -> Result<(), Invalid> {
+        let mut rules = BTreeSet::new();
+        for set in self.sets.values() {
+            if !set.members.is_sorted_by(|a, b| a < b) {
+                return Err(Invalid::new(format!("sets[{}].members", set.id.0), "must be ascending and unique"));
+            }
+            if let Some(member) = set.members.iter().find(|id| !self.knows(**id)) {
+                return Err(unknown(format!("sets[{}].members", set.id.0), "identity", member));
+            }
+        }
+        for policy in self.policies.values() {
+            for rule in &policy.rules {
+                let field = || format!("policies[{}].rules[{}]", policy.name, rule.id);
+                if rule.id.0 < crate::RuleId::FIRST_ASSIGNED || !rules.insert(rule.id) {
+                    return Err(Invalid::new(field(), "the rule's number is reserved or used twice"));
+                }
+                for set in [rule.peers, rule.subjects].into_iter().flatten() {
+                    if !self.sets.contains_key(&set) {
+                        return Err(unknown(field(), "set", &set.0));
+                    }
+                }
+                if let Some(range) = rule.ports.iter().find(|range| range.first > range.last) {
+                    return Err(Invalid::new(field(), format!("ports {}-{} are upside down", range.first, range.last)));
+                }
+            }
+        }
+        for subject in self.subjects.values() {
+            let field = || format!("subjects[{}]", subject.identity);
+            if !self.knows(subject.identity) {
+                return Err(unknown(field(), "identity", &subject.identity));
+            }
+            let policies = subject.ingress.iter().chain(&subject.egress).flat_map(|tier| &tier.policies);
+            for policy in policies {
+                if !self.policies.contains_key(policy) {
+                    return Err(unknown(field(), "policy", &policy.0));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_ports(&self) -> Result<(), Invalid> {
+        let mut owners: BTreeMap<IpAddr, &PortName> = BTreeMap::new();
+        for port in self.ports.values() {
+            let field = |name: &str| format!("ports[{}].{name}", port.name);
+            if !(limits::MTU_MIN..=limits::MTU_MAX).contains(&port.mtu) {
+                let range = format!("{} to {}", limits::MTU_MIN, limits::MTU_MAX);
+                return Err(Invalid::new(field("mtu"), format!("{} is out of range: {range}", port.mtu)));
+            }
+            if port.mac.is_multicast() || port.mac == Mac::default() || port.mac == Mac::GATEWAY {
+                return Err(Invalid::new(field("mac"), format!("{} cannot be a pod's address", port.mac)));
+            }
+            if port.addresses.is_empty() || port.addresses.len() > limits::ADDRESSES_PER_PORT_MAX {
+                let range = format!("1 to {}", limits::ADDRESSES_PER_PORT_MAX);
+                return Err(Invalid::new(field("addresses"), format!("{} of them: {range}", port.addresses.len())));
+            }
+            for address in &port.addresses {
+                if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
+                    return Err(Invalid::new(field("addresses"), format!("{address} cannot be a pod's address")));
+                }
+                if let Some(other) = owners.insert(*address, &port.name) {
+                    let problem = format!("{address} already belongs to port {other}");
+                    return Err(Invalid::new(field("addresses"), problem));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_routes(&self) -> Result<(), Invalid> {
+        for (prefix, identity) in &self.prefixes {
+            if !self.knows(*identity) {
+                return Err(unknown(format!("prefixes[{prefix}]"), "identity", identity));
+            }
+        }
+        for (prefix, next_hop) in &self.routes {
+            let field = || format!("routes[{prefix}]");
+            match next_hop {
+                NextHop::Port(name) if !self.ports.contains_key(name) => return Err(unknown(field(), "port", name)),
+                NextHop::Tunnel(id) if !self.tunnels.contains_key(id) => return Err(unknown(field(), "tunnel", id)),
+                _ => {}
+            }
+        }
+        for prefix in self.prefixes.keys().chain(self.routes.keys()) {
+            if prefix.trunc() != *prefix {
+                let problem = format!("{prefix} has bits set beyond its length; {} would be right", prefix.trunc());
+                return Err(Invalid::new("prefix", problem));
+            }
+        }
+        for tunnel in self.tunnels.values() {
+            if tunnel.remote.is_unspecified() || tunnel.remote.is_multicast() || tunnel.remote.is_loopback() {
+                let problem = format!("{} cannot be a node's address", tunnel.remote);
+                return Err(Invalid::new(format!("tunnels[{}].remote", tunnel.id), problem));
+            }
+        }
+        Ok(())
+    }
+
+    fn knows(&self, identity: IdentityId) -> bool {
+        identity == IdentityId::UNKNOWN || self.identities.contains_key(&identity)
+    }
+}
+
+fn unknown(field: String, kind: &str, key: &impl std::fmt::Display) -> Invalid {
+    Invalid::new(field, format!("refers to {kind} {key}, which is not there"))
+}
+
+fn set<K: Ord, V: PartialEq>(
+    from: &BTreeMap<K, V>,
+    to: &BTreeMap<K, V>,
+    changes: &mut Vec<Change>,
+    change: impl Fn(&K, &V) -> Change,
+) {
+    changes.extend(to.iter().filter(|(key, value)| from.get(key) != Some(value)).map(|(k, v)| change(k, v)));
+}
+
+fn remove<K: Ord, V>(
+    from: &BTreeMap<K, V>,
+    to: &BTreeMap<K, V>,
+    changes: &mut Vec<Change>,
+    change: impl Fn(&K) -> Change,
+) {
+    changes.extend(from.keys().filter(|key| !to.contains_key(key)).map(change));
+}
