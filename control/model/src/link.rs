@@ -56,7 +56,8 @@ impl FromStr for Mac {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let wrong = || Invalid::new("", format!("\"{text}\" is not an Ethernet address such as 0a:58:0a:00:00:01"));
+        let wrong =
+            || Invalid::new("", format!("\"{text}\" is not an Ethernet address such as 0a:58:0a:00:00:01"));
         let mut mac = [0; 6];
         let mut parts = text.split(':');
         for byte in &mut mac {
@@ -139,7 +140,9 @@ mod tests {
         let mac = Mac([0x02, 0, 0x0a, 0xff, 1, 0x10]);
         assert_eq!(mac.to_string(), "02:00:0a:ff:01:10");
         assert_eq!(mac.to_string().parse(), Ok(mac));
-        for wrong in ["", "02:00", "2:0:a:f:1:1", "02:00:0a:ff:01:10:11", "02-00-0a-ff-01-10", "0g:00:0a:ff:01:10"] {
+        for wrong in
+            ["", "02:00", "2:0:a:f:1:1", "02:00:0a:ff:01:10:11", "02-00-0a-ff-01-10", "0g:00:0a:ff:01:10"]
+        {
             assert!(wrong.parse::<Mac>().is_err(), "{wrong}");
         }
     }

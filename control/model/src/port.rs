@@ -20,7 +20,10 @@ impl PortName {
         if fits && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control()) {
             Ok(Self(name))
         } else {
-            Err(Invalid::new("", format!("{name:?} is not an interface name: 1 to 15 bytes without / : or blanks")))
+            Err(Invalid::new(
+                "",
+                format!("{name:?} is not an interface name: 1 to 15 bytes without / : or blanks"),
+            ))
         }
     }
 

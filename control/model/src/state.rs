@@ -186,7 +186,8 @@ impl DesiredState {
 
     fn check_limits(&self) -> Result<(), Invalid> {
         let rules = self.policies.values().map(|policy| policy.rules.len()).sum::<usize>();
-        let matches = self.policies.values().flat_map(|p| &p.rules).map(|rule| rule.ports.len()).sum::<usize>();
+        let matches =
+            self.policies.values().flat_map(|p| &p.rules).map(|rule| rule.ports.len()).sum::<usize>();
         for (field, count, most) in [
             ("identities", self.identities.len(), limits::IDENTITIES_MAX),
             ("sets", self.sets.len(), limits::SETS_MAX),
@@ -199,7 +200,10 @@ impl DesiredState {
             ("routes", self.routes.len(), limits::ROUTES_MAX),
         ] {
             if count > most {
-                return Err(Invalid::new(field, format!("{count} of them, but at most {most} are supported")));
+                return Err(Invalid::new(
+                    field,
+                    format!("{count} of them, but at most {most} are supported"),
+                ));
             }
         }
         Ok(())
@@ -209,7 +213,10 @@ impl DesiredState {
         let mut rules = BTreeSet::new();
         for set in self.sets.values() {
             if !set.members.is_sorted_by(|a, b| a < b) {
-                return Err(Invalid::new(format!("sets[{}].members", set.id.0), "must be ascending and unique"));
+                return Err(Invalid::new(
+                    format!("sets[{}].members", set.id.0),
+                    "must be ascending and unique",
+                ));
             }
             if let Some(member) = set.members.iter().find(|id| !self.knows(**id)) {
                 return Err(unknown(format!("sets[{}].members", set.id.0), "identity", member));
@@ -227,7 +234,10 @@ impl DesiredState {
                     }
                 }
                 if let Some(range) = rule.ports.iter().find(|range| range.first > range.last) {
-                    return Err(Invalid::new(field(), format!("ports {}-{} are upside down", range.first, range.last)));
+                    return Err(Invalid::new(
+                        field(),
+                        format!("ports {}-{} are upside down", range.first, range.last),
+                    ));
                 }
             }
         }
@@ -259,11 +269,17 @@ impl DesiredState {
             }
             if port.addresses.is_empty() || port.addresses.len() > limits::ADDRESSES_PER_PORT_MAX {
                 let range = format!("1 to {}", limits::ADDRESSES_PER_PORT_MAX);
-                return Err(Invalid::new(field("addresses"), format!("{} of them: {range}", port.addresses.len())));
+                return Err(Invalid::new(
+                    field("addresses"),
+                    format!("{} of them: {range}", port.addresses.len()),
+                ));
             }
             for address in &port.addresses {
                 if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
-                    return Err(Invalid::new(field("addresses"), format!("{address} cannot be a pod's address")));
+                    return Err(Invalid::new(
+                        field("addresses"),
+                        format!("{address} cannot be a pod's address"),
+                    ));
                 }
                 if let Some(other) = owners.insert(*address, &port.name) {
                     let problem = format!("{address} already belongs to port {other}");
@@ -283,14 +299,19 @@ impl DesiredState {
         for (prefix, next_hop) in &self.routes {
             let field = || format!("routes[{prefix}]");
             match next_hop {
-                NextHop::Port(name) if !self.ports.contains_key(name) => return Err(unknown(field(), "port", name)),
-                NextHop::Tunnel(id) if !self.tunnels.contains_key(id) => return Err(unknown(field(), "tunnel", id)),
+                NextHop::Port(name) if !self.ports.contains_key(name) => {
+                    return Err(unknown(field(), "port", name));
+                }
+                NextHop::Tunnel(id) if !self.tunnels.contains_key(id) => {
+                    return Err(unknown(field(), "tunnel", id));
+                }
                 _ => {}
             }
         }
         for prefix in self.prefixes.keys().chain(self.routes.keys()) {
             if prefix.trunc() != *prefix {
-                let problem = format!("{prefix} has bits set beyond its length; {} would be right", prefix.trunc());
+                let problem =
+                    format!("{prefix} has bits set beyond its length; {} would be right", prefix.trunc());
                 return Err(Invalid::new("prefix", problem));
             }
         }

@@ -1,0 +1,504 @@
+//! Messages of the engine API to the vocabulary and back. A message is refused with the path of the field that is
+//! wrong; what converts may still refer to what is not there, which [`DesiredState::check`] finds.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+use super::engine as pb;
+use crate::{
+    Action, Attachment, Change, Delta, DesiredState, Encapsulation, Generation, Identity, IdentityId,
+    IdentityKind, IdentitySet, Invalid, Local, Mac, NextHop, Policy, PolicyId, Port, PortMatch, PortName,
+    Rule, RuleId, SetId, Subject, Tier, TierDefault, Tunnel, TunnelId, Vni,
+};
+
+type Result<T> = std::result::Result<T, Invalid>;
+
+/// The request that leads an engine to `generation`: by a delta from `base` where there is one, else by the whole state.
+#[must_use]
+pub fn apply_request(
+    generation: Generation,
+    base: Option<(Generation, &DesiredState)>,
+    to: &DesiredState,
+) -> pb::ApplyRequest {
+    let change = match base {
+        Some((base, from)) => {
+            pb::apply_request::Change::Delta(Delta { base, changes: from.changes_to(to) }.into())
+        }
+        None => pb::apply_request::Change::Full(to.clone().into()),
+    };
+    pb::ApplyRequest { generation: generation.0, change: Some(change) }
+}
+
+// ---- small values ----
+
+fn missing<T>(value: Option<T>, field: &str) -> Result<T> {
+    value.ok_or_else(|| Invalid::new(field, "is missing"))
+}
+
+fn address(text: &str, field: &str) -> Result<IpAddr> {
+    text.parse().map_err(|_| Invalid::new(field, format!("\"{text}\" is not an IP address")))
+}
+
+fn optional<T: std::str::FromStr>(text: &str, field: &str, what: &str) -> Result<Option<T>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| Invalid::new(field, format!("\"{text}\" is not {what}")))
+}
+
+fn prefix(text: &str, field: &str) -> Result<IpNet> {
+    text.parse().map_err(|_| Invalid::new(field, format!("\"{text}\" is not a prefix such as 10.0.0.0/24")))
+}
+
+fn mac(text: &str, field: &str) -> Result<Mac> {
+    text.parse().map_err(|error: Invalid| error.within(field))
+}
+
+fn narrow<T: TryFrom<u32>>(value: u32, field: &str, most: u32) -> Result<T> {
+    T::try_from(value).map_err(|_| Invalid::new(field, format!("{value} is out of range: 0 to {most}")))
+}
+
+fn port_name(text: String, field: &str) -> Result<PortName> {
+    PortName::new(text).map_err(|error| error.within(field))
+}
+
+fn each<M, T>(messages: Vec<M>, field: &str, convert: impl Fn(M) -> Result<T>) -> Result<Vec<T>> {
+    let one = |(index, message)| convert(message).map_err(|error| error.within(&format!("{field}[{index}]")));
+    messages.into_iter().enumerate().map(one).collect()
+}
+
+/// A map of what `messages` hold. Two with one key are refused: the second would silently replace the first.
+fn keyed<M, K: Ord, T>(
+    messages: Vec<M>,
+    field: &str,
+    convert: impl Fn(M) -> Result<T>,
+    key: impl Fn(&T) -> K,
+) -> Result<BTreeMap<K, T>> {
+    let mut map = BTreeMap::new();
+    for (index, value) in each(messages, field, convert)?.into_iter().enumerate() {
+        if map.insert(key(&value), value).is_some() {
+            return Err(Invalid::new(format!("{field}[{index}]"), "has the same key as one before it"));
+        }
+    }
+    Ok(map)
+}
+
+fn text<T: ToString>(value: Option<T>) -> String {
+    value.map(|value| value.to_string()).unwrap_or_default()
+}
+
+// ---- parts, message to value ----
+
+impl TryFrom<pb::Local> for Local {
+    type Error = Invalid;
+
+    fn try_from(message: pb::Local) -> Result<Self> {
+        Ok(Self {
+            underlay_v4: optional::<Ipv4Addr>(&message.underlay_v4, "underlay_v4", "an IPv4 address")?,
+            underlay_v6: optional::<Ipv6Addr>(&message.underlay_v6, "underlay_v6", "an IPv6 address")?,
+            vtep_mac_v4: mac(&message.vtep_mac_v4, "vtep_mac_v4")?,
+            vtep_mac_v6: mac(&message.vtep_mac_v6, "vtep_mac_v6")?,
+            vni: Vni::new(message.vni).map_err(|error| error.within("vni"))?,
+            vxlan_port: narrow(message.vxlan_port, "vxlan_port", 65_535)?,
+            host_addresses: each(message.host_addresses, "host_addresses", |text| address(&text, ""))?,
+            host_routes: each(message.host_routes, "host_routes", |text| prefix(&text, ""))?,
+            host_mtu: narrow(message.host_mtu, "host_mtu", 65_535)?,
+            node: message.node,
+        })
+    }
+}
+
+impl TryFrom<pb::Identity> for Identity {
+    type Error = Invalid;
+
+    fn try_from(message: pb::Identity) -> Result<Self> {
+        let kind = match message.kind() {
+            pb::IdentityKind::World => IdentityKind::World,
+            pb::IdentityKind::LocalNode => IdentityKind::LocalNode,
+            pb::IdentityKind::Node => IdentityKind::Node,
+            pb::IdentityKind::Pod => IdentityKind::Pod,
+            pb::IdentityKind::Unspecified => return Err(Invalid::new("kind", "is missing or unknown")),
+        };
+        Ok(Self { id: IdentityId(message.id), kind, description: message.description })
+    }
+}
+
+impl From<pb::IdentitySet> for IdentitySet {
+    fn from(message: pb::IdentitySet) -> Self {
+        Self { id: SetId(message.id), members: message.members.into_iter().map(IdentityId).collect() }
+    }
+}
+
+impl TryFrom<pb::Policy> for Policy {
+    type Error = Invalid;
+
+    fn try_from(message: pb::Policy) -> Result<Self> {
+        let rules = each(message.rules, "rules", Rule::try_from)?;
+        Ok(Self { id: PolicyId(message.id), name: message.name, rules })
+    }
+}
+
+impl TryFrom<pb::Rule> for Rule {
+    type Error = Invalid;
+
+    fn try_from(message: pb::Rule) -> Result<Self> {
+        let action = match message.action() {
+            pb::Action::Allow => Action::Allow,
+            pb::Action::Deny => Action::Deny,
+            pb::Action::Pass => Action::Pass,
+            pb::Action::Unspecified => return Err(Invalid::new("action", "is missing or unknown")),
+        };
+        Ok(Self {
+            id: RuleId(message.id),
+            action,
+            peers: message.peers.map(SetId),
+            subjects: message.subjects.map(SetId),
+            ports: each(message.ports, "ports", PortMatch::try_from)?,
+            position: message.position,
+        })
+    }
+}
+
+impl TryFrom<pb::PortMatch> for PortMatch {
+    type Error = Invalid;
+
+    fn try_from(message: pb::PortMatch) -> Result<Self> {
+        Ok(Self {
+            protocol: narrow(message.protocol, "protocol", 255)?,
+            first: narrow(message.first, "first", 65_535)?,
+            last: narrow(message.last, "last", 65_535)?,
+        })
+    }
+}
+
+impl TryFrom<pb::Subject> for Subject {
+    type Error = Invalid;
+
+    fn try_from(message: pb::Subject) -> Result<Self> {
+        Ok(Self {
+            identity: IdentityId(message.identity),
+            ingress: each(message.ingress, "ingress", Tier::try_from)?,
+            egress: each(message.egress, "egress", Tier::try_from)?,
+        })
+    }
+}
+
+impl TryFrom<pb::Tier> for Tier {
+    type Error = Invalid;
+
+    fn try_from(message: pb::Tier) -> Result<Self> {
+        let default = match message.default() {
+            pb::TierDefault::Deny => TierDefault::Deny,
+            pb::TierDefault::Pass => TierDefault::Pass,
+            pb::TierDefault::Unspecified => return Err(Invalid::new("default", "is missing or unknown")),
+        };
+        let policies = message.policies.into_iter().map(PolicyId).collect();
+        Ok(Self { name: message.name, policies, default })
+    }
+}
+
+impl TryFrom<pb::Tunnel> for Tunnel {
+    type Error = Invalid;
+
+    fn try_from(message: pb::Tunnel) -> Result<Self> {
+        let encapsulation = match missing(message.encapsulation, "encapsulation")? {
+            pb::tunnel::Encapsulation::Vxlan(vxlan) => Encapsulation::Vxlan {
+                vni: Vni::new(vxlan.vni).map_err(|error| error.within("vxlan.vni"))?,
+                port: narrow(vxlan.port, "vxlan.port", 65_535)?,
+                remote_mac: mac(&vxlan.remote_mac, "vxlan.remote_mac")?,
+            },
+        };
+        let remote = address(&message.remote, "remote")?;
+        Ok(Self { id: TunnelId(message.id), node: message.node, remote, encapsulation })
+    }
+}
+
+impl TryFrom<pb::Port> for Port {
+    type Error = Invalid;
+
+    fn try_from(message: pb::Port) -> Result<Self> {
+        let attachment = match missing(message.attachment, "attachment")? {
+            pb::port::Attachment::Veth(veth) => Attachment::Veth {
+                interface: port_name(veth.interface, "veth.interface")?,
+                netns: Some(veth.netns).filter(|path| !path.is_empty()),
+            },
+        };
+        Ok(Self {
+            name: port_name(message.name, "name")?,
+            attachment,
+            mac: mac(&message.mac, "mac")?,
+            addresses: each(message.addresses, "addresses", |text| address(&text, ""))?,
+            mtu: narrow(message.mtu, "mtu", 65_535)?,
+            workload: message.workload,
+        })
+    }
+}
+
+fn prefix_of(message: &pb::Prefix) -> Result<(IpNet, IdentityId)> {
+    Ok((prefix(&message.prefix, "prefix")?, IdentityId(message.identity)))
+}
+
+fn route_of(message: pb::Route) -> Result<(IpNet, NextHop)> {
+    let next_hop = match missing(message.next_hop, "next_hop")? {
+        pb::route::NextHop::Port(name) => NextHop::Port(port_name(name, "port")?),
+        pb::route::NextHop::Tunnel(id) => NextHop::Tunnel(TunnelId(id)),
+        pb::route::NextHop::Direct(text) => NextHop::Direct(address(&text, "direct")?),
+        pb::route::NextHop::Host(_) => NextHop::Host,
+        pb::route::NextHop::Unreachable(_) => NextHop::Unreachable,
+    };
+    Ok((prefix(&message.prefix, "prefix")?, next_hop))
+}
+
+// ---- parts, value to message ----
+
+impl From<Local> for pb::Local {
+    fn from(local: Local) -> Self {
+        Self {
+            node: local.node,
+            underlay_v4: text(local.underlay_v4),
+            underlay_v6: text(local.underlay_v6),
+            vtep_mac_v4: local.vtep_mac_v4.to_string(),
+            vtep_mac_v6: local.vtep_mac_v6.to_string(),
+            vni: local.vni.get(),
+            vxlan_port: local.vxlan_port.into(),
+            host_addresses: local.host_addresses.iter().map(ToString::to_string).collect(),
+            host_routes: local.host_routes.iter().map(ToString::to_string).collect(),
+            host_mtu: local.host_mtu.into(),
+        }
+    }
+}
+
+impl From<Identity> for pb::Identity {
+    fn from(identity: Identity) -> Self {
+        let kind = match identity.kind {
+            IdentityKind::World => pb::IdentityKind::World,
+            IdentityKind::LocalNode => pb::IdentityKind::LocalNode,
+            IdentityKind::Node => pb::IdentityKind::Node,
+            IdentityKind::Pod => pb::IdentityKind::Pod,
+        };
+        Self { id: identity.id.0, kind: kind.into(), description: identity.description }
+    }
+}
+
+impl From<IdentitySet> for pb::IdentitySet {
+    fn from(set: IdentitySet) -> Self {
+        Self { id: set.id.0, members: set.members.into_iter().map(|id| id.0).collect() }
+    }
+}
+
+impl From<Policy> for pb::Policy {
+    fn from(policy: Policy) -> Self {
+        Self { id: policy.id.0, name: policy.name, rules: policy.rules.into_iter().map(Into::into).collect() }
+    }
+}
+
+impl From<Rule> for pb::Rule {
+    fn from(rule: Rule) -> Self {
+        let action = match rule.action {
+            Action::Allow => pb::Action::Allow,
+            Action::Deny => pb::Action::Deny,
+            Action::Pass => pb::Action::Pass,
+        };
+        Self {
+            id: rule.id.0,
+            action: action.into(),
+            peers: rule.peers.map(|set| set.0),
+            subjects: rule.subjects.map(|set| set.0),
+            ports: rule.ports.into_iter().map(Into::into).collect(),
+            position: rule.position,
+        }
+    }
+}
+
+impl From<PortMatch> for pb::PortMatch {
+    fn from(range: PortMatch) -> Self {
+        Self { protocol: range.protocol.into(), first: range.first.into(), last: range.last.into() }
+    }
+}
+
+impl From<Subject> for pb::Subject {
+    fn from(subject: Subject) -> Self {
+        Self {
+            identity: subject.identity.0,
+            ingress: subject.ingress.into_iter().map(Into::into).collect(),
+            egress: subject.egress.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<Tier> for pb::Tier {
+    fn from(tier: Tier) -> Self {
+        let default = match tier.default {
+            TierDefault::Deny => pb::TierDefault::Deny,
+            TierDefault::Pass => pb::TierDefault::Pass,
+        };
+        let policies = tier.policies.into_iter().map(|id| id.0).collect();
+        Self { name: tier.name, policies, default: default.into() }
+    }
+}
+
+impl From<Tunnel> for pb::Tunnel {
+    fn from(tunnel: Tunnel) -> Self {
+        let Encapsulation::Vxlan { vni, port, remote_mac } = tunnel.encapsulation;
+        let vxlan = pb::Vxlan { vni: vni.get(), port: port.into(), remote_mac: remote_mac.to_string() };
+        Self {
+            id: tunnel.id.0,
+            node: tunnel.node,
+            remote: tunnel.remote.to_string(),
+            encapsulation: Some(pb::tunnel::Encapsulation::Vxlan(vxlan)),
+        }
+    }
+}
+
+impl From<Port> for pb::Port {
+    fn from(port: Port) -> Self {
+        let Attachment::Veth { interface, netns } = port.attachment;
+        let veth = pb::Veth { interface: interface.into(), netns: netns.unwrap_or_default() };
+        Self {
+            name: port.name.into(),
+            attachment: Some(pb::port::Attachment::Veth(veth)),
+            mac: port.mac.to_string(),
+            addresses: port.addresses.iter().map(ToString::to_string).collect(),
+            mtu: port.mtu.into(),
+            workload: port.workload,
+        }
+    }
+}
+
+fn prefix_message((prefix, identity): (IpNet, IdentityId)) -> pb::Prefix {
+    pb::Prefix { prefix: prefix.to_string(), identity: identity.0 }
+}
+
+fn route_message((prefix, next_hop): (IpNet, NextHop)) -> pb::Route {
+    let next_hop = match next_hop {
+        NextHop::Port(name) => pb::route::NextHop::Port(name.into()),
+        NextHop::Tunnel(id) => pb::route::NextHop::Tunnel(id.0),
+        NextHop::Direct(address) => pb::route::NextHop::Direct(address.to_string()),
+        NextHop::Host => pb::route::NextHop::Host(pb::Host {}),
+        NextHop::Unreachable => pb::route::NextHop::Unreachable(pb::Unreachable {}),
+    };
+    pb::Route { prefix: prefix.to_string(), next_hop: Some(next_hop) }
+}
+
+// ---- the whole ----
+
+impl TryFrom<pb::DesiredState> for DesiredState {
+    type Error = Invalid;
+
+    fn try_from(message: pb::DesiredState) -> Result<Self> {
+        let local = message.local.map(Local::try_from).transpose().map_err(|error| error.within("local"))?;
+        Ok(Self {
+            local,
+            identities: keyed(message.identities, "identities", Identity::try_from, |v| v.id)?,
+            sets: keyed(message.sets, "sets", |m| Ok(m.into()), |v: &IdentitySet| v.id)?,
+            policies: keyed(message.policies, "policies", Policy::try_from, |v| v.id)?,
+            subjects: keyed(message.subjects, "subjects", Subject::try_from, |v| v.identity)?,
+            tunnels: keyed(message.tunnels, "tunnels", Tunnel::try_from, |v| v.id)?,
+            ports: keyed(message.ports, "ports", Port::try_from, |v| v.name.clone())?,
+            prefixes: keyed(message.prefixes, "prefixes", |m| prefix_of(&m), |v| v.0)?
+                .into_values()
+                .collect(),
+            routes: keyed(message.routes, "routes", route_of, |v| v.0)?.into_values().collect(),
+        })
+    }
+}
+
+impl From<DesiredState> for pb::DesiredState {
+    fn from(state: DesiredState) -> Self {
+        fn all<K, V, M: From<V>>(map: BTreeMap<K, V>) -> Vec<M> {
+            map.into_values().map(M::from).collect()
+        }
+        Self {
+            local: state.local.map(Into::into),
+            identities: all(state.identities),
+            sets: all(state.sets),
+            policies: all(state.policies),
+            subjects: all(state.subjects),
+            tunnels: all(state.tunnels),
+            ports: all(state.ports),
+            prefixes: state.prefixes.into_iter().map(prefix_message).collect(),
+            routes: state.routes.into_iter().map(route_message).collect(),
+        }
+    }
+}
+
+impl TryFrom<pb::Delta> for Delta {
+    type Error = Invalid;
+
+    fn try_from(message: pb::Delta) -> Result<Self> {
+        Ok(Self {
+            base: Generation(message.base),
+            changes: each(message.changes, "changes", Change::try_from)?,
+        })
+    }
+}
+
+impl From<Delta> for pb::Delta {
+    fn from(delta: Delta) -> Self {
+        Self { base: delta.base.0, changes: delta.changes.into_iter().map(Into::into).collect() }
+    }
+}
+
+impl TryFrom<pb::Change> for Change {
+    type Error = Invalid;
+
+    fn try_from(message: pb::Change) -> Result<Self> {
+        use pb::change::Step;
+        let named = |field: &'static str| move |error: Invalid| error.within(field);
+        Ok(match missing(message.step, "step")? {
+            Step::SetLocal(local) => Self::SetLocal(local.try_into().map_err(named("set_local"))?),
+            Step::SetIdentity(identity) => {
+                Self::SetIdentity(identity.try_into().map_err(named("set_identity"))?)
+            }
+            Step::SetSet(set) => Self::SetSet(set.into()),
+            Step::SetPolicy(policy) => Self::SetPolicy(policy.try_into().map_err(named("set_policy"))?),
+            Step::SetSubject(subject) => Self::SetSubject(subject.try_into().map_err(named("set_subject"))?),
+            Step::SetTunnel(tunnel) => Self::SetTunnel(tunnel.try_into().map_err(named("set_tunnel"))?),
+            Step::SetPort(port) => Self::SetPort(port.try_into().map_err(named("set_port"))?),
+            Step::SetPrefix(message) => {
+                let (prefix, identity) = prefix_of(&message).map_err(named("set_prefix"))?;
+                Self::SetPrefix(prefix, identity)
+            }
+            Step::SetRoute(message) => {
+                let (prefix, next_hop) = route_of(message).map_err(named("set_route"))?;
+                Self::SetRoute(prefix, next_hop)
+            }
+            Step::RemoveRoute(text) => Self::RemoveRoute(prefix(&text, "remove_route")?),
+            Step::RemovePrefix(text) => Self::RemovePrefix(prefix(&text, "remove_prefix")?),
+            Step::RemovePort(name) => Self::RemovePort(port_name(name, "remove_port")?),
+            Step::RemoveTunnel(id) => Self::RemoveTunnel(TunnelId(id)),
+            Step::RemoveSubject(id) => Self::RemoveSubject(IdentityId(id)),
+            Step::RemovePolicy(id) => Self::RemovePolicy(PolicyId(id)),
+            Step::RemoveSet(id) => Self::RemoveSet(SetId(id)),
+            Step::RemoveIdentity(id) => Self::RemoveIdentity(IdentityId(id)),
+        })
+    }
+}
+
+impl From<Change> for pb::Change {
+    fn from(change: Change) -> Self {
+        use pb::change::Step;
+        let step = match change {
+            Change::SetLocal(local) => Step::SetLocal(local.into()),
+            Change::SetIdentity(identity) => Step::SetIdentity(identity.into()),
+            Change::SetSet(set) => Step::SetSet(set.into()),
+            Change::SetPolicy(policy) => Step::SetPolicy(policy.into()),
+            Change::SetSubject(subject) => Step::SetSubject(subject.into()),
+            Change::SetTunnel(tunnel) => Step::SetTunnel(tunnel.into()),
+            Change::SetPort(port) => Step::SetPort(port.into()),
+            Change::SetPrefix(prefix, identity) => Step::SetPrefix(prefix_message((prefix, identity))),
+            Change::SetRoute(prefix, next_hop) => Step::SetRoute(route_message((prefix, next_hop))),
+            Change::RemoveRoute(prefix) => Step::RemoveRoute(prefix.to_string()),
+            Change::RemovePrefix(prefix) => Step::RemovePrefix(prefix.to_string()),
+            Change::RemovePort(name) => Step::RemovePort(name.into()),
+            Change::RemoveTunnel(id) => Step::RemoveTunnel(id.0),
+            Change::RemoveSubject(id) => Step::RemoveSubject(id.0),
+            Change::RemovePolicy(id) => Step::RemovePolicy(id.0),
+            Change::RemoveSet(id) => Step::RemoveSet(id.0),
+            Change::RemoveIdentity(id) => Step::RemoveIdentity(id.0),
+        };
+        Self { step: Some(step) }
+    }
+}
