@@ -2,6 +2,7 @@
 //! refused by name.
 
 #![cfg(feature = "api")]
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
