@@ -1,1 +1,3 @@
-//! stub
+//! The engine: `vswitchd`.
+
+pub mod io;

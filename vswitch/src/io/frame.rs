@@ -1,0 +1,221 @@
+//! One chunk of the UMEM, as an owned token.
+
+use std::fmt;
+use std::mem::ManuallyDrop;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use vswitch_datapath::Buffer;
+
+/// Bytes of a chunk: headroom, packet and tailroom together. The smallest the kernel allows.
+pub const CHUNK: usize = 2048;
+/// Bytes before a packet as it is received: what the kernel keeps free for XDP programs (`XDP_PACKET_HEADROOM`).
+pub const HEADROOM: usize = 256;
+
+/// Frames that were dropped instead of being put back, in this process.
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+/// The right to use one chunk of a UMEM. Whoever holds it is the only one to read or write the chunk.
+///
+/// Not `Clone`, and not to be dropped: it ends by [`FramePool::put`](super::FramePool::put) or in a port's ring. Dropping
+/// one is a bug of ours; it panics in debug builds, is counted ([`lost`]), and shows as leaked in the account.
+///
+/// ```text
+/// chunk: | headroom | bytes   | tailroom |
+///        0        start      end       CHUNK
+/// ```
+pub struct Frame {
+    chunk: NonNull<u8>,
+    start: u16,
+    end: u16,
+}
+
+// SAFETY: the token is the only right to its chunk, and the chunk's memory is not bound to a thread.
+unsafe impl Send for Frame {}
+
+/// How many frames have been dropped instead of being put back since the process started.
+#[must_use]
+pub fn lost() -> u64 {
+    LOST.load(Ordering::Relaxed)
+}
+
+impl Frame {
+    /// The token of the chunk at `chunk`, holding the bytes from `start` on.
+    ///
+    /// # Safety
+    ///
+    /// 1. `chunk` is the first of [`CHUNK`] bytes of a UMEM, mapped for as long as the token exists.
+    /// 2. No other token of the chunk exists, and the kernel does not use it.
+    ///
+    /// `start` and `length` are cut to what fits the chunk.
+    pub(super) unsafe fn mint(chunk: NonNull<u8>, start: usize, length: usize) -> Self {
+        let start = start.min(CHUNK);
+        let end = (start + length.min(CHUNK)).min(CHUNK);
+        Self { chunk, start: start as u16, end: end as u16 }
+    }
+
+    /// Ends the token without giving the chunk back: it is now somewhere else (free list, ring), as the ledger says.
+    pub(super) fn retire(self) -> NonNull<u8> {
+        ManuallyDrop::new(self).chunk
+    }
+
+    /// The chunk's first byte.
+    pub(super) fn chunk(&self) -> NonNull<u8> {
+        self.chunk
+    }
+
+    /// Bytes between the chunk's first and the packet's first.
+    pub(super) fn start(&self) -> usize {
+        usize::from(self.start)
+    }
+
+    /// Makes the frame hold a copy of `bytes` behind the usual headroom. False, and nothing changed, when they do not
+    /// fit.
+    #[must_use]
+    pub fn fill(&mut self, bytes: &[u8]) -> bool {
+        let Some(area) = self.receive_area().get_mut(..bytes.len()) else { return false };
+        area.copy_from_slice(bytes);
+        self.set_received(0, bytes.len());
+        true
+    }
+
+    /// The chunk behind the usual headroom, to be written before [`Frame::set_received`] says how much was.
+    pub(super) fn receive_area(&mut self) -> &mut [u8] {
+        &mut self.memory_mut()[HEADROOM..]
+    }
+
+    #[inline]
+    fn memory(&self) -> &[u8; CHUNK] {
+        // SAFETY: the chunk is mapped and CHUNK bytes long while the token lives (contract of `mint`), and only who
+        // holds the token, borrowed here, may write it.
+        unsafe { self.chunk.cast().as_ref() }
+    }
+
+    #[inline]
+    fn memory_mut(&mut self) -> &mut [u8; CHUNK] {
+        // SAFETY: as in `memory`; the only token is borrowed mutably, so that nobody else reads or writes the chunk.
+        unsafe { self.chunk.cast().as_mut() }
+    }
+
+    /// The packet is now the `length` bytes that start `skip` bytes into the area of [`Frame::receive_area`].
+    pub(super) fn set_received(&mut self, skip: usize, length: usize) {
+        let start = (HEADROOM + skip).min(CHUNK);
+        self.start = start as u16;
+        self.end = (start + length).min(CHUNK) as u16;
+    }
+}
+
+impl Buffer for Frame {
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        // start <= end <= CHUNK: every function here keeps it.
+        &self.memory()[usize::from(self.start)..usize::from(self.end)]
+    }
+
+    #[inline]
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        let (start, end) = (usize::from(self.start), usize::from(self.end));
+        &mut self.memory_mut()[start..end]
+    }
+
+    #[inline]
+    fn headroom(&self) -> usize {
+        usize::from(self.start)
+    }
+
+    #[inline]
+    fn tailroom(&self) -> usize {
+        CHUNK - usize::from(self.end)
+    }
+
+    #[inline]
+    fn grow_front(&mut self, count: usize) -> bool {
+        let fits = count <= usize::from(self.start);
+        if fits {
+            self.start -= count as u16;
+        }
+        fits
+    }
+
+    #[inline]
+    fn cut_front(&mut self, count: usize) {
+        self.start = usize::from(self.start).saturating_add(count).min(usize::from(self.end)) as u16;
+    }
+
+    #[inline]
+    fn set_len(&mut self, length: usize) -> bool {
+        let fits = length <= CHUNK - usize::from(self.start);
+        if fits {
+            self.end = self.start + length as u16;
+        }
+        fits
+    }
+}
+
+impl Drop for Frame {
+    #[cold]
+    fn drop(&mut self) {
+        LOST.fetch_add(1, Ordering::Relaxed);
+        debug_assert!(std::thread::panicking(), "a frame was dropped instead of being put back: {self:?}");
+    }
+}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Frame({:p}, {}..{})", self.chunk, self.start, self.end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::{FramePool, Umem};
+
+    fn frame_of(bytes: &[u8]) -> (FramePool, Frame) {
+        let mut pool = FramePool::new(&Umem::plain(4).unwrap(), 4).unwrap();
+        let mut frame = pool.take().unwrap();
+        assert!(frame.fill(bytes));
+        (pool, frame)
+    }
+
+    #[test]
+    fn it_grows_and_shrinks_at_both_ends() {
+        let (mut pool, mut frame) = frame_of(b"payload");
+        assert_eq!((frame.headroom(), frame.tailroom()), (HEADROOM, CHUNK - HEADROOM - 7));
+        assert!(frame.grow_front(4));
+        frame.bytes_mut()[..4].copy_from_slice(b"head");
+        assert_eq!(frame.bytes(), b"headpayload");
+        frame.cut_front(6);
+        assert_eq!(frame.bytes(), b"yload");
+        assert!(frame.set_len(2));
+        assert_eq!(frame.bytes(), b"yl");
+        frame.cut_front(100);
+        assert_eq!(frame.bytes(), b"");
+        pool.put(frame);
+    }
+
+    #[test]
+    fn what_does_not_fit_changes_nothing() {
+        let (mut pool, mut frame) = frame_of(b"payload");
+        assert!(!frame.grow_front(HEADROOM + 1));
+        assert!(!frame.set_len(CHUNK - HEADROOM + 1));
+        assert!(!frame.fill(&[0; CHUNK]));
+        assert_eq!(frame.bytes(), b"payload");
+        assert!(frame.grow_front(HEADROOM) && frame.set_len(CHUNK));
+        assert_eq!(frame.bytes().len(), CHUNK);
+        pool.put(frame);
+    }
+
+    #[test]
+    #[cfg(debug_assertions)]
+    fn a_dropped_frame_is_noticed_and_accounted() {
+        let umem = Umem::plain(4).unwrap();
+        let mut pool = FramePool::new(&umem, 4).unwrap();
+        let frame = pool.take().unwrap();
+        let before = lost();
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(frame)));
+        assert!(panicked.is_err());
+        assert!(lost() > before);
+        assert_eq!(umem.account(0).leaked, 1);
+    }
+}

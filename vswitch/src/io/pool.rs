@@ -1,0 +1,209 @@
+//! A worker's free frames.
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use super::frame::{CHUNK, Frame, HEADROOM};
+use super::umem::{Place, Umem, UmemError};
+
+/// The free frames of one worker: taken to receive or build a packet in, put back when it has ended.
+///
+/// Its memory is taken at start-up. Most recently used frames go out first: their bytes are still in the cache.
+#[derive(Debug)]
+pub struct FramePool {
+    umem: Arc<Umem>,
+    free: Vec<u32>,
+    share: usize,
+}
+
+impl FramePool {
+    /// A pool with a share of `frames` of the UMEM's unclaimed frames.
+    ///
+    /// # Errors
+    ///
+    /// [`UmemError::Exhausted`] when fewer are unclaimed.
+    pub fn new(umem: &Arc<Umem>, frames: usize) -> Result<Self, UmemError> {
+        // Room for all: frames may come home to another worker's pool than they left.
+        let mut free = Vec::with_capacity(umem.total());
+        umem.claim(frames, &mut free)?;
+        Ok(Self { umem: Arc::clone(umem), free, share: frames })
+    }
+
+    /// The UMEM its frames are of.
+    #[must_use]
+    pub fn umem(&self) -> &Arc<Umem> {
+        &self.umem
+    }
+
+    /// Free frames now.
+    #[must_use]
+    pub fn free(&self) -> usize {
+        self.free.len()
+    }
+
+    /// Frames the pool started with.
+    #[must_use]
+    pub fn share(&self) -> usize {
+        self.share
+    }
+
+    /// A free frame, empty and with the usual headroom; its bytes are undefined. None: the pool is exhausted.
+    #[inline]
+    #[must_use]
+    pub fn take(&mut self) -> Option<Frame> {
+        let number = self.free.pop()?;
+        self.umem.place(number, Place::HELD);
+        // SAFETY: the number came off a free list, where the ledger had it as free: nobody held a token of it, no ring
+        // had it, and the UMEM stays mapped while a frame is not free (see `Umem`'s Drop).
+        Some(unsafe { Frame::mint(self.umem.chunk(number), HEADROOM, 0) })
+    }
+
+    /// Gives a frame back.
+    #[inline]
+    pub fn put(&mut self, frame: Frame) {
+        let Some(number) = self.umem.number(frame.chunk()) else { return Self::foreign(frame) };
+        frame.retire();
+        self.umem.place(number, Place::FREE);
+        self.free.push(number);
+    }
+
+    /// Gives back all that `frames` holds, which keeps its capacity.
+    pub fn put_all(&mut self, frames: impl IntoIterator<Item = Frame>) {
+        for frame in frames {
+            self.put(frame);
+        }
+    }
+
+    /// Takes up frames that ports left to the UMEM when they were closed, up to the pool's share. Locks: not for the
+    /// packet path.
+    pub fn top_up(&mut self) {
+        let room = self.share.saturating_sub(self.free.len());
+        self.umem.claim_up_to(room, &mut self.free);
+    }
+
+    /// Takes free frames off the list to lend them to a kernel ring: up to `numbers.len()`, fewer when there are fewer.
+    /// Their numbers are written to the front of `numbers`; how many is returned.
+    pub(super) fn lend_free(&mut self, place: Place, numbers: &mut [u32]) -> usize {
+        let count = numbers.len().min(self.free.len());
+        let kept = self.free.len() - count;
+        for (slot, number) in numbers.iter_mut().zip(self.free.drain(kept..)) {
+            self.umem.place(number, place);
+            *slot = number;
+        }
+        count
+    }
+
+    /// Puts numbers back that [`FramePool::lend_free`] gave but no ring took.
+    pub(super) fn unlend(&mut self, numbers: &[u32]) {
+        for &number in numbers {
+            self.umem.place(number, Place::FREE);
+            self.free.push(number);
+        }
+    }
+
+    /// Lends a held frame to a kernel ring. The address of its packet in the UMEM, or the frame when it is not of this
+    /// UMEM.
+    #[inline]
+    pub(super) fn lend(&self, frame: Frame, place: Place) -> Result<u64, Frame> {
+        let Some(number) = self.umem.number(frame.chunk()) else { return Err(frame) };
+        let address = number as usize * CHUNK + frame.start();
+        frame.retire();
+        self.umem.place(number, place);
+        Ok(address as u64)
+    }
+
+    /// A frame that came back from a kernel ring with a packet: the token of the chunk around `address`, when the ledger
+    /// says that it was lent to `place`. None: the kernel named a chunk it did not have.
+    #[inline]
+    pub(super) fn back_with_packet(&self, address: u64, length: usize, place: Place) -> Option<Frame> {
+        let (number, start) = self.umem.locate(address)?;
+        if !self.umem.moves(number, place, Place::HELD) {
+            return None;
+        }
+        // SAFETY: the ledger had the chunk in this ring, so that no token of it exists, and the kernel has just
+        // handed it back; the UMEM stays mapped while a frame is not free.
+        Some(unsafe { Frame::mint(self.umem.chunk(number), start, length) })
+    }
+
+    /// A frame that came back from a completion ring. False: the kernel named a chunk it did not have.
+    #[inline]
+    pub(super) fn back_free(&mut self, address: u64, place: Place) -> bool {
+        let Some((number, _)) = self.umem.locate(address) else { return false };
+        let lent = self.umem.moves(number, place, Place::FREE);
+        if lent {
+            self.free.push(number);
+        }
+        lent
+    }
+
+    #[cold]
+    fn foreign(frame: Frame) {
+        debug_assert!(false, "a frame of another UMEM was put into this pool: {frame:?}");
+        let _: NonNull<u8> = frame.retire();
+    }
+}
+
+impl Drop for FramePool {
+    fn drop(&mut self) {
+        self.umem.unclaim(&mut self.free);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_taken_until_there_are_none() {
+        let umem = Umem::plain(8).unwrap();
+        let mut pool = FramePool::new(&umem, 8).unwrap();
+        let mut held: Vec<Frame> = std::iter::from_fn(|| pool.take()).collect();
+        assert_eq!(held.len(), 8);
+        let mut chunks: Vec<_> = held.iter().map(Frame::chunk).collect();
+        chunks.sort_unstable();
+        chunks.dedup();
+        assert_eq!(chunks.len(), 8, "two tokens of one chunk");
+        assert_eq!(umem.account(8).leaked, 0);
+        pool.put_all(held.drain(..));
+        assert_eq!((pool.free(), umem.account(0).free), (8, 8));
+    }
+
+    #[test]
+    fn pools_share_the_umem_and_give_it_back() {
+        let umem = Umem::plain(8).unwrap();
+        let mut one = FramePool::new(&umem, 6).unwrap();
+        assert!(matches!(FramePool::new(&umem, 3), Err(UmemError::Exhausted { wanted: 3, left: 2 })));
+        let mut two = FramePool::new(&umem, 2).unwrap();
+        let frame = one.take().unwrap();
+        two.put(frame);
+        assert_eq!((one.free(), two.free()), (5, 3));
+        drop((one, two));
+        assert_eq!(FramePool::new(&umem, 8).unwrap().free(), 8);
+    }
+
+    #[test]
+    fn a_ring_gives_back_only_what_it_was_lent() {
+        let umem = Umem::plain(4).unwrap();
+        let mut pool = FramePool::new(&umem, 4).unwrap();
+        let slot = umem.slot().unwrap();
+        let mut numbers = [0; 2];
+        assert_eq!(pool.lend_free(slot.fill(), &mut numbers), 2);
+        let address = u64::from(numbers[0]) * CHUNK as u64 + 256;
+        assert!(
+            pool.back_with_packet(address, 60, slot.transmit()).is_none(),
+            "it was lent to the fill ring"
+        );
+        let frame = pool.back_with_packet(address, 60, slot.fill()).unwrap();
+        assert!(pool.back_with_packet(address, 60, slot.fill()).is_none(), "it came back twice");
+        assert!(pool.back_with_packet(4 * CHUNK as u64, 60, slot.fill()).is_none(), "no such chunk");
+        let sent = pool.lend(frame, slot.transmit()).unwrap();
+        assert_eq!(sent, address);
+        let account = umem.account(0);
+        assert_eq!((account.free, account.fill, account.transmit, account.leaked), (2, 1, 1, 0));
+        assert!(pool.back_free(sent, slot.transmit()));
+        assert!(!pool.back_free(sent, slot.transmit()));
+        drop(slot);
+        pool.top_up();
+        assert_eq!(pool.free(), 4, "what the ring still had came home when it was closed");
+    }
+}

@@ -1,0 +1,323 @@
+//! The memory all frames are of, and the ledger that says where each of them is.
+
+use std::io;
+use std::mem::ManuallyDrop;
+use std::num::NonZeroUsize;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::frame::CHUNK;
+use super::mapping::Mapping;
+
+/// Most frames one UMEM may have: 8 GiB of them.
+pub const FRAMES_MAX: usize = 1 << 22;
+/// Most ring owners (sockets) at once.
+const SLOTS_MAX: u16 = 16_384;
+
+/// Why there is no UMEM, or no frame of it.
+#[derive(Debug, thiserror::Error)]
+pub enum UmemError {
+    /// A number of frames that cannot be.
+    #[error("a UMEM of {0} frames: between 1 and {FRAMES_MAX} are possible")]
+    FrameCount(usize),
+    /// The memory was not given.
+    #[error("no memory for {frames} frames ({} MiB): {source}", (frames * CHUNK) >> 20)]
+    Memory {
+        /// Frames wanted.
+        frames: usize,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel did not register the memory for AF_XDP.
+    #[error(
+        "no AF_XDP memory of {frames} frames: {reason}; needs CAP_NET_RAW, CAP_SYS_ADMIN and a kernel with AF_XDP"
+    )]
+    Register {
+        /// Frames wanted.
+        frames: usize,
+        /// What went wrong.
+        reason: String,
+    },
+    /// Fewer frames are unclaimed than a pool wants.
+    #[error(
+        "{wanted} frames wanted, {left} left in the UMEM: raise the number of frames, or give each worker fewer"
+    )]
+    Exhausted {
+        /// Frames wanted.
+        wanted: usize,
+        /// Frames unclaimed.
+        left: usize,
+    },
+    /// The memory is not registered for AF_XDP, which a socket needs.
+    #[error("this UMEM is plain memory, which AF_XDP sockets cannot use")]
+    NotRegistered,
+    /// Too many sockets.
+    #[error("more than {SLOTS_MAX} sockets on one UMEM")]
+    Slots,
+}
+
+/// Where a frame is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place(u16);
+
+impl Place {
+    /// On a free list.
+    pub(super) const FREE: Self = Self(0);
+    /// Held by the worker, as a token.
+    pub(super) const HELD: Self = Self(1);
+
+    const FIRST_SLOT: u16 = 2;
+
+    /// In the receiving rings of a socket: fill ring, RX ring, or between them in the kernel.
+    const fn fill(slot: u16) -> Self {
+        Self(Self::FIRST_SLOT + 2 * slot)
+    }
+
+    /// In the sending rings of a socket: TX ring, completion ring, or between them in the kernel.
+    const fn transmit(slot: u16) -> Self {
+        Self(Self::FIRST_SLOT + 2 * slot + 1)
+    }
+}
+
+/// How many frames are where. They are counted in the ledger, one by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FrameAccount {
+    /// All there are.
+    pub total: usize,
+    /// On free lists.
+    pub free: usize,
+    /// Lent to the kernel to receive into.
+    pub fill: usize,
+    /// Lent to the kernel to be sent.
+    pub transmit: usize,
+    /// Held by workers, as they say.
+    pub held: usize,
+    /// In none of these places: total less all others. Zero, or there is a bug.
+    pub leaked: usize,
+}
+
+/// Memory divided into [`CHUNK`]s, shared by all sockets and workers of the process.
+pub struct Umem {
+    base: NonNull<u8>,
+    /// One entry a frame, a [`Place`]. Written by whoever moves the frame; a frame's handing over between threads
+    /// orders the entries with it, which is why relaxed stores do.
+    ledger: Box<[AtomicU16]>,
+    /// Free frames that belong to no pool.
+    unclaimed: Mutex<Vec<u32>>,
+    slots: Mutex<Vec<u16>>,
+    backing: ManuallyDrop<Backing>,
+}
+
+/// What the memory is.
+pub(super) enum Backing {
+    /// Ordinary memory: for ports that copy.
+    Plain(Mapping),
+}
+
+// SAFETY: `base` is an address of the process; the chunks behind it are reached only through tokens.
+unsafe impl Send for Umem {}
+// SAFETY: as above; everything else in it is atomic or behind a lock.
+unsafe impl Sync for Umem {}
+
+impl Umem {
+    /// Frames in ordinary memory, for memory, tun and pcap ports: needs no privilege.
+    ///
+    /// # Errors
+    ///
+    /// [`UmemError::FrameCount`], [`UmemError::Memory`].
+    pub fn plain(frames: usize) -> Result<Arc<Self>, UmemError> {
+        let length = check_count(frames)?;
+        let mapping = Mapping::anonymous(length).map_err(|source| UmemError::Memory { frames, source })?;
+        // SAFETY: the mapping is CHUNK * frames long, and lives in the backing.
+        Ok(unsafe { Self::over(mapping.address(), frames, Backing::Plain(mapping)) })
+    }
+
+    /// # Safety
+    ///
+    /// `base` is the first of `frames` chunks that stay mapped while `backing` lives.
+    unsafe fn over(base: NonNull<u8>, frames: usize, backing: Backing) -> Arc<Self> {
+        Arc::new(Self {
+            base,
+            ledger: (0..frames).map(|_| AtomicU16::new(Place::FREE.0)).collect(),
+            unclaimed: Mutex::new((0..frames as u32).rev().collect()),
+            slots: Mutex::new((0..SLOTS_MAX).rev().collect()),
+            backing: ManuallyDrop::new(backing),
+        })
+    }
+
+    /// Frames there are.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.ledger.len()
+    }
+
+    /// Where the frames are, when workers say that they hold `held` of them. Exact when workers and kernel stand still.
+    #[must_use]
+    pub fn account(&self, held: usize) -> FrameAccount {
+        let mut account = FrameAccount { total: self.total(), held, ..FrameAccount::default() };
+        for entry in &self.ledger {
+            match entry.load(Ordering::Relaxed) {
+                place if place == Place::FREE.0 => account.free += 1,
+                place if place == Place::HELD.0 => {}
+                place if (place - Place::FIRST_SLOT).is_multiple_of(2) => account.fill += 1,
+                _ => account.transmit += 1,
+            }
+        }
+        let known = account.free + account.fill + account.transmit + held;
+        account.leaked = account.total.saturating_sub(known);
+        account
+    }
+
+    /// A place in the ledger for one socket's rings.
+    pub(super) fn slot(self: &Arc<Self>) -> Result<Slot, UmemError> {
+        let number = locked(&self.slots).pop().ok_or(UmemError::Slots)?;
+        Ok(Slot { umem: Arc::clone(self), number })
+    }
+
+    /// First byte of the chunk.
+    #[inline]
+    pub(super) fn chunk(&self, number: u32) -> NonNull<u8> {
+        debug_assert!((number as usize) < self.total());
+        // SAFETY: numbers come from this UMEM's free lists or `number`, and are below `total`; the chunks are one
+        // mapping.
+        unsafe { self.base.add(number as usize * CHUNK) }
+    }
+
+    /// The number of the chunk at `chunk`. None: it is of another UMEM.
+    #[inline]
+    pub(super) fn number(&self, chunk: NonNull<u8>) -> Option<u32> {
+        let offset = chunk.addr().get().checked_sub(self.base.addr().get())?;
+        let number = offset / CHUNK;
+        (number < self.total()).then_some(number as u32)
+    }
+
+    /// The number of the chunk around `address`, and the offset in it. None: beyond the end.
+    #[inline]
+    pub(super) fn locate(&self, address: u64) -> Option<(u32, usize)> {
+        let number = usize::try_from(address).ok()? / CHUNK;
+        (number < self.total()).then_some((number as u32, address as usize % CHUNK))
+    }
+
+    /// Enters where a frame is now.
+    #[inline]
+    pub(super) fn place(&self, number: u32, place: Place) {
+        self.ledger[number as usize].store(place.0, Ordering::Relaxed);
+    }
+
+    /// Enters where a frame is now, when it was where it is said to have been.
+    #[inline]
+    pub(super) fn moves(&self, number: u32, from: Place, to: Place) -> bool {
+        let entry = &self.ledger[number as usize];
+        let was = entry.load(Ordering::Relaxed) == from.0;
+        if was {
+            entry.store(to.0, Ordering::Relaxed);
+        }
+        was
+    }
+
+    pub(super) fn claim(&self, wanted: usize, into: &mut Vec<u32>) -> Result<(), UmemError> {
+        let mut unclaimed = locked(&self.unclaimed);
+        let left = unclaimed.len();
+        let kept = left.checked_sub(wanted).ok_or(UmemError::Exhausted { wanted, left })?;
+        into.extend(unclaimed.drain(kept..));
+        Ok(())
+    }
+
+    pub(super) fn claim_up_to(&self, wanted: usize, into: &mut Vec<u32>) {
+        let mut unclaimed = locked(&self.unclaimed);
+        let kept = unclaimed.len().saturating_sub(wanted);
+        into.extend(unclaimed.drain(kept..));
+    }
+
+    pub(super) fn unclaim(&self, numbers: &mut Vec<u32>) {
+        locked(&self.unclaimed).append(numbers);
+    }
+}
+
+impl Drop for Umem {
+    fn drop(&mut self) {
+        // A frame that is not free is a token somewhere, or known to the kernel: then the memory must stay, for ever.
+        if self.ledger.iter().all(|entry| entry.load(Ordering::Relaxed) == Place::FREE.0) {
+            // SAFETY: dropped once, here, and not used after.
+            unsafe { ManuallyDrop::drop(&mut self.backing) };
+        }
+    }
+}
+
+impl std::fmt::Debug for Umem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Umem").field("frames", &self.total()).finish_non_exhaustive()
+    }
+}
+
+/// One socket's places in the ledger. Dropped after the socket: every frame its rings still had is free again then, for
+/// [`FramePool::top_up`](super::FramePool::top_up).
+#[derive(Debug)]
+pub(super) struct Slot {
+    umem: Arc<Umem>,
+    number: u16,
+}
+
+impl Slot {
+    pub(super) fn fill(&self) -> Place {
+        Place::fill(self.number)
+    }
+
+    pub(super) fn transmit(&self) -> Place {
+        Place::transmit(self.number)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let umem = &self.umem;
+        let (fill, transmit) = (self.fill(), self.transmit());
+        let mut recovered = (0..umem.total() as u32)
+            .filter(|&number| {
+                umem.moves(number, fill, Place::FREE) || umem.moves(number, transmit, Place::FREE)
+            })
+            .collect();
+        umem.unclaim(&mut recovered);
+        locked(&umem.slots).push(self.number);
+    }
+}
+
+fn check_count(frames: usize) -> Result<NonZeroUsize, UmemError> {
+    let length = if frames <= FRAMES_MAX { NonZeroUsize::new(frames * CHUNK) } else { None };
+    length.ok_or(UmemError::FrameCount(frames))
+}
+
+/// The lists behind these locks are whole at every step, so that a panic elsewhere spoils nothing.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_of_frames_that_cannot_be_is_refused() {
+        assert!(matches!(Umem::plain(0), Err(UmemError::FrameCount(0))));
+        assert!(matches!(Umem::plain(FRAMES_MAX + 1), Err(UmemError::FrameCount(_))));
+    }
+
+    #[test]
+    fn a_new_umem_is_free() {
+        let account = Umem::plain(16).unwrap().account(0);
+        assert_eq!(account, FrameAccount { total: 16, free: 16, ..FrameAccount::default() });
+    }
+
+    #[test]
+    fn chunks_and_numbers_agree() {
+        let umem = Umem::plain(16).unwrap();
+        for number in 0..16 {
+            assert_eq!(umem.number(umem.chunk(number)), Some(number));
+        }
+        let other = Umem::plain(1).unwrap();
+        assert_eq!(other.number(umem.chunk(3)).or(umem.number(other.chunk(0))), None);
+        assert_eq!(umem.locate(2048 * 3 + 200), Some((3, 200)));
+        assert_eq!(umem.locate(2048 * 16), None);
+    }
+}
