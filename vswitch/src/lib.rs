@@ -1,3 +1,4 @@
-//! The engine: `vswitchd`.
+//! The engine: what `vswitchd` is made of.
 
+pub mod config;
 pub mod io;
