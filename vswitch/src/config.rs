@@ -178,10 +178,13 @@ impl Loaded {
                 return Err(self.refuse("uplink", format!("no interface {uplink} here; there are: {there}")));
             }
         }
-        let cores: Vec<_> = core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
+        let cores: Vec<_> =
+            core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
         for core in &self.config.cores {
             if !cores.contains(core) {
-                return Err(self.refuse("cores", format!("no core {core} for this process; there are: {cores:?}")));
+                return Err(
+                    self.refuse("cores", format!("no core {core} for this process; there are: {cores:?}"))
+                );
             }
         }
         Ok(())
@@ -210,7 +213,8 @@ impl Reader<'_> {
         }
         if let Some(cores) = self.take("cores", written.cores) {
             if cores.len() > 1 {
-                let problem = format!("{} workers are asked for, but one is supported: name one core", cores.len());
+                let problem =
+                    format!("{} workers are asked for, but one is supported: name one core", cores.len());
                 return Err(self.refuse("cores", problem));
             }
             config.cores = cores;
@@ -230,7 +234,8 @@ impl Reader<'_> {
         config.metrics = self.take("metrics", written.metrics);
         if let Some(log) = self.take("log", written.log) {
             if let Err(error) = log.parse::<tracing_subscriber::EnvFilter>() {
-                let problem = format!("\"{log}\": {error}; \"info\" or \"info,vswitch=debug\" would be right");
+                let problem =
+                    format!("\"{log}\": {error}; \"info\" or \"info,vswitch=debug\" would be right");
                 return Err(self.refuse("log", problem));
             }
             config.log = log;
@@ -305,7 +310,8 @@ fn line_of(text: &str, offset: usize) -> usize {
 /// TOML's own message on one line, with the key of the line it complains of, which it leaves out for a wrong type.
 fn with_key(text: &str, error: &toml::de::Error) -> String {
     let message = error.message().split('\n').collect::<Vec<_>>().join(", ");
-    let line = error.span().and_then(|span| text.lines().nth(line_of(text, span.start) - 1)).unwrap_or_default();
+    let line =
+        error.span().and_then(|span| text.lines().nth(line_of(text, span.start) - 1)).unwrap_or_default();
     match line.split_once('=') {
         Some((key, _)) if !message.contains(key.trim()) => format!("{}: {message}", key.trim()),
         _ => message,
@@ -385,7 +391,10 @@ mod tests {
             ("uplink = 3", "v.toml:1: uplink: an interface name such as \"eth0\", or a list of them"),
             ("uplink = [\"a\", \"a\"]", "v.toml:1: uplink: a is named twice"),
             ("uplink = \"a\"\nhost_port = \"a\"", "v.toml:2: host_port: a is an uplink"),
-            ("api_socket = \"engine.sock\"", "v.toml:1: api_socket: \"engine.sock\" is not the absolute path"),
+            (
+                "api_socket = \"engine.sock\"",
+                "v.toml:1: api_socket: \"engine.sock\" is not the absolute path",
+            ),
             ("metrics = \"9464\"", "v.toml:1: metrics: invalid socket address"),
             ("log = \"loud=very\"", "v.toml:1: log: \"loud=very\": "),
             ("frames = 1\nframes = 2", "v.toml:2: frames: duplicate key"),
@@ -399,9 +408,15 @@ mod tests {
     #[test]
     fn what_this_machine_lacks_is_refused_by_line() {
         let error = parse("\nuplink = \"vswitch-nope\"").unwrap().check_machine().unwrap_err().to_string();
-        assert!(error.starts_with("v.toml:2: uplink: no interface vswitch-nope here; there are: "), "{error}");
+        assert!(
+            error.starts_with("v.toml:2: uplink: no interface vswitch-nope here; there are: "),
+            "{error}"
+        );
         let error = parse("cores = [100000]").unwrap().check_machine().unwrap_err().to_string();
-        assert!(error.starts_with("v.toml:1: cores: no core 100000 for this process; there are: ["), "{error}");
+        assert!(
+            error.starts_with("v.toml:1: cores: no core 100000 for this process; there are: ["),
+            "{error}"
+        );
         assert_eq!(parse("uplink = \"lo\"").unwrap().check_machine(), Ok(()));
     }
 

@@ -2,3 +2,7 @@
 
 pub mod config;
 pub mod io;
+pub mod netlink;
+pub mod saved;
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,181 @@
+//! What the kernel says of the underlay, and how it is asked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+
+use vswitch_model::Mac;
+
+use super::kernel::{Kernel, Way};
+use super::{NetlinkError, Wanted, host};
+
+/// An interface of the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// The kernel's number for it; another one when it was made anew.
+    pub index: u32,
+    /// Its Ethernet address; all zero when it has none.
+    pub mac: Mac,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Whether it is set up.
+    pub up: bool,
+}
+
+/// The first hop towards a remote node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hop {
+    /// The uplink it is reached by.
+    pub interface: String,
+    /// The uplink's Ethernet address.
+    pub source: Mac,
+    /// The next hop's Ethernet address.
+    pub destination: Mac,
+    /// Largest IP packet the way takes, in bytes, as far as the kernel knows.
+    pub mtu: u32,
+}
+
+/// Why there is no first hop towards a remote node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unresolved {
+    /// The kernel has no route to it.
+    NoRoute,
+    /// The address is this node's own.
+    Local,
+    /// The kernel's route leaves by an interface that is no uplink of the engine.
+    NotUplink(String),
+    /// The uplink is down.
+    Down(String),
+    /// The next hop does not answer, or has not yet.
+    Silent(IpAddr),
+}
+
+impl fmt::Display for Unresolved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoRoute => write!(f, "the kernel has no route to it"),
+            Self::Local => write!(f, "it is an address of this node"),
+            Self::NotUplink(name) => {
+                write!(f, "its route leaves by {name}, which is no uplink of the engine")
+            }
+            Self::Down(name) => write!(f, "its uplink {name} is down"),
+            Self::Silent(address) => write!(f, "the next hop {address} has not answered"),
+        }
+    }
+}
+
+/// What the kernel says of the underlay.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Facts {
+    /// The interfaces of the engine's network namespace by name.
+    pub links: BTreeMap<String, Link>,
+    /// The node's own addresses, loopback and link-local ones left out.
+    pub local_addresses: BTreeSet<IpAddr>,
+    /// The way to each remote that is wanted.
+    pub hops: BTreeMap<IpAddr, Result<Hop, Unresolved>>,
+    /// What could not be set on the host port; None: all is as desired.
+    pub host_problem: Option<String>,
+}
+
+impl Facts {
+    /// Whether nothing is missing that may come by itself.
+    #[must_use]
+    pub fn is_resolved(&self) -> bool {
+        self.hops.values().all(Result::is_ok) && self.host_problem.is_none()
+    }
+}
+
+/// Looks at the kernel, and remembers which neighbours it was asked to keep known.
+pub(super) struct Looker {
+    kernel: Kernel,
+    managed: BTreeSet<(u32, IpAddr)>,
+}
+
+impl Looker {
+    pub(super) fn new(kernel: Kernel) -> Self {
+        Self { kernel, managed: BTreeSet::new() }
+    }
+
+    /// Brings the host port to what is wanted, and gives the facts of now.
+    pub(super) async fn look(&mut self, wanted: &Wanted) -> Result<Facts, NetlinkError> {
+        let links = self.kernel.links().await?;
+        let addresses = self.kernel.addresses().await?;
+        let host_problem = match &wanted.host {
+            Some(device) => host::keep(&self.kernel, device, &links, &addresses).await.err(),
+            None => None,
+        };
+        let local_addresses =
+            addresses.iter().map(|address| address.prefix.addr()).filter(is_global).collect();
+        let hops = self.hops(wanted, &links).await?;
+        Ok(Facts { links, local_addresses, hops, host_problem })
+    }
+
+    async fn hops(
+        &mut self,
+        wanted: &Wanted,
+        links: &BTreeMap<String, Link>,
+    ) -> Result<BTreeMap<IpAddr, Result<Hop, Unresolved>>, NetlinkError> {
+        let neighbours = self.kernel.neighbours().await?;
+        let mut needed = BTreeSet::new();
+        let mut hops = BTreeMap::new();
+        for remote in &wanted.remotes {
+            let way = self.kernel.way(*remote).await?;
+            let hop = first_hop(&way, *remote, wanted, links, &neighbours, &mut needed);
+            hops.insert(*remote, hop);
+        }
+        self.manage(needed, &neighbours).await;
+        Ok(hops)
+    }
+
+    /// Has the kernel keep the next hops in `needed` resolved, and no others on our account.
+    async fn manage(&mut self, needed: BTreeSet<(u32, IpAddr)>, known: &BTreeMap<(u32, IpAddr), Mac>) {
+        for next in &needed {
+            if (!known.contains_key(next) || !self.managed.contains(next))
+                && let Err(error) = self.kernel.resolve(next.0, next.1, true).await
+            {
+                tracing::debug!(address = %next.1, %error, "no managed neighbour; asking once");
+                self.kernel.resolve(next.0, next.1, false).await.ok();
+            }
+        }
+        for gone in self.managed.difference(&needed) {
+            // It may be gone with its interface; then there is nothing to take back.
+            self.kernel.resolve(gone.0, gone.1, false).await.ok();
+        }
+        self.managed = needed;
+    }
+}
+
+fn first_hop(
+    way: &Way,
+    remote: IpAddr,
+    wanted: &Wanted,
+    links: &BTreeMap<String, Link>,
+    neighbours: &BTreeMap<(u32, IpAddr), Mac>,
+    needed: &mut BTreeSet<(u32, IpAddr)>,
+) -> Result<Hop, Unresolved> {
+    let (interface, gateway, route_mtu) = match way {
+        Way::None => return Err(Unresolved::NoRoute),
+        Way::Local => return Err(Unresolved::Local),
+        Way::Out { interface, gateway, mtu } => (*interface, *gateway, *mtu),
+    };
+    let (name, link) = links.iter().find(|(_, link)| link.index == interface).ok_or(Unresolved::NoRoute)?;
+    if !wanted.uplinks.contains(name) {
+        return Err(Unresolved::NotUplink(name.clone()));
+    }
+    if !link.up {
+        return Err(Unresolved::Down(name.clone()));
+    }
+    let next = gateway.unwrap_or(remote);
+    needed.insert((interface, next));
+    let destination = *neighbours.get(&(interface, next)).ok_or(Unresolved::Silent(next))?;
+    let mtu = route_mtu.filter(|mtu| *mtu > 0).map_or(link.mtu, |mtu| mtu.min(link.mtu));
+    Ok(Hop { interface: name.clone(), source: link.mac, destination, mtu })
+}
+
+fn is_global(address: &IpAddr) -> bool {
+    let link_local = match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    !address.is_loopback() && !link_local
+}

@@ -1,0 +1,196 @@
+//! The follower against a real kernel, in a network namespace of its own. Needs root.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use nix::sched::{CloneFlags, setns};
+
+use super::*;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Two namespaces joined by a veth; removed with everything in it at the end.
+struct Net {
+    ours: String,
+    theirs: String,
+}
+
+impl Net {
+    /// None, loudly, without the privilege. Where CI is set the privilege is promised.
+    fn make(test: &str) -> Option<Self> {
+        let id = std::process::id();
+        let net = Self { ours: format!("vsw-{test}-a-{id}"), theirs: format!("vsw-{test}-b-{id}") };
+        if !nix::unistd::geteuid().is_root() {
+            assert!(std::env::var_os("CI").is_none(), "CI promises root");
+            eprintln!("SKIPPED: needs root for network namespaces");
+            return None;
+        }
+        ip(&format!("netns add {}", net.ours));
+        ip(&format!("netns add {}", net.theirs));
+        ip(&format!("-n {} link add up0 type veth peer name up1 netns {}", net.ours, net.theirs));
+        ip(&format!("-n {} link set lo up", net.ours));
+        net.here("addr add 192.0.2.1/24 dev up0");
+        net.here("addr add 2001:db8::1/64 dev up0 nodad");
+        net.here("link set up0 up");
+        net.there("link set up1 address 02:00:00:00:00:99");
+        net.there("addr add 192.0.2.2/24 dev up1");
+        net.there("addr add 2001:db8::2/64 dev up1 nodad");
+        net.there("link set up1 up");
+        Some(net)
+    }
+
+    fn here(&self, command: &str) {
+        ip(&format!("-n {} {command}", self.ours));
+    }
+
+    fn there(&self, command: &str) {
+        ip(&format!("-n {} {command}", self.theirs));
+    }
+
+    fn shows(&self, command: &str) -> String {
+        let words = format!("-n {} {command}", self.ours);
+        let output = Command::new("ip").args(words.split_whitespace()).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// A follower inside our namespace, and what it tells.
+    fn follow(&self, wanted: Wanted) -> (Follower, Receiver<Facts>) {
+        let path = Path::new("/run/netns").join(&self.ours);
+        let (tell, told) = channel();
+        let enter_and_start = move || {
+            setns(std::fs::File::open(path).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
+            Follower::start(wanted, move |facts| drop(tell.send(facts))).unwrap()
+        };
+        (std::thread::spawn(enter_and_start).join().unwrap(), told)
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        for name in [&self.ours, &self.theirs] {
+            Command::new("ip").args(["netns", "del", name]).status().ok();
+        }
+    }
+}
+
+fn ip(words: &str) {
+    let output = Command::new("ip").args(words.split_whitespace()).output().unwrap();
+    assert!(output.status.success(), "ip {words}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The first facts for which `fits` holds.
+fn wait(told: &Receiver<Facts>, what: &str, fits: impl Fn(&Facts) -> bool) -> Facts {
+    let deadline = Instant::now() + PATIENCE;
+    let mut last = None;
+    loop {
+        match told.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(facts) if fits(&facts) => return facts,
+            Ok(facts) => last = Some(facts),
+            Err(_) => panic!("{what}: not within {PATIENCE:?}; last: {last:?}"),
+        }
+    }
+}
+
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        std::thread::yield_now();
+    }
+}
+
+fn wanted(remotes: &[&str]) -> Wanted {
+    Wanted {
+        remotes: remotes.iter().map(|remote| remote.parse().unwrap()).collect(),
+        uplinks: BTreeSet::from(["up0".to_owned()]),
+        host: None,
+    }
+}
+
+#[test]
+fn next_hops_are_resolved_kept_and_followed() {
+    let Some(net) = Net::make("hop") else { return };
+    net.here("route add 198.51.100.0/24 via 192.0.2.2 mtu 1400");
+    let (follower, told) =
+        net.follow(wanted(&["192.0.2.2", "2001:db8::2", "198.51.100.7", "203.0.113.1", "192.0.2.1"]));
+    let hop = |facts: &Facts, remote: &str| facts.hops[&remote.parse::<IpAddr>().unwrap()].clone();
+    let their_mac = |mac: &str| mac.parse::<vswitch_model::Mac>().unwrap();
+
+    let facts =
+        wait(&told, "three hops resolve", |facts| facts.hops.values().filter(|hop| hop.is_ok()).count() == 3);
+    let direct = hop(&facts, "192.0.2.2").unwrap();
+    assert_eq!((direct.interface.as_str(), direct.mtu), ("up0", 1500));
+    assert_eq!(direct.destination, their_mac("02:00:00:00:00:99"));
+    assert_eq!(direct.source, facts.links["up0"].mac);
+    assert_eq!(hop(&facts, "2001:db8::2").unwrap().destination, direct.destination);
+    assert_eq!(hop(&facts, "198.51.100.7").unwrap().mtu, 1400);
+    assert_eq!(hop(&facts, "203.0.113.1"), Err(Unresolved::NoRoute));
+    assert_eq!(hop(&facts, "192.0.2.1"), Err(Unresolved::Local));
+    let own: Vec<String> = facts.local_addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(own, ["192.0.2.1", "2001:db8::1"]);
+    assert!(net.shows("neigh show 192.0.2.2").contains("managed"), "{}", net.shows("neigh"));
+
+    // The other side changes its Ethernet address and says so.
+    net.there("link set up1 address 02:00:00:00:00:aa");
+    net.here("neigh flush dev up0");
+    wait(&told, "the new address is seen", |facts| {
+        hop(facts, "192.0.2.2").is_ok_and(|hop| hop.destination == their_mac("02:00:00:00:00:aa"))
+    });
+    // A route that appears is followed; one remote less is not kept known any more.
+    net.here("route add 203.0.113.0/24 via 192.0.2.2");
+    wait(&told, "the new route is seen", |facts| hop(facts, "203.0.113.1").is_ok());
+    follower.want(wanted(&["203.0.113.1"]));
+    wait(&told, "only one remote is left", |facts| facts.hops.len() == 1);
+    until("2001:db8::2 is released", || !net.shows("neigh show 2001:db8::2").contains("managed"));
+    assert!(net.shows("neigh show 192.0.2.2").contains("managed"));
+    // A link that goes down takes its hops with it.
+    net.here("link set up0 down");
+    wait(&told, "no hop by a link that is down", |facts| hop(facts, "203.0.113.1").is_err());
+}
+
+#[test]
+fn the_host_port_is_kept_as_desired_and_all_else_left_alone() {
+    let Some(net) = Net::make("host") else { return };
+    net.here("tuntap add vswitch0 mode tun");
+    net.here("route add 10.9.0.0/16 dev up0");
+    let device = |addresses: &[&str], routes: &[&str]| Wanted {
+        host: Some(HostDevice {
+            name: "vswitch0".into(),
+            mtu: 1430,
+            addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+            routes: routes.iter().map(|route| route.parse().unwrap()).collect(),
+        }),
+        ..wanted(&[])
+    };
+    let addresses = ["10.1.0.1", "fd00:1::1"];
+    let (follower, told) = net.follow(device(&addresses, &["10.1.0.0/16", "10.2.0.0/16", "fd00::/16"]));
+    let facts = wait(&told, "it is configured", |facts| {
+        facts.local_addresses.contains(&addresses[1].parse().unwrap())
+    });
+    assert_eq!(facts.host_problem, None);
+    assert!(net.shows("link show vswitch0").contains("mtu 1430"));
+    assert!(net.shows("addr show vswitch0").contains("inet 10.1.0.1/32"));
+    let route = net.shows("route show 10.1.0.0/16");
+    assert!(route.contains("dev vswitch0 proto 118 scope link src 10.1.0.1"), "{route}");
+    let route = net.shows("-6 route show fd00::/16");
+    assert!(route.contains("dev vswitch0 proto 118 src fd00:1::1"), "{route}");
+
+    net.here("route add 10.3.0.0/16 dev vswitch0");
+    follower.want(device(&["10.1.0.2"], &["10.1.0.0/16"]));
+    until("the source moves", || net.shows("route show 10.1.0.0/16").contains("src 10.1.0.2"));
+    until("what is not desired goes", || {
+        net.shows("route show 10.2.0.0/16").is_empty()
+            && !net.shows("addr show vswitch0").contains("fd00:1::1")
+    });
+    assert!(net.shows("route show 10.3.0.0/16").contains("vswitch0"), "a route of other origin stays");
+    assert!(net.shows("route show 10.9.0.0/16").contains("up0"));
+    // Somebody takes a route away: it comes back.
+    net.here("route del 10.1.0.0/16");
+    until("it comes back", || net.shows("route show 10.1.0.0/16").contains("src 10.1.0.2"));
+    // A prefix that somebody else routes is reported, not taken.
+    follower.want(device(&["10.1.0.2"], &["10.1.0.0/16", "10.9.0.0/16"]));
+    let facts = wait(&told, "the conflict is told", |facts| facts.host_problem.is_some());
+    assert!(facts.host_problem.unwrap().starts_with("10.9.0.0/16: "));
+}
