@@ -1,0 +1,197 @@
+//! Reading manifests: YAML with any number of documents, lists, and errors that say where and what would be right.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use vswitch_model::Invalid;
+
+use super::{Kind, Object, meta};
+
+/// Why a manifest was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{source_name}{place}: {problem}", place = Place(self))]
+pub struct ManifestError {
+    /// The file, or what else it was read from.
+    pub source_name: String,
+    /// Which document of it, from 1; 0 when it is not about one document.
+    pub document: usize,
+    /// `NetworkPolicy media/relay`, as far as known.
+    pub object: String,
+    /// Path of the field, from the object inwards; empty when it is not about one field.
+    pub field: String,
+    /// What is wrong and what would be right.
+    pub problem: String,
+}
+
+struct Place<'a>(&'a ManifestError);
+
+impl std::fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0.document > 0 {
+            write!(f, ", document {}", self.0.document)?;
+        }
+        if !self.0.object.is_empty() {
+            write!(f, ", {}", self.0.object)?;
+        }
+        if !self.0.field.is_empty() {
+            write!(f, ": {}", self.0.field)?;
+        }
+        Ok(())
+    }
+}
+
+impl ManifestError {
+    pub(super) fn syntax(source_name: &str, problem: &impl ToString) -> Self {
+        Self {
+            source_name: source_name.to_owned(),
+            document: 0,
+            object: String::new(),
+            field: String::new(),
+            problem: problem.to_string(),
+        }
+    }
+}
+
+/// One object of a manifest, and which document it came from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Document {
+    /// Number of the document, from 1.
+    pub number: usize,
+    /// The object.
+    pub object: Object,
+}
+
+/// All objects of `text`, which came from `source_name`. Objects without a namespace get `namespace` where their kind
+/// needs one. Nothing is returned unless everything is right; no object may appear twice.
+pub fn parse(source_name: &str, namespace: &str, text: &str) -> Result<Vec<Document>, ManifestError> {
+    let mut documents = Vec::new();
+    let mut seen = std::collections::BTreeMap::new();
+    for (index, document) in serde_yaml_ng::Deserializer::from_str(text).enumerate() {
+        let number = index + 1;
+        let at_document = |mut e: ManifestError| {
+            e.document = number;
+            e
+        };
+        let syntax =
+            |problem: &dyn std::fmt::Display| at_document(ManifestError::syntax(source_name, &problem));
+        // By way of YAML's own value: it refuses a key that appears twice, where JSON's keeps the last.
+        let yaml = serde_yaml_ng::Value::deserialize(document).map_err(|e| syntax(&e))?;
+        let value = serde_json::to_value(yaml).map_err(|e| syntax(&e))?;
+        for object in flatten(source_name, namespace, number, value)? {
+            if let Some(first) = seen.insert(object.key(), number) {
+                let problem = format!("{} is already in document {first}", object.key());
+                return Err(at_document(ManifestError::syntax(source_name, &problem)));
+            }
+            documents.push(Document { number, object });
+        }
+    }
+    Ok(documents)
+}
+
+/// The objects of one document: none when it is empty, several when it is a list.
+fn flatten(
+    source_name: &str,
+    namespace: &str,
+    number: usize,
+    value: Value,
+) -> Result<Vec<Object>, ManifestError> {
+    if value.is_null() {
+        return Ok(Vec::new());
+    }
+    let is_list = value.get("kind").and_then(Value::as_str).is_some_and(|kind| kind.ends_with("List"));
+    let Some(items) = value.get("items").filter(|_| is_list) else {
+        return from_value(source_name, namespace, number, value).map(|object| vec![object]);
+    };
+    let Value::Array(items) = items else {
+        let error = ManifestError::syntax(source_name, &"a list of objects would be right");
+        return Err(ManifestError { document: number, field: "items".into(), ..error });
+    };
+    let one = |(index, item): (usize, &Value)| {
+        from_value(source_name, namespace, number, item.clone()).map_err(|mut e| {
+            let at = format!("items[{index}]");
+            e.field = if e.field.is_empty() { at } else { format!("{at}.{}", e.field) };
+            e
+        })
+    };
+    items.iter().enumerate().map(one).collect()
+}
+
+/// The object `value` describes, its shape and meaning checked. `namespace` is for one that names none.
+pub fn from_value(
+    source_name: &str,
+    namespace: &str,
+    number: usize,
+    value: Value,
+) -> Result<Object, ManifestError> {
+    let mut error = ManifestError::syntax(source_name, &"");
+    error.document = number;
+    let Value::Object(mut body) = value else {
+        return Err(ManifestError {
+            problem: "an object with apiVersion, kind and metadata would be right".into(),
+            ..error
+        });
+    };
+    error.object = describe(&body);
+    let fail =
+        |invalid: Invalid| ManifestError { field: invalid.field, problem: invalid.problem, ..error.clone() };
+    let kind = take_kind(&mut body).map_err(fail)?;
+    tidy_metadata(kind, namespace, &mut body);
+    let object = Object::from_body(kind, &Value::Object(body)).map_err(|e| {
+        let path = e.path().to_string();
+        let problem = without_position(&e.into_inner().to_string());
+        fail(Invalid::new(if path == "." { String::new() } else { path }, problem))
+    })?;
+    object.validate().map_err(fail)?;
+    Ok(object)
+}
+
+fn take_kind(body: &mut Map<String, Value>) -> Result<Kind, Invalid> {
+    let mut take = |field: &str, example: &str| match body.remove(field) {
+        Some(Value::String(text)) => Ok(text),
+        Some(other) => Err(Invalid::new(field, format!("{other} is not text; for instance {example}"))),
+        None => Err(Invalid::new(field, format!("missing; for instance {example}"))),
+    };
+    let version = take("apiVersion", "networking.k8s.io/v1")?;
+    let name = take("kind", "NetworkPolicy")?;
+    let kind = Kind::ALL.iter().copied().find(|kind| kind.name() == name);
+    let kind = kind.map_or_else(|| name.parse(), Ok)?;
+    if kind.name() != name {
+        return Err(Invalid::new("kind", format!("\"{name}\" must be written {}", kind.name())));
+    }
+    if !kind.api_versions().contains(&version.as_str()) {
+        let right = kind.api_versions().join(" or ");
+        return Err(Invalid::new(
+            "apiVersion",
+            format!("\"{version}\" is not supported for {kind}; {right} is"),
+        ));
+    }
+    Ok(kind)
+}
+
+/// Drops what only a server writes, and fills the namespace in.
+fn tidy_metadata(kind: Kind, namespace: &str, body: &mut Map<String, Value>) {
+    if let Some(Value::Object(metadata)) = body.get_mut("metadata") {
+        for field in meta::SERVER_SIDE {
+            metadata.remove(*field);
+        }
+        if kind.is_namespaced() && metadata.get("namespace").is_none_or(Value::is_null) {
+            metadata.insert("namespace".into(), namespace.into());
+        }
+    }
+}
+
+fn describe(body: &Map<String, Value>) -> String {
+    let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
+    let metadata = body.get("metadata");
+    let name = text(metadata.and_then(|m| m.get("name")));
+    let namespace = text(metadata.and_then(|m| m.get("namespace")));
+    let full_name = match (namespace, name) {
+        (Some(namespace), Some(name)) => Some(format!("{namespace}/{name}")),
+        (_, name) => name,
+    };
+    [text(body.get("kind")), full_name].into_iter().flatten().collect::<Vec<_>>().join(" ")
+}
+
+/// serde_json ends its messages with a position, which means nothing for a value that came from YAML.
+fn without_position(message: &str) -> String {
+    message.rsplit_once(" at line ").map_or(message, |(text, _)| text).to_owned()
+}

@@ -1,0 +1,248 @@
+//! Manifests, as people write them: what is taken, and what an error says of the rest.
+
+use super::manifest::{ManifestError, parse};
+use super::{Key, Kind, Object, PolicyPort, PolicyType};
+
+fn objects(text: &str) -> Vec<Object> {
+    parse("m.yaml", "default", text).unwrap().into_iter().map(|document| document.object).collect()
+}
+
+fn error(text: &str) -> ManifestError {
+    parse("m.yaml", "default", text).unwrap_err()
+}
+
+/// The error of a NetworkPolicy with this spec, in YAML's flow style.
+fn policy_error(spec: &str) -> (String, String) {
+    let head = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, namespace: x}\n";
+    let e = error(&format!("{head}spec: {spec}"));
+    assert_eq!(e.object, "NetworkPolicy x/p");
+    (e.field, e.problem)
+}
+
+const POLICY: &str = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  name: relay
+  namespace: media
+  labels: {team: voice}
+  creationTimestamp: null
+  resourceVersion: '12'
+  managedFields: [{manager: kubectl}]
+spec:
+  podSelector:
+    matchExpressions: [{key: app, operator: In, values: [relay, mixer]}]
+  policyTypes: [Ingress, Egress]
+  ingress:
+  - from:
+    - podSelector: {matchLabels: {role: caller}}
+      namespaceSelector: {}
+    - ipBlock: {cidr: 192.0.2.0/24, except: [192.0.2.128/25]}
+    ports:
+    - {protocol: UDP, port: 10000, endPort: 20000}
+    - {port: sip}
+    - {protocol: SCTP}
+  egress:
+  - {}
+";
+
+#[test]
+fn a_whole_network_policy_is_read_and_kept() {
+    let [Object::NetworkPolicy(policy)] = &objects(POLICY)[..] else { panic!("not one policy") };
+    assert!(policy.isolates(PolicyType::Ingress) && policy.isolates(PolicyType::Egress));
+    let rules = policy.rules(PolicyType::Ingress);
+    let wanted: Vec<_> = rules[0].ports.iter().map(super::NetworkPolicyPort::wanted).collect();
+    assert_eq!(
+        wanted,
+        [PolicyPort::Range(10000, 20000), PolicyPort::Name("sip"), PolicyPort::Range(0, 65535)]
+    );
+    assert_eq!(policy.rules(PolicyType::Egress)[0].peers, []);
+
+    let object = Object::from(policy.clone());
+    assert_eq!(object.key().to_string(), "networkpolicies/media/relay");
+    assert_eq!(Object::from_json(&object.to_json()), Ok(object.clone()));
+    let value = object.to_value();
+    assert_eq!(value["kind"], "NetworkPolicy");
+    assert!(value["metadata"].get("resourceVersion").is_none(), "a server's fields are not ours to keep");
+}
+
+#[test]
+fn policy_types_have_kubernetes_defaults() {
+    let isolates = |spec: &str| {
+        let text = format!(
+            "{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: p}}, spec: {spec}}}"
+        );
+        let [Object::NetworkPolicy(policy)] = &objects(&text)[..] else { panic!("not one policy") };
+        assert_eq!(policy.namespace(), "default");
+        PolicyType::ALL.map(|direction| policy.isolates(direction))
+    };
+    assert_eq!(isolates("{podSelector: {}}"), [true, false]);
+    assert_eq!(isolates("{podSelector: {}, egress: [{}]}"), [true, true]);
+    assert_eq!(isolates("{podSelector: {}, egress: []}"), [true, false]);
+    assert_eq!(isolates("{podSelector: {}, policyTypes: [Egress]}"), [false, true]);
+    assert_eq!(isolates("{podSelector: {}, policyTypes: [Egress], ingress: [{}]}"), [false, true]);
+}
+
+#[test]
+fn errors_name_the_field_and_what_would_be_right() {
+    for (spec, field, problem) in [
+        ("{podSelectr: {}}", "spec.podSelectr", "expected one of `podSelector`"),
+        (
+            "{ingress: [{from: [{podSelector: {matchLabel: {a: b}}}]}]}",
+            "spec.ingress[0].from[0].podSelector.matchLabel",
+            "`matchLabels`",
+        ),
+        ("{ingress: [{from: [{}]}]}", "spec.ingress[0].from[0]", "podSelector, namespaceSelector or ipBlock"),
+        (
+            "{ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8}, podSelector: {}}]}]}",
+            "spec.ingress[0].from[0].ipBlock",
+            "beside podSelector",
+        ),
+        (
+            "{ingress: [{from: [{ipBlock: {cidr: 10.0.0.1/8}}]}]}",
+            "spec.ingress[0].from[0].ipBlock.cidr",
+            "10.0.0.0/8 would be right",
+        ),
+        (
+            "{egress: [{to: [{ipBlock: {cidr: 10.0.0.0/8, except: [11.0.0.0/8]}}]}]}",
+            "spec.egress[0].to[0].ipBlock.except[0]",
+            "within 10.0.0.0/8",
+        ),
+        ("{egress: [{to: [{ipBlock: {cidr: ten}}]}]}", "spec.egress[0].to[0].ipBlock.cidr", "IP"),
+        ("{egress: [{ports: [{port: 0}]}]}", "spec.egress[0].ports[0].port", "1 to 65535"),
+        ("{egress: [{ports: [{port: 70000}]}]}", "spec.egress[0].ports[0].port", "1 to 65535"),
+        (
+            "{egress: [{ports: [{port: 80, endPort: 79}]}]}",
+            "spec.egress[0].ports[0].endPort",
+            "below port 80",
+        ),
+        ("{egress: [{ports: [{endPort: 79}]}]}", "spec.egress[0].ports[0].endPort", "needs a port"),
+        ("{egress: [{ports: [{port: http, endPort: 90}]}]}", "spec.egress[0].ports[0].endPort", "number"),
+        ("{egress: [{ports: [{port: Http_}]}]}", "spec.egress[0].ports[0].port", "lower case"),
+        ("{egress: [{ports: [{protocol: tcp}]}]}", "spec.egress[0].ports[0].protocol", "`TCP`"),
+        ("{policyTypes: [In]}", "spec.policyTypes[0]", "`Ingress`"),
+        (
+            "{podSelector: {matchExpressions: [{key: a, operator: in}]}}",
+            "spec.podSelector.matchExpressions[0].operator",
+            "`In`",
+        ),
+        (
+            "{podSelector: {matchExpressions: [{key: a, operator: In}]}}",
+            "spec.podSelector.matchExpressions[0].values",
+            "at least one",
+        ),
+        ("{podSelector: {matchLabels: {app: 'a b'}}}", "spec.podSelector.matchLabels[app]", "label value"),
+        ("{podSelector: {matchLabels: {app: 1}}}", "spec.podSelector.matchLabels.app", "expected a string"),
+    ] {
+        let found = policy_error(spec);
+        assert!(found.0 == field && found.1.contains(problem), "{spec}: {found:?}");
+    }
+}
+
+#[test]
+fn pools_refuse_by_name_what_is_not_done_yet() {
+    let pool = |spec: &str| {
+        format!("{{apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {{name: p}}, spec: {{{spec}}}}}")
+    };
+    let whole = "cidr: 10.244.0.0/16, blockSize: 26, vxlanMode: CrossSubnet, ipipMode: Never, natOutgoing: false, \
+                 disabled: false, nodeSelector: all(), allowedUses: [Workload, Tunnel]";
+    let [Object::IpPool(read)] = &objects(&pool(whole))[..] else { panic!("not one pool") };
+    assert_eq!(read.block_size(), 26);
+    let crd = pool("cidr: fd00::/64").replace("projectcalico.org/v3", "crd.projectcalico.org/v1");
+    let [Object::IpPool(read)] = &objects(&crd)[..] else { panic!("not one pool") };
+    assert_eq!(read.block_size(), 122);
+    for (spec, field) in [
+        ("cidr: 10.0.0.0/16, natOutgoing: true", "spec.natOutgoing"),
+        ("cidr: 10.0.0.0/16, ipipMode: Always", "spec.ipipMode"),
+        ("cidr: 10.0.0.0/16, vxlanMode: always", "spec.vxlanMode"),
+        ("cidr: 10.0.0.0/16, nodeSelector: has(gpu)", "spec.nodeSelector"),
+        ("cidr: 10.0.0.0/16, namespaceSelector: all()", "spec.namespaceSelector"),
+        ("cidr: 10.0.0.0/16, assignmentMode: Manual", "spec.assignmentMode"),
+        ("cidr: 10.0.0.0/16, disableBGPExport: true", "spec.disableBGPExport"),
+        ("cidr: 10.0.0.0/16, blockSize: 33", "spec.blockSize"),
+        ("cidr: 10.0.0.0/28", "spec.blockSize"),
+        ("cidr: 10.0.0.1/16", "spec.cidr"),
+    ] {
+        assert_eq!(error(&pool(spec)).field, field, "{spec}");
+    }
+}
+
+#[test]
+fn other_peoples_objects_may_say_what_they_like() {
+    let text = "
+apiVersion: v1
+kind: List
+items:
+- {apiVersion: v1, kind: Namespace, metadata: {name: x}, spec: {finalizers: [kubernetes]}, status: {phase: Active}}
+- apiVersion: v1
+  kind: Pod
+  metadata: {name: p, namespace: x, ownerReferences: []}
+  spec:
+    nodeName: n1
+    tolerations: [{operator: Exists}]
+    containers: [{name: c, image: i, ports: [{name: http, containerPort: 80}, {containerPort: 81}]}, {name: d, ports: [{name: http, containerPort: 90}]}]
+    initContainers: [{name: once, ports: [{name: once, containerPort: 1}]}, {name: beside, restartPolicy: Always, ports: [{name: side, containerPort: 2, protocol: UDP}]}]
+  status: {phase: Running, podIP: 10.0.0.1, podIPs: [{ip: 10.0.0.1}, {ip: 'fd00::1'}], hostIP: 192.0.2.1}
+---
+---
+{apiVersion: v1, kind: Node, metadata: {name: n1}, spec: {podCIDRs: [10.0.0.0/24], taints: []}, status: {capacity: {}}}
+";
+    let read = objects(text);
+    assert_eq!(read.iter().map(Object::kind).collect::<Vec<_>>(), [Kind::Namespace, Kind::Pod, Kind::Node]);
+    let Object::Pod(pod) = &read[1] else { panic!("not a pod") };
+    assert_eq!(pod.addresses().len(), 2);
+    let named: Vec<_> = pod.named_ports().into_iter().map(|(name, _, port)| (name, port)).collect();
+    assert_eq!(named, [("http".to_owned(), 80), ("side".to_owned(), 2)]);
+    for object in read {
+        assert_eq!(Object::from_json(&object.to_json()), Ok(object));
+    }
+}
+
+#[test]
+fn errors_say_where() {
+    let e = error(
+        "{apiVersion: v1, kind: Namespace, metadata: {name: x}}\n---\n{apiVersion: v2, kind: Pod, metadata: {name: a, namespace: y}}",
+    );
+    assert_eq!(
+        e.to_string(),
+        "m.yaml, document 2, Pod y/a: apiVersion: \"v2\" is not supported for Pod; v1 is"
+    );
+    let e = error(
+        "{apiVersion: v1, kind: List, items: [{apiVersion: v1, kind: Namespace, metadata: {name: X}}]}",
+    );
+    assert_eq!(e.field, "items[0].metadata.name");
+    for (text, says) in [
+        ("a: [", "line 2"),
+        ("{a: 1, a: 2}", "duplicate"),
+        ("[1]", "apiVersion, kind and metadata"),
+        ("{apiVersion: v1, kind: Service, metadata: {name: x}}", "supported are namespaces"),
+        ("{apiVersion: v1, kind: pod, metadata: {name: x}}", "must be written Pod"),
+        ("{kind: Pod}", "apiVersion: missing"),
+        ("{apiVersion: v1, kind: Pod}", "metadata"),
+        (
+            "{apiVersion: v1, kind: Namespace, metadata: {name: x}}\n---\n{apiVersion: v1, kind: Namespace, metadata: {name: x}}",
+            "already in document 1",
+        ),
+        (
+            "{apiVersion: v1, kind: Node, metadata: {name: n, annotations: {projectcalico.org/IPv4Address: here}}}",
+            "192.0.2.1/24",
+        ),
+    ] {
+        let e = error(text).to_string();
+        assert!(e.starts_with("m.yaml") && e.contains(says), "{text}: {e}");
+    }
+}
+
+#[test]
+fn keys_and_their_text_lead_to_each_other() {
+    for key in [
+        Key::new(Kind::Pod, "x", "a.b"),
+        Key::cluster(Kind::Node, "n"),
+        Key::cluster(Kind::Endpoint, "c.eth0"),
+    ] {
+        assert_eq!(Key::from_path(&key.to_string()), Some(key));
+    }
+    for path in ["pods/a", "nodes", "nodes/", "nodes/a/b", "pods/x/a/b", "other/a"] {
+        assert_eq!(Key::from_path(path), None, "{path}");
+    }
+}

@@ -1,0 +1,162 @@
+//! What every store must do, told once and run against each.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::StreamExt;
+
+use super::{Applied, Event, Revision, SharedStore, StoreError, Watch, apply};
+use crate::object::{Key, Kind, Namespace, Object, ObjectMeta};
+
+/// Runs everything, one after another, in a store that is empty.
+pub(super) async fn run(store: SharedStore) {
+    changes_are_compare_and_swap(&store).await;
+    lists_are_of_one_kind_and_one_moment(&store).await;
+    watches_tell_everything_once_and_in_order(&store).await;
+    of_many_writers_one_wins(&store).await;
+    apply_writes_only_what_differs(&store).await;
+    many_keys_are_listed_whole(&store).await;
+}
+
+async fn next(watch: &mut Watch) -> Result<Event, StoreError> {
+    tokio::time::timeout(Duration::from_secs(20), watch.next())
+        .await
+        .expect("an event in time")
+        .expect("no end")
+}
+
+async fn changes_are_compare_and_swap(store: &SharedStore) {
+    let key = Key::new(Kind::Pod, "x", "a");
+    assert_eq!(store.get(&key).await, Ok(None));
+    assert_eq!(store.update(&key, b"0".to_vec(), Revision(1)).await, Err(StoreError::NotFound(key.clone())));
+    assert_eq!(store.delete(&key, None).await, Err(StoreError::NotFound(key.clone())));
+
+    let first = store.create(&key, b"1".to_vec()).await.unwrap();
+    assert_eq!(store.create(&key, b"2".to_vec()).await, Err(StoreError::Exists(key.clone())));
+    let entry = store.get(&key).await.unwrap().unwrap();
+    assert_eq!((entry.key, entry.value, entry.revision), (key.clone(), b"1".to_vec(), first));
+
+    let second = store.update(&key, b"2".to_vec(), first).await.unwrap();
+    assert!(second > first);
+    let conflict = StoreError::Conflict { key: key.clone(), expected: first, found: second };
+    assert_eq!(store.update(&key, b"3".to_vec(), first).await, Err(conflict.clone()));
+    assert_eq!(store.delete(&key, Some(first)).await, Err(conflict));
+    assert_eq!(store.get(&key).await.unwrap().unwrap().value, b"2");
+
+    let third = store.delete(&key, Some(second)).await.unwrap();
+    assert!(third > second);
+    assert_eq!(store.get(&key).await, Ok(None));
+    let fourth = store.create(&key, b"4".to_vec()).await.unwrap();
+    assert!(fourth > third, "a key that comes back does not get an old revision");
+    store.delete(&key, None).await.unwrap();
+}
+
+async fn lists_are_of_one_kind_and_one_moment(store: &SharedStore) {
+    let keys = [
+        Key::cluster(Kind::Namespace, "x"),
+        Key::cluster(Kind::Node, "b"),
+        Key::cluster(Kind::Node, "a"),
+        Key::new(Kind::Pod, "x", "a"),
+    ];
+    let mut last = Revision::default();
+    for key in &keys {
+        last = store.create(key, key.to_string().into_bytes()).await.unwrap();
+    }
+    let names =
+        |listing: super::Listing| listing.entries.into_iter().map(|e| e.key.to_string()).collect::<Vec<_>>();
+    let all = store.list(None).await.unwrap();
+    assert_eq!(all.revision, last);
+    assert_eq!(names(all), ["namespaces/x", "nodes/a", "nodes/b", "pods/x/a"]);
+    assert_eq!(names(store.list(Some(Kind::Node)).await.unwrap()), ["nodes/a", "nodes/b"]);
+    let none = store.list(Some(Kind::IpPool)).await.unwrap();
+    assert_eq!((none.entries.len(), none.revision), (0, last), "an empty list has a revision too");
+    for key in &keys {
+        store.delete(key, None).await.unwrap();
+    }
+}
+
+async fn watches_tell_everything_once_and_in_order(store: &SharedStore) {
+    let start = store.list(None).await.unwrap().revision;
+    let (node, pod) = (Key::cluster(Kind::Node, "a"), Key::new(Kind::Pod, "x", "a"));
+    let mut live = store.watch(None, start).await.unwrap();
+    let mut live_pods = store.watch(Some(Kind::Pod), start).await.unwrap();
+
+    let created = store.create(&node, b"1".to_vec()).await.unwrap();
+    let created_pod = store.create(&pod, b"p".to_vec()).await.unwrap();
+    let updated = store.update(&node, b"2".to_vec(), created).await.unwrap();
+    let deleted = store.delete(&node, None).await.unwrap();
+    let put = |key: &Key, value: &[u8], revision| {
+        Event::Put(super::Entry { key: key.clone(), value: value.to_vec(), revision })
+    };
+    let expected = [
+        put(&node, b"1", created),
+        put(&pod, b"p", created_pod),
+        put(&node, b"2", updated),
+        Event::Delete { key: node.clone(), revision: deleted },
+    ];
+    let mut late = store.watch(None, created).await.unwrap();
+    for event in &expected {
+        assert_eq!(next(&mut live).await.as_ref(), Ok(event));
+    }
+    for event in &expected[1..] {
+        assert_eq!(next(&mut late).await.as_ref(), Ok(event), "from the middle");
+    }
+    assert_eq!(next(&mut live_pods).await.as_ref(), Ok(&expected[1]));
+    let gone = store.delete(&pod, None).await.unwrap();
+    assert_eq!(next(&mut live_pods).await, Ok(Event::Delete { key: pod, revision: gone }));
+}
+
+async fn of_many_writers_one_wins(store: &SharedStore) {
+    const WRITERS: usize = 8;
+    const ROUNDS: usize = 10;
+    let key = Key::cluster(Kind::Block, "counter");
+    store.create(&key, b"0".to_vec()).await.unwrap();
+    let one = |store: SharedStore, key: Key| async move {
+        for _ in 0..ROUNDS {
+            loop {
+                let entry = store.get(&key).await.unwrap().unwrap();
+                let count: usize = String::from_utf8(entry.value).unwrap().parse().unwrap();
+                match store.update(&key, (count + 1).to_string().into_bytes(), entry.revision).await {
+                    Ok(_) => break,
+                    Err(StoreError::Conflict { .. }) => {}
+                    Err(e) => panic!("{e}"),
+                }
+            }
+        }
+    };
+    let tasks: Vec<_> = (0..WRITERS).map(|_| tokio::spawn(one(store.clone(), key.clone()))).collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let entry = store.get(&key).await.unwrap().unwrap();
+    assert_eq!(entry.value, (WRITERS * ROUNDS).to_string().into_bytes());
+    store.delete(&key, None).await.unwrap();
+}
+
+async fn apply_writes_only_what_differs(store: &SharedStore) {
+    let mut namespace = Namespace { metadata: ObjectMeta::named("x") };
+    let object = Object::from(namespace.clone());
+    let Applied::Created(first) = apply(store.as_ref(), &object).await.unwrap() else {
+        panic!("not created")
+    };
+    assert_eq!(apply(store.as_ref(), &object).await, Ok(Applied::Unchanged(first)));
+    namespace.metadata.labels.insert("a".into(), "1".into());
+    let object = Object::from(namespace);
+    assert!(matches!(apply(store.as_ref(), &object).await, Ok(Applied::Updated(second)) if second > first));
+    let entry = store.get(&object.key()).await.unwrap().unwrap();
+    assert_eq!(entry.object(), Ok(object.clone()));
+    store.delete(&object.key(), None).await.unwrap();
+}
+
+async fn many_keys_are_listed_whole(store: &SharedStore) {
+    const COUNT: usize = 1203;
+    let key = |n: usize| Key::new(Kind::Pod, "many", format!("p{n}"));
+    for n in 0..COUNT {
+        store.create(&key(n), n.to_string().into_bytes()).await.unwrap();
+    }
+    let listing = store.list(Some(Kind::Pod)).await.unwrap();
+    let found: BTreeMap<_, _> = listing.entries.iter().map(|e| (e.key.clone(), e.value.clone())).collect();
+    assert_eq!((found.len(), listing.entries.len()), (COUNT, COUNT));
+    assert!((0..COUNT).all(|n| found[&key(n)] == n.to_string().into_bytes()));
+    assert!(listing.entries.is_sorted_by_key(|entry| entry.key.to_string()));
+}

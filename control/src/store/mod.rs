@@ -1,0 +1,202 @@
+//! Where objects are kept: a seam with two sides.
+//!
+//! A [`Store`] is a map from [`Key`] to bytes under one revision that every change raises. A change of one key is
+//! compare-and-swap: it says which revision of the key it is based on, and is refused when there is another. There is
+//! nothing across keys; whoever needs that writes so that every intermediate state is a good one.
+//!
+//! [`Embedded`] is a file, for one node; [`Etcd`] is shared by many. Both pass the same tests (`conformance`).
+//!
+//! Life of a follower ([`Reflector`] is one):
+//!
+//! | step | call | then |
+//! |---|---|---|
+//! | 1 | [`Store::list`] | the state at a revision |
+//! | 2 | [`Store::watch`] from that revision | every change after it, in order, none twice |
+//! | 3a | the stream says [`StoreError::Compacted`] | 1 |
+//! | 3b | the stream ends, or with another error | 2, from the last revision seen, after a pause |
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+
+use crate::object::{Key, Kind, ManifestError, Object};
+
+pub mod embedded;
+
+#[cfg(test)]
+mod conformance;
+
+pub use embedded::Embedded;
+
+/// The store's count of changes. A key's revision is the one of its last change; 0 is before the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Revision(pub u64);
+
+impl std::fmt::Display for Revision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A key, what it holds, and since when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The key.
+    pub key: Key,
+    /// What it holds.
+    pub value: Vec<u8>,
+    /// When it was last changed.
+    pub revision: Revision,
+}
+
+impl Entry {
+    /// The object it holds.
+    pub fn object(&self) -> std::result::Result<Object, ManifestError> {
+        Object::from_json(&self.value)
+    }
+}
+
+/// What a range of keys held at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    /// The keys, ascending by their text.
+    pub entries: Vec<Entry>,
+    /// The moment: watch from here.
+    pub revision: Revision,
+}
+
+/// One change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A key holds something new.
+    Put(Entry),
+    /// A key is gone.
+    Delete {
+        /// The key.
+        key: Key,
+        /// The change that removed it.
+        revision: Revision,
+    },
+}
+
+impl Event {
+    /// The key it is about.
+    #[must_use]
+    pub const fn key(&self) -> &Key {
+        match self {
+            Self::Put(entry) => &entry.key,
+            Self::Delete { key, .. } => key,
+        }
+    }
+
+    /// The change it tells of.
+    #[must_use]
+    pub const fn revision(&self) -> Revision {
+        match self {
+            Self::Put(entry) => entry.revision,
+            Self::Delete { revision, .. } => *revision,
+        }
+    }
+}
+
+/// Why a store did not do it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// There is one already.
+    #[error("{0} already exists")]
+    Exists(Key),
+    /// There is none.
+    #[error("{0} does not exist")]
+    NotFound(Key),
+    /// Somebody else changed it meanwhile: read it again and decide anew.
+    #[error("{key} was changed meanwhile: it is at revision {found}, not {expected}")]
+    Conflict {
+        /// The key.
+        key: Key,
+        /// The revision the change was based on.
+        expected: Revision,
+        /// The revision it has.
+        found: Revision,
+    },
+    /// The changes since that revision are no longer known: list again.
+    #[error("changes since revision {0} are no longer kept")]
+    Compacted(Revision),
+    /// The store cannot be reached or did not answer in time. A change may or may not have been made.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// The store holds something that cannot be there, or refuses for good: trying again does not help.
+    #[error("the store failed: {0}")]
+    Failed(String),
+}
+
+impl StoreError {
+    /// Whether the same call may succeed later, or after reading again.
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Conflict { .. })
+    }
+}
+
+/// What a call to a store comes to.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// Changes, in order. Ends after its first error.
+pub type Watch = BoxStream<'static, Result<Event>>;
+
+/// A place where objects are kept. See the module for what it promises.
+pub trait Store: Send + Sync + 'static {
+    /// What the key holds; None when nothing.
+    fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Entry>>>;
+
+    /// Everything of a kind, or of all kinds, at one moment. Keys that are no [`Key`] are left out.
+    fn list(&self, kind: Option<Kind>) -> BoxFuture<'_, Result<Listing>>;
+
+    /// Sets a key that holds nothing. Fails with [`StoreError::Exists`] when it does.
+    fn create<'a>(&'a self, key: &'a Key, value: Vec<u8>) -> BoxFuture<'a, Result<Revision>>;
+
+    /// Sets a key whose revision is `base`. Fails with [`StoreError::Conflict`] when it has another, with
+    /// [`StoreError::NotFound`] when it holds nothing.
+    fn update<'a>(&'a self, key: &'a Key, value: Vec<u8>, base: Revision) -> BoxFuture<'a, Result<Revision>>;
+
+    /// Removes a key, whatever its revision when `base` is None. Fails as [`Store::update`] does.
+    fn delete<'a>(&'a self, key: &'a Key, base: Option<Revision>) -> BoxFuture<'a, Result<Revision>>;
+
+    /// Changes after `from` of a kind, or of all kinds, as they happen.
+    fn watch(&self, kind: Option<Kind>, from: Revision) -> BoxFuture<'_, Result<Watch>>;
+}
+
+/// A store, shared.
+pub type SharedStore = Arc<dyn Store>;
+
+/// What applying an object came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Applied {
+    /// It was not there.
+    Created(Revision),
+    /// It was different.
+    Updated(Revision),
+    /// It was the same; nothing was written.
+    Unchanged(Revision),
+}
+
+/// Makes the store hold `object`, whatever it held before. Tries again when others change it meanwhile, 16 times.
+pub async fn apply(store: &dyn Store, object: &Object) -> Result<Applied> {
+    const ATTEMPTS: usize = 16;
+    let (key, value) = (object.key(), object.to_json());
+    let mut last = StoreError::NotFound(key.clone());
+    for _ in 0..ATTEMPTS {
+        let attempt = match store.get(&key).await? {
+            None => store.create(&key, value.clone()).await.map(Applied::Created),
+            Some(entry) if entry.value == value => return Ok(Applied::Unchanged(entry.revision)),
+            Some(entry) => store.update(&key, value.clone(), entry.revision).await.map(Applied::Updated),
+        };
+        match attempt {
+            Err(e @ (StoreError::Exists(_) | StoreError::NotFound(_) | StoreError::Conflict { .. })) => {
+                last = e;
+            }
+            done => return done,
+        }
+    }
+    Err(last)
+}
