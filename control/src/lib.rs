@@ -1,5 +1,6 @@
 //! The control plane of a node: the objects people apply, the stores that keep them, and the calculation that turns
 //! them into the engine's desired state.
 
+pub mod calc;
 pub mod object;
 pub mod store;

@@ -23,11 +23,15 @@ use futures::stream::BoxStream;
 use crate::object::{Key, Kind, ManifestError, Object};
 
 pub mod embedded;
+pub mod etcd;
+pub mod reflector;
 
 #[cfg(test)]
 mod conformance;
 
 pub use embedded::Embedded;
+pub use etcd::{Etcd, EtcdOptions};
+pub use reflector::{Reflector, Snapshot};
 
 /// The store's count of changes. A key's revision is the one of its last change; 0 is before the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

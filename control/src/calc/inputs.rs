@@ -1,0 +1,68 @@
+//! Everything the calculation reads: the objects of the cluster, by kind.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::object::{Block, Endpoint, IpPool, Key, Kind, Namespace, NetworkPolicy, Node, Object, Pod};
+
+/// Namespace and name.
+pub type NamespacedName = (String, String);
+
+/// The objects of the cluster at one moment. Cheap to clone a few times a second, not a packet.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Inputs {
+    /// Namespaces by name.
+    pub namespaces: BTreeMap<String, Arc<Namespace>>,
+    /// Pods.
+    pub pods: BTreeMap<NamespacedName, Arc<Pod>>,
+    /// Nodes by name.
+    pub nodes: BTreeMap<String, Arc<Node>>,
+    /// Policies.
+    pub policies: BTreeMap<NamespacedName, Arc<NetworkPolicy>>,
+    /// Pools by name.
+    pub pools: BTreeMap<String, Arc<IpPool>>,
+    /// Endpoints by name.
+    pub endpoints: BTreeMap<String, Arc<Endpoint>>,
+    /// Blocks by name.
+    pub blocks: BTreeMap<String, Arc<Block>>,
+}
+
+impl Inputs {
+    /// Adds an object, or replaces the one of the same key.
+    pub fn set(&mut self, object: Object) {
+        let Key { namespace, name, .. } = object.key();
+        match object {
+            Object::Namespace(object) => drop(self.namespaces.insert(name, Arc::new(object))),
+            Object::Pod(object) => drop(self.pods.insert((namespace, name), Arc::new(object))),
+            Object::Node(object) => drop(self.nodes.insert(name, Arc::new(object))),
+            Object::NetworkPolicy(object) => drop(self.policies.insert((namespace, name), Arc::new(object))),
+            Object::IpPool(object) => drop(self.pools.insert(name, Arc::new(object))),
+            Object::Endpoint(object) => drop(self.endpoints.insert(name, Arc::new(object))),
+            Object::Block(object) => drop(self.blocks.insert(name, Arc::new(object))),
+        }
+    }
+
+    /// Removes the object of this key, if there is one.
+    pub fn remove(&mut self, key: &Key) {
+        let full_name = (key.namespace.clone(), key.name.clone());
+        match key.kind {
+            Kind::Namespace => drop(self.namespaces.remove(&key.name)),
+            Kind::Pod => drop(self.pods.remove(&full_name)),
+            Kind::Node => drop(self.nodes.remove(&key.name)),
+            Kind::NetworkPolicy => drop(self.policies.remove(&full_name)),
+            Kind::IpPool => drop(self.pools.remove(&key.name)),
+            Kind::Endpoint => drop(self.endpoints.remove(&key.name)),
+            Kind::Block => drop(self.blocks.remove(&key.name)),
+        }
+    }
+}
+
+impl FromIterator<Object> for Inputs {
+    fn from_iter<T: IntoIterator<Item = Object>>(objects: T) -> Self {
+        let mut inputs = Self::default();
+        for object in objects {
+            inputs.set(object);
+        }
+        inputs
+    }
+}
