@@ -1,0 +1,201 @@
+//! Adjacencies: next hops resolved by the ports and the underlay.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+
+use foldhash::fast::FixedState;
+use vswitch_model::{DropReason, Encapsulation, Local, Mac, NextHop, PortName, Tunnel, TunnelId};
+
+use super::{CompileInputs, Hop};
+use crate::tables::{Adjacency, AdjacencyIndex, NodeIndex, Role, TunnelPeer, VxlanTemplate};
+
+/// A next hop by reference, to be a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Way<'a> {
+    Port(&'a PortName),
+    Tunnel(TunnelId),
+    Direct(IpAddr),
+    Host,
+    Unreachable,
+}
+
+impl<'a> Way<'a> {
+    pub(super) fn of(next_hop: &'a NextHop) -> Self {
+        match next_hop {
+            NextHop::Port(name) => Self::Port(name),
+            NextHop::Tunnel(id) => Self::Tunnel(*id),
+            NextHop::Direct(address) => Self::Direct(*address),
+            NextHop::Host => Self::Host,
+            NextHop::Unreachable => Self::Unreachable,
+        }
+    }
+}
+
+/// The adjacencies so far. Number 0 is that of addresses without a route.
+pub(super) struct Adjacencies<'a> {
+    inputs: CompileInputs<'a>,
+    nodes_by_name: BTreeMap<&'a str, NodeIndex>,
+    nodes_by_remote: BTreeMap<IpAddr, NodeIndex>,
+    list: Vec<Adjacency>,
+    /// By way and whether the packet is IPv6.
+    known: BTreeMap<(Way<'a>, bool), AdjacencyIndex>,
+}
+
+impl<'a> Adjacencies<'a> {
+    pub(super) fn new(inputs: &CompileInputs<'a>, nothing: DropReason) -> Self {
+        let mut nodes_by_name = BTreeMap::new();
+        let mut nodes_by_remote = BTreeMap::new();
+        for tunnel in inputs.desired.tunnels.values() {
+            let next = NodeIndex(nodes_by_name.len() as u32);
+            let node = *nodes_by_name.entry(tunnel.node.as_str()).or_insert(next);
+            nodes_by_remote.insert(tunnel.remote, node);
+        }
+        let list = vec![Adjacency::Drop(nothing)];
+        Self { inputs: *inputs, nodes_by_name, nodes_by_remote, list, known: BTreeMap::new() }
+    }
+
+    /// Who may send us tunnel packets. Should two tunnels have one remote address, the higher number counts.
+    pub(super) fn tunnel_peers(&self) -> HashMap<IpAddr, TunnelPeer, FixedState> {
+        let peer = |tunnel: &Tunnel| TunnelPeer { tunnel: tunnel.id, node: self.node(&tunnel.node) };
+        self.inputs.desired.tunnels.values().map(|tunnel| (tunnel.remote, peer(tunnel))).collect()
+    }
+
+    pub(super) fn into_list(self) -> Vec<Adjacency> {
+        self.list
+    }
+
+    /// The adjacency of packets of one family that go `way`.
+    pub(super) fn of(&mut self, way: Way<'a>, inner_v6: bool) -> AdjacencyIndex {
+        if let Some(known) = self.known.get(&(way, inner_v6)) {
+            return *known;
+        }
+        let index = AdjacencyIndex(self.list.len() as u32);
+        self.list.push(self.resolve(way, inner_v6));
+        self.known.insert((way, inner_v6), index);
+        index
+    }
+
+    fn node(&self, name: &str) -> NodeIndex {
+        self.nodes_by_name.get(name).copied().unwrap_or(NodeIndex::NONE)
+    }
+
+    fn resolve(&self, way: Way<'_>, inner_v6: bool) -> Adjacency {
+        match way {
+            Way::Port(name) => self.pod(name),
+            Way::Host => self.host(),
+            Way::Unreachable => Adjacency::Drop(DropReason::RouteUnreachable),
+            Way::Direct(address) => {
+                let node = self.nodes_by_remote.get(&address).copied().unwrap_or(NodeIndex::NONE);
+                match self.inputs.underlay.hops.get(&address) {
+                    Some(Hop { port, dst_mac, src_mac, mtu }) => Adjacency::Direct {
+                        port: *port,
+                        dst_mac: *dst_mac,
+                        src_mac: *src_mac,
+                        mtu: *mtu,
+                        node,
+                    },
+                    None => Adjacency::Unresolved { node },
+                }
+            }
+            Way::Tunnel(id) => match self.inputs.desired.tunnels.get(&id) {
+                Some(tunnel) => self.tunnel(tunnel, inner_v6),
+                None => Adjacency::Drop(DropReason::NoRoute),
+            },
+        }
+    }
+
+    fn pod(&self, name: &PortName) -> Adjacency {
+        let facts = self.inputs.ports.get(name).filter(|facts| facts.role == Role::Pod);
+        match (facts, self.inputs.desired.ports.get(name)) {
+            (Some(facts), Some(pod)) => {
+                Adjacency::Pod { port: facts.index, dst_mac: pod.mac, src_mac: Mac::GATEWAY, mtu: pod.mtu }
+            }
+            _ => Adjacency::Drop(DropReason::PortGone),
+        }
+    }
+
+    fn host(&self) -> Adjacency {
+        match self.inputs.ports.values().find(|facts| facts.role == Role::Host) {
+            Some(facts) => Adjacency::Host { port: facts.index, mtu: facts.mtu },
+            None => Adjacency::Drop(DropReason::PortGone),
+        }
+    }
+
+    /// Unresolved, too, when this node has no address of the tunnel's family: there is nothing to send from.
+    fn tunnel(&self, tunnel: &Tunnel, inner_v6: bool) -> Adjacency {
+        let node = self.node(&tunnel.node);
+        let local = self.inputs.desired.local.as_ref();
+        let hop = self.inputs.underlay.hops.get(&tunnel.remote);
+        let template = local.zip(hop).and_then(|(local, hop)| template(local, tunnel, hop, inner_v6));
+        match (hop, template) {
+            (Some(hop), Some(template)) => {
+                let mtu = hop.mtu.saturating_sub(template.overhead());
+                Adjacency::Vxlan { port: hop.port, template, mtu, tunnel: tunnel.id, node }
+            }
+            _ => Adjacency::Unresolved { node },
+        }
+    }
+}
+
+/// Lays headers down one after the other.
+struct Writer {
+    bytes: [u8; VxlanTemplate::MAX],
+    length: usize,
+}
+
+impl Writer {
+    fn put(&mut self, bytes: &[u8]) {
+        self.bytes[self.length..self.length + bytes.len()].copy_from_slice(bytes);
+        self.length += bytes.len();
+    }
+
+    fn ethernet(&mut self, destination: Mac, source: Mac, v6: bool) {
+        self.put(&destination.0);
+        self.put(&source.0);
+        self.put(if v6 { &[0x86, 0xdd] } else { &[0x08, 0x00] });
+    }
+}
+
+const UDP: u8 = 17;
+const TTL: u8 = 64;
+
+/// The headers of a tunnel; None when this node has no address of its family. Layout: [`VxlanTemplate`].
+fn template(local: &Local, tunnel: &Tunnel, hop: &Hop, inner_v6: bool) -> Option<VxlanTemplate> {
+    let Encapsulation::Vxlan { vni, port, remote_mac } = tunnel.encapsulation;
+    let mut headers = Writer { bytes: [0; VxlanTemplate::MAX], length: 0 };
+    headers.ethernet(hop.dst_mac, hop.src_mac, tunnel.remote.is_ipv6());
+    match tunnel.remote {
+        IpAddr::V4(remote) => {
+            // Version 4, five words; DF; lengths and identification are the packet's.
+            headers.put(&[0x45, 0, 0, 0, 0, 0, 0x40, 0, TTL, UDP, 0, 0]);
+            headers.put(&local.underlay_v4?.octets());
+            headers.put(&remote.octets());
+            let checksum = checksum(&headers.bytes[14..34]);
+            headers.bytes[24..26].copy_from_slice(&checksum.to_be_bytes());
+        }
+        IpAddr::V6(remote) => {
+            headers.put(&[0x60, 0, 0, 0, 0, 0, UDP, TTL]);
+            headers.put(&local.underlay_v6?.octets());
+            headers.put(&remote.octets());
+        }
+    }
+    headers.put(&[0, 0]);
+    headers.put(&port.to_be_bytes());
+    headers.put(&[0; 4]);
+    // RFC 7348, section 5: flags with the I bit, 24 bits reserved, the VNI, 8 bits reserved.
+    headers.put(&[0x08, 0, 0, 0]);
+    headers.put(&(vni.get() << 8).to_be_bytes());
+    let source = if inner_v6 { local.vtep_mac_v6 } else { local.vtep_mac_v4 };
+    headers.ethernet(remote_mac, source, inner_v6);
+    Some(VxlanTemplate { bytes: headers.bytes, outer_v6: tunnel.remote.is_ipv6() })
+}
+
+/// The Internet checksum (RFC 1071) of a header of whole words, its own field being zero.
+fn checksum(header: &[u8]) -> u16 {
+    let words = header.chunks_exact(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
+    let mut sum: u32 = words.sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}

@@ -1,0 +1,25 @@
+//! Flows: one record for each connection or conversation, both directions, in a bounded table of one worker.
+
+mod index;
+mod key;
+mod record;
+mod table;
+mod tcp;
+
+pub use key::{Direction, FlowKey, Orientation};
+pub use record::{Flow, FlowState, NewFlow};
+pub use table::{FlowIndex, FlowTable, FlowTableFull};
+pub use tcp::{TcpFlags, TcpState};
+
+/// A moment, in nanoseconds of a clock that only goes forward; what 0 means is the engine's choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Now(pub u64);
+
+impl Now {
+    /// Nanoseconds since `earlier`; 0 when that is later.
+    #[inline]
+    #[must_use]
+    pub fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}

@@ -1,0 +1,231 @@
+//! The record of one flow: flat and self-contained, so that it can be handed on without any table.
+
+use std::net::IpAddr;
+
+use vswitch_model::{DropReason, IdentityId, RuleId};
+
+use super::{Direction, FlowKey, Now, Orientation, TcpFlags, TcpState};
+use crate::PortIndex;
+use crate::tables::{AdjacencyIndex, Judgement, Revision};
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const SCTP: u8 = 132;
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
+
+/// Where a flow is, by its protocol. Replied: packets went both ways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FlowState {
+    /// A TCP connection.
+    Tcp(TcpState),
+    /// UDP: 30 s, once replied 180 s (RFC 4787, REQ-5, asks for 120 s).
+    Udp {
+        /// Packets went both ways.
+        replied: bool,
+    },
+    /// ICMP or ICMPv6 queries: 30 s.
+    Icmp {
+        /// Packets went both ways.
+        replied: bool,
+    },
+    /// SCTP, whose chunks are not followed: 30 s, once replied 210 s (conntrack's time for an established association).
+    Sctp {
+        /// Packets went both ways.
+        replied: bool,
+    },
+    /// Any other protocol: 60 s, once replied 600 s.
+    Other {
+        /// Packets went both ways.
+        replied: bool,
+    },
+}
+
+impl FlowState {
+    /// How long a flow is kept without a packet, in seconds.
+    #[inline]
+    #[must_use]
+    pub fn timeout_s(self) -> u64 {
+        match self {
+            Self::Tcp(state) => state.timeout_s(),
+            Self::Udp { replied: false } | Self::Icmp { .. } | Self::Sctp { replied: false } => 30,
+            Self::Udp { replied: true } => 180,
+            Self::Sctp { replied: true } => 210,
+            Self::Other { replied: false } => 60,
+            Self::Other { replied: true } => 600,
+        }
+    }
+}
+
+/// What a flow is made from: its first packet, and what the tables said of it.
+#[derive(Debug, Clone, Copy)]
+pub struct NewFlow {
+    /// Its name.
+    pub key: FlowKey,
+    /// Which end of it sent the first packet.
+    pub orientation: Orientation,
+    /// The port the first packet came by.
+    pub in_port: PortIndex,
+    /// The port replies will come by, where that is known.
+    pub reply_port: Option<PortIndex>,
+    /// The verdict.
+    pub judgement: Judgement,
+    /// The tables that gave it.
+    pub revision: Revision,
+    /// TCP flags of the first packet; of no meaning for other protocols.
+    pub tcp_flags: TcpFlags,
+    /// When it came.
+    pub now: Now,
+}
+
+/// One flow, in three cache lines. Arrays are indexed by [`Direction`].
+#[derive(Debug, Clone)]
+#[repr(align(64))]
+pub struct Flow {
+    /// Its name.
+    pub key: FlowKey,
+    pub(super) hash: u64,
+    /// When the last packet came.
+    pub last_seen: Now,
+    /// The tables it was last judged by: its adjacencies mean nothing in others.
+    pub revision: Revision,
+    /// Of the way to the responder, and of the way back.
+    pub adjacencies: [AdjacencyIndex; 2],
+    /// The ports its packets come by; [`Flow::ANY_PORT`] where that is not known.
+    pub in_ports: [PortIndex; 2],
+    /// Which end opened it.
+    pub orientation: Orientation,
+    /// Where it is.
+    pub state: FlowState,
+    /// Packets so far.
+    pub packets: [u64; 2],
+    /// Bytes so far, of IP packets.
+    pub bytes: [u64; 2],
+    /// When it was opened.
+    pub created: Now,
+    /// Of the originator and of the responder.
+    pub identities: [IdentityId; 2],
+    /// What decided at the originator's end.
+    pub egress: RuleId,
+    /// What decided at the responder's end.
+    pub ingress: RuleId,
+}
+
+impl Flow {
+    /// In [`Flow::in_ports`]: any.
+    pub const ANY_PORT: PortIndex = PortIndex(u16::MAX);
+
+    /// The record of a new flow, before its first packet is counted: [`Flow::advance`] is not called for that one but
+    /// [`Flow::count`].
+    pub fn new(new: &NewFlow) -> Result<Self, DropReason> {
+        let state = match new.key.protocol() {
+            TCP => FlowState::Tcp(TcpState::first(new.tcp_flags)?),
+            UDP => FlowState::Udp { replied: false },
+            SCTP => FlowState::Sctp { replied: false },
+            ICMP | ICMPV6 => FlowState::Icmp { replied: false },
+            _ => FlowState::Other { replied: false },
+        };
+        Ok(Self {
+            key: new.key,
+            hash: 0,
+            last_seen: new.now,
+            revision: new.revision,
+            adjacencies: new.judgement.adjacencies,
+            in_ports: [new.in_port, new.reply_port.unwrap_or(Self::ANY_PORT)],
+            orientation: new.orientation,
+            state,
+            packets: [0; 2],
+            bytes: [0; 2],
+            created: new.now,
+            identities: new.judgement.identities,
+            egress: new.judgement.egress,
+            ingress: new.judgement.ingress,
+        })
+    }
+
+    /// Which way a packet goes whose key was made with `orientation`.
+    #[inline]
+    #[must_use]
+    pub fn direction(&self, orientation: Orientation) -> Direction {
+        if orientation == self.orientation { Direction::Original } else { Direction::Reply }
+    }
+
+    /// Takes one more packet into the state and the counters. An error leaves both as they were.
+    ///
+    /// The walk asks [`Flow::is_reopened_by`] first.
+    #[inline]
+    pub fn advance(
+        &mut self,
+        direction: Direction,
+        flags: TcpFlags,
+        length: u16,
+        now: Now,
+    ) -> Result<(), DropReason> {
+        let reply = direction == Direction::Reply;
+        match &mut self.state {
+            FlowState::Tcp(state) => *state = state.next(direction, flags)?,
+            FlowState::Udp { replied }
+            | FlowState::Icmp { replied }
+            | FlowState::Sctp { replied }
+            | FlowState::Other { replied } => *replied |= reply,
+        }
+        self.count(direction, length);
+        self.last_seen = now;
+        Ok(())
+    }
+
+    /// Counts one packet of `length` bytes.
+    #[inline]
+    pub fn count(&mut self, direction: Direction, length: u16) {
+        let at = direction as usize;
+        self.packets[at] = self.packets[at].wrapping_add(1);
+        self.bytes[at] = self.bytes[at].wrapping_add(u64::from(length));
+    }
+
+    /// Whether a TCP segment opens a new connection where this one is over. The walk then removes this flow, and takes
+    /// the segment as a miss: it may have come from the other end, which policy has not been asked about.
+    #[inline]
+    #[must_use]
+    pub fn is_reopened_by(&self, flags: TcpFlags) -> bool {
+        matches!(self.state, FlowState::Tcp(state) if state.is_over()) && flags.opens()
+    }
+
+    /// Whether nothing came for so long that it is to be forgotten.
+    #[inline]
+    #[must_use]
+    pub fn is_expired(&self, now: Now) -> bool {
+        now.since(self.last_seen) > self.state.timeout_s() * 1_000_000_000
+    }
+
+    /// The address of the end that sends in `direction`.
+    #[must_use]
+    pub fn address(&self, direction: Direction) -> IpAddr {
+        self.end(direction).0
+    }
+
+    /// Address and port of the end that sends in `direction`.
+    #[must_use]
+    pub fn end(&self, direction: Direction) -> (IpAddr, u16) {
+        match direction {
+            Direction::Original => self.key.source(self.orientation),
+            Direction::Reply => self.key.source(self.orientation.reverse()),
+        }
+    }
+
+    /// The destination port as policy sees it: 0 for protocols without ports.
+    #[must_use]
+    pub fn policy_port(&self) -> u16 {
+        match self.key.protocol() {
+            TCP | UDP | SCTP => self.end(Direction::Reply).1,
+            _ => 0,
+        }
+    }
+
+    pub(crate) fn adopt(&mut self, judgement: Judgement, revision: Revision) {
+        self.identities = judgement.identities;
+        self.adjacencies = judgement.adjacencies;
+        self.egress = judgement.egress;
+        self.ingress = judgement.ingress;
+        self.revision = revision;
+    }
+}

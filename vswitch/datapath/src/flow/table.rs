@@ -1,0 +1,196 @@
+//! The table: records in a slab, found through the index, forgotten by a clock hand.
+
+use super::index::Index;
+use super::{Flow, FlowKey, Now};
+
+/// Number of a record; it means that flow until it is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FlowIndex(pub u32);
+
+/// No room for one more flow: the newcomer is refused ([`vswitch_model::DropReason::FlowTableFull`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the flow table is full")]
+pub struct FlowTableFull;
+
+/// Flows of one worker. All memory is taken by [`FlowTable::new`]: 220 bytes a flow (192 of record and state, 4 of
+/// free list, 16 to 32 of index, by how far the capacity is from the next power of two).
+#[derive(Debug)]
+pub struct FlowTable {
+    index: Index,
+    records: Vec<Option<Flow>>,
+    /// Numbers of free records, the next to be used last.
+    free: Vec<u32>,
+    secret: [u64; 6],
+    /// The next record the clock hand looks at.
+    hand: usize,
+}
+
+impl FlowTable {
+    /// Largest capacity.
+    pub const CAPACITY_MAX: usize = 1 << 26;
+    /// Records looked at to make room for a newcomer when the table is full.
+    const RECLAIM_BUDGET: usize = 64;
+
+    /// A table for `capacity` flows, 1 to [`Self::CAPACITY_MAX`] (a value outside becomes the nearest inside). `seed`
+    /// keys the hash and has to be unpredictable: who knows it can choose flows that collide.
+    #[must_use]
+    pub fn new(capacity: usize, seed: u64) -> Self {
+        let capacity = capacity.clamp(1, Self::CAPACITY_MAX);
+        let mut state = seed;
+        Self {
+            index: Index::new(capacity),
+            records: (0..capacity).map(|_| None).collect(),
+            free: (0..capacity as u32).rev().collect(),
+            secret: std::array::from_fn(|_| split_mix(&mut state)),
+            hand: 0,
+        }
+    }
+
+    /// The hash of a key, to be given to the other methods.
+    #[inline]
+    #[must_use]
+    pub fn hash(&self, key: &FlowKey) -> u64 {
+        key.hash(&self.secret)
+    }
+
+    /// The flow of a key.
+    #[inline]
+    #[must_use]
+    pub fn lookup(&self, key: &FlowKey, hash: u64) -> Option<FlowIndex> {
+        self.index.find(hash, |record| self.is(record, key)).map(FlowIndex)
+    }
+
+    /// The flows of a batch of keys: as many as the shortest slice holds. All buckets are asked for before any record
+    /// is, so that the waiting overlaps.
+    #[inline]
+    pub fn lookup_batch(&self, keys: &[FlowKey], hashes: &[u64], flows: &mut [Option<FlowIndex>]) {
+        for (flow, hash) in flows.iter_mut().zip(hashes) {
+            *flow = self.index.candidate(*hash).map(FlowIndex);
+        }
+        for ((flow, hash), key) in flows.iter_mut().zip(hashes).zip(keys) {
+            let hit = flow.is_some_and(|candidate| self.is(candidate.0, key));
+            if !hit {
+                *flow = self.lookup(key, *hash);
+            }
+        }
+    }
+
+    #[inline]
+    fn is(&self, record: u32, key: &FlowKey) -> bool {
+        self.get(FlowIndex(record)).is_some_and(|flow| flow.key == *key)
+    }
+
+    /// Adds a flow; one that has its key already is replaced. `hash` is that of its key. When the table is full a few
+    /// records are looked at for expired ones; live ones are never touched.
+    pub fn insert(&mut self, hash: u64, mut flow: Flow) -> Result<FlowIndex, FlowTableFull> {
+        flow.hash = hash;
+        if let Some(there) = self.lookup(&flow.key, hash) {
+            if let Some(record) = self.record(there) {
+                *record = Some(flow);
+            }
+            return Ok(there);
+        }
+        if self.free.is_empty() {
+            self.expire(flow.last_seen, Self::RECLAIM_BUDGET);
+        }
+        let number = *self.free.last().ok_or(FlowTableFull)?;
+        let records = &self.records;
+        let hash_of =
+            |record: u32| records.get(record as usize).and_then(Option::as_ref).map_or(0, |flow| flow.hash);
+        if !self.index.insert(hash, number, hash_of) {
+            return Err(FlowTableFull);
+        }
+        self.free.pop();
+        if let Some(record) = self.record(FlowIndex(number)) {
+            *record = Some(flow);
+        }
+        Ok(FlowIndex(number))
+    }
+
+    /// Forgets a flow, and gives its last record.
+    pub fn remove(&mut self, flow: FlowIndex) -> Option<Flow> {
+        let removed = self.record(flow)?.take()?;
+        self.index.remove(removed.hash, flow.0);
+        self.free.push(flow.0);
+        Some(removed)
+    }
+
+    #[inline]
+    fn record(&mut self, flow: FlowIndex) -> Option<&mut Option<Flow>> {
+        self.records.get_mut(flow.0 as usize)
+    }
+
+    /// The record of a flow.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, flow: FlowIndex) -> Option<&Flow> {
+        self.records.get(flow.0 as usize)?.as_ref()
+    }
+
+    /// The record of a flow, to be advanced.
+    #[inline]
+    #[must_use]
+    pub fn get_mut(&mut self, flow: FlowIndex) -> Option<&mut Flow> {
+        self.records.get_mut(flow.0 as usize)?.as_mut()
+    }
+
+    /// Looks at the next `budget` records and forgets those that expired; how many. Called between batches, it goes
+    /// round the whole table again and again.
+    pub fn expire(&mut self, now: Now, budget: usize) -> usize {
+        let mut expired = 0;
+        for _ in 0..budget.min(self.records.len()) {
+            let number = self.hand;
+            self.hand = if number + 1 < self.records.len() { number + 1 } else { 0 };
+            if self.records[number].as_ref().is_some_and(|flow| flow.is_expired(now)) {
+                expired += usize::from(self.remove(FlowIndex(number as u32)).is_some());
+            }
+        }
+        expired
+    }
+
+    /// Flows in it.
+    #[inline]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.records.len() - self.free.len()
+    }
+
+    /// Whether it holds none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Most flows it can hold.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.records.len()
+    }
+
+    /// All flows, in no order of meaning.
+    pub fn iter(&self) -> impl Iterator<Item = (FlowIndex, &Flow)> {
+        (0..).map(FlowIndex).zip(&self.records).filter_map(|(index, flow)| Some((index, flow.as_ref()?)))
+    }
+
+    /// Bytes of memory it takes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.index.memory_bytes()
+            + self.records.capacity() * size_of::<Option<Flow>>()
+            + self.free.capacity() * 4
+    }
+
+    #[cfg(test)]
+    pub(super) fn occupancy(&self) -> (usize, usize) {
+        self.index.occupancy()
+    }
+}
+
+/// One step of SplitMix64: spreads a seed over as many words as are needed.
+fn split_mix(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

@@ -1,0 +1,139 @@
+//! The state of a TCP connection as a router in the middle sees it (RFC 9293, section 3.3.2, made liberal).
+//!
+//! Sequence numbers are not followed: both ends check them. What matters here is who may open a connection, and for
+//! how long a record is kept. A connection whose opening was not seen is picked up from any segment that could belong to
+//! one (not SYN+ACK, not RST), because an engine that was restarted must not end the calls it carried; the walk asks
+//! policy about such a segment as if its sender opened the connection, so nothing passes that could not have been opened
+//! that way round.
+
+use vswitch_model::DropReason;
+
+use super::Direction;
+
+/// The flags of a TCP header, the low 8 bits of its 13th and 14th bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TcpFlags(pub u8);
+
+impl TcpFlags {
+    /// No more data from the sender.
+    pub const FIN: Self = Self(0x01);
+    /// Opens a connection.
+    pub const SYN: Self = Self(0x02);
+    /// Ends a connection at once.
+    pub const RST: Self = Self(0x04);
+    /// The acknowledgement number counts.
+    pub const ACK: Self = Self(0x10);
+
+    /// Whether all of `flags` are set.
+    #[inline]
+    #[must_use]
+    pub fn has(self, flags: Self) -> bool {
+        self.0 & flags.0 == flags.0
+    }
+
+    /// Both sets of flags.
+    #[must_use]
+    pub fn and(self, flags: Self) -> Self {
+        Self(self.0 | flags.0)
+    }
+
+    /// Whether it is the first segment of a connection.
+    #[inline]
+    #[must_use]
+    pub fn opens(self) -> bool {
+        self.has(Self::SYN) && !self.has(Self::ACK) && !self.has(Self::RST)
+    }
+}
+
+/// Where a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TcpState {
+    /// The originator sent SYN.
+    SynSent,
+    /// The responder answered with SYN, or both sent one.
+    SynReceived,
+    /// Picked up in the middle, seen from one side only.
+    PickedUp,
+    /// Open.
+    Established,
+    /// One end sent FIN; the other may go on for long.
+    HalfClosed(Direction),
+    /// Both ends sent FIN.
+    Closing,
+    /// An end sent RST. If it was not a real one the ends go on, and so does the record.
+    Reset,
+}
+
+impl TcpState {
+    /// The state of a connection whose first segment seen has `flags`.
+    pub fn first(flags: TcpFlags) -> Result<Self, DropReason> {
+        if flags.has(TcpFlags::RST) || flags.has(TcpFlags::SYN) && flags.has(TcpFlags::ACK) {
+            Err(DropReason::TcpStateInvalid)
+        } else if flags.has(TcpFlags::SYN) {
+            Ok(Self::SynSent)
+        } else if flags.has(TcpFlags::FIN) {
+            Ok(Self::HalfClosed(Direction::Original))
+        } else if flags.has(TcpFlags::ACK) {
+            Ok(Self::PickedUp)
+        } else {
+            Err(DropReason::TcpStateInvalid)
+        }
+    }
+
+    /// The state after one more segment.
+    #[inline]
+    pub fn next(self, direction: Direction, flags: TcpFlags) -> Result<Self, DropReason> {
+        use Direction::{Original, Reply};
+        if flags.has(TcpFlags::RST) {
+            return Ok(Self::Reset);
+        }
+        if flags.has(TcpFlags::SYN) {
+            return match (self, direction, flags.has(TcpFlags::ACK)) {
+                // The answer, or both opened at once (RFC 9293, section 3.5).
+                (Self::SynSent, Reply, _) | (Self::SynReceived, ..) => Ok(Self::SynReceived),
+                (Self::SynSent, Original, false) => Ok(self),
+                // Sent again, or an originator that started anew: the other end answers with what it thinks (RFC 5961).
+                (_, Original, false) | (_, _, true) => Ok(self),
+                // The responder would open a connection under the originator's verdict.
+                (_, Reply, false) => Err(DropReason::TcpStateInvalid),
+            };
+        }
+        if flags.has(TcpFlags::FIN) {
+            return Ok(match self {
+                Self::HalfClosed(first) if first != direction => Self::Closing,
+                Self::Closing | Self::Reset => self,
+                Self::HalfClosed(first) => Self::HalfClosed(first),
+                _ => Self::HalfClosed(direction),
+            });
+        }
+        Ok(match (self, direction) {
+            (Self::SynReceived, Original) | (Self::PickedUp, Reply) => Self::Established,
+            _ => self,
+        })
+    }
+
+    /// Whether the connection is over, so that a new SYN opens another one: the walk forgets this one, and takes the
+    /// segment as the first of a flow, whichever end sent it.
+    #[inline]
+    #[must_use]
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Closing | Self::Reset)
+    }
+
+    /// How long it is kept without a segment, in seconds. Times of conntrack's kind
+    /// (`net/netfilter/nf_conntrack_proto_tcp.c`), but 2 h 4 min for open ones as RFC 5382 (REQ-5) asks, 4 min for half
+    /// closed ones (the same), and 30 s for an unanswered SYN, which a retransmission prolongs.
+    #[inline]
+    #[must_use]
+    pub fn timeout_s(self) -> u64 {
+        match self {
+            Self::SynSent => 30,
+            Self::SynReceived => 60,
+            Self::PickedUp => 300,
+            Self::Established => 7440,
+            Self::HalfClosed(_) => 240,
+            Self::Closing => 60,
+            Self::Reset => 10,
+        }
+    }
+}

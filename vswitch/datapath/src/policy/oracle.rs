@@ -1,0 +1,74 @@
+//! Policy read straight from the desired state, rule by rule: what the class tables have to agree with, and what can
+//! say in words how a verdict came about. Slow; never on the packet path.
+
+use vswitch_model::{Action, DesiredState, IdentityId, IdentityKind, Rule, SetId, Tier, TierDefault};
+
+use super::{PolicyDirection, Verdict};
+
+/// What the text of [`vswitch_model::policy`] says of a flow at the pod `subject`.
+///
+/// Where that text leaves it open: an unknown subject is denied, by the local node too; the unknown identity is in no
+/// set, even if one names it; what passed every tier is [`Verdict::NOT_ISOLATED`].
+#[must_use]
+pub fn verdict(
+    state: &DesiredState,
+    direction: PolicyDirection,
+    subject: IdentityId,
+    peer: IdentityId,
+    protocol: u8,
+    port: u16,
+) -> Verdict {
+    if subject == IdentityId::UNKNOWN || !state.identities.contains_key(&subject) {
+        return Verdict::DENY;
+    }
+    let peer_kind = state.identities.get(&peer).filter(|_| peer != IdentityId::UNKNOWN).map(|peer| peer.kind);
+    if direction == PolicyDirection::Ingress && peer_kind == Some(IdentityKind::LocalNode) {
+        return Verdict::LOCAL_NODE;
+    }
+    let Some(entry) = state.subjects.get(&subject) else { return Verdict::NOT_ISOLATED };
+    let tiers = match direction {
+        PolicyDirection::Ingress => &entry.ingress,
+        PolicyDirection::Egress => &entry.egress,
+    };
+    'tiers: for tier in tiers {
+        for rule in rules(state, tier) {
+            if matches(state, rule, subject, peer, protocol, port) {
+                match rule.action {
+                    Action::Allow => return Verdict { allow: true, rule: rule.id },
+                    Action::Deny => return Verdict { allow: false, rule: rule.id },
+                    Action::Pass => continue 'tiers,
+                }
+            }
+        }
+        if tier.default == TierDefault::Deny {
+            return Verdict::DENY;
+        }
+    }
+    Verdict::NOT_ISOLATED
+}
+
+fn rules<'a>(state: &'a DesiredState, tier: &'a Tier) -> impl Iterator<Item = &'a Rule> {
+    tier.policies.iter().filter_map(|id| state.policies.get(id)).flat_map(|policy| &policy.rules)
+}
+
+fn matches(
+    state: &DesiredState,
+    rule: &Rule,
+    subject: IdentityId,
+    peer: IdentityId,
+    protocol: u8,
+    port: u16,
+) -> bool {
+    let has_ports = matches!(protocol, 6 | 17 | 132);
+    rule.peers.is_none_or(|set| contains(state, set, peer))
+        && rule.subjects.is_none_or(|set| contains(state, set, subject))
+        && (rule.ports.is_empty()
+            || rule.ports.iter().any(|range| {
+                range.protocol == protocol && (!has_ports || (range.first..=range.last).contains(&port))
+            }))
+}
+
+fn contains(state: &DesiredState, set: SetId, identity: IdentityId) -> bool {
+    identity != IdentityId::UNKNOWN
+        && state.sets.get(&set).is_some_and(|set| set.members.binary_search(&identity).is_ok())
+}

@@ -1,0 +1,89 @@
+//! The judgement of a flow by the tables: when its first packet comes, and again when the tables have changed.
+
+use std::net::IpAddr;
+
+use vswitch_model::{DropReason, IdentityId, RuleId};
+
+use super::{AdjacencyIndex, Leaf, Role, Tables};
+use crate::PortIndex;
+use crate::flow::{Direction, Flow};
+
+/// A flow that policy allows, as its record keeps it. Arrays are indexed by [`Direction`]: the first element belongs
+/// to what the originator sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Judgement {
+    /// Of the originator and of the responder.
+    pub identities: [IdentityId; 2],
+    /// The way to the responder and the way back.
+    pub adjacencies: [AdjacencyIndex; 2],
+    /// What decided at the originator's end; [`RuleId::NOT_ISOLATED`] when that is not a pod of ours.
+    pub egress: RuleId,
+    /// What decided at the responder's end; [`RuleId::NOT_ISOLATED`] when that is not a pod of ours.
+    pub ingress: RuleId,
+}
+
+/// A flow that policy denies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Denied {
+    /// [`DropReason::PolicyEgress`] or [`DropReason::PolicyIngress`].
+    pub reason: DropReason,
+    /// What decided.
+    pub rule: RuleId,
+}
+
+impl Tables {
+    /// Judges a flow by the leaves of its two ends: egress when `in_port` is a pod's, ingress when the destination is a
+    /// pod of this node. `port` is the destination port, 0 where the protocol has none. Whether the adjacencies lead
+    /// anywhere is not asked.
+    #[inline]
+    pub fn judge(
+        &self,
+        in_port: PortIndex,
+        source: Leaf,
+        destination: Leaf,
+        protocol: u8,
+        port: u16,
+    ) -> Result<Judgement, Denied> {
+        let mut judgement = Judgement {
+            identities: [source.identity, destination.identity],
+            adjacencies: [destination.adjacency, source.adjacency],
+            egress: RuleId::NOT_ISOLATED,
+            ingress: RuleId::NOT_ISOLATED,
+        };
+        if self.port(in_port).role == Role::Pod {
+            let verdict = self.policy.egress(source.identity, destination.identity, protocol, port);
+            if !verdict.allow {
+                return Err(Denied { reason: DropReason::PolicyEgress, rule: verdict.rule });
+            }
+            judgement.egress = verdict.rule;
+        }
+        if self.adjacency(destination.adjacency).is_pod() {
+            let verdict = self.policy.ingress(destination.identity, source.identity, protocol, port);
+            if !verdict.allow {
+                return Err(Denied { reason: DropReason::PolicyIngress, rule: verdict.rule });
+            }
+            judgement.ingress = verdict.rule;
+        }
+        Ok(judgement)
+    }
+
+    /// Judges again a flow that was judged by other tables, and makes its record one of these. When it is denied the
+    /// record is as it was, and the flow has to be removed.
+    pub fn revalidate(&self, flow: &mut Flow) -> Result<(), Denied> {
+        let (source, destination) =
+            (self.lookup(flow.address(Direction::Original)), self.lookup(flow.address(Direction::Reply)));
+        let in_port = flow.in_ports[Direction::Original as usize];
+        let judgement = self.judge(in_port, source, destination, flow.key.protocol(), flow.policy_port())?;
+        flow.adopt(judgement, self.revision);
+        Ok(())
+    }
+
+    /// The leaf of an address of either family.
+    #[must_use]
+    pub fn lookup(&self, address: IpAddr) -> Leaf {
+        match address {
+            IpAddr::V4(address) => self.lookup_v4(address.to_bits()),
+            IpAddr::V6(address) => self.lookup_v6(address.to_bits()),
+        }
+    }
+}

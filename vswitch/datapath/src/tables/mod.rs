@@ -1,0 +1,217 @@
+//! What the walk reads: immutable tables, built by [`crate::compile()`], shared by all workers.
+
+mod adjacency;
+mod judge;
+mod port;
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use foldhash::fast::FixedState;
+use vswitch_model::{DropReason, Generation, IdentityId, Mac, TunnelId, Vni};
+
+pub use adjacency::{Adjacency, AdjacencyIndex, NodeIndex, VxlanTemplate};
+pub use judge::{Denied, Judgement};
+pub use port::{GATEWAY_V4, GATEWAY_V6, PortEntry, Role};
+
+use crate::fib::Fib;
+use crate::policy::PolicyTables;
+use crate::{BATCH, PortIndex};
+
+/// Which tables: no two that one engine publishes have the same, not even of the same generation (the underlay or a port
+/// changed). A flow that was judged by others is judged again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Revision(pub u64);
+
+/// What one look-up of an address gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Leaf {
+    /// The way there.
+    pub adjacency: AdjacencyIndex,
+    /// Who that is.
+    pub identity: IdentityId,
+}
+
+/// What this node is to the underlay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalEntry {
+    /// IPv4 tunnel packets must be addressed to it.
+    pub underlay_v4: Option<Ipv4Addr>,
+    /// IPv6 tunnel packets must be addressed to it.
+    pub underlay_v6: Option<Ipv6Addr>,
+    /// Ours, in tunnels that carry IPv4.
+    pub vtep_mac_v4: Mac,
+    /// Ours, in tunnels that carry IPv6.
+    pub vtep_mac_v6: Mac,
+    /// The VXLAN network we accept.
+    pub vni: Vni,
+    /// The UDP port we accept VXLAN at.
+    pub vxlan_port: u16,
+    /// The node's own IPv4 address among the pods: source of the ICMP errors we send.
+    pub host_v4: Option<Ipv4Addr>,
+    /// The same for IPv6.
+    pub host_v6: Option<Ipv6Addr>,
+}
+
+/// Who may send us tunnel packets from an underlay address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TunnelPeer {
+    /// The tunnel to it.
+    pub tunnel: TunnelId,
+    /// The node it is.
+    pub node: NodeIndex,
+}
+
+/// Everything the walk reads. Look-ups are total: what is out of range is a drop.
+#[derive(Debug, Clone)]
+pub struct Tables {
+    /// The desired state they were built from.
+    pub generation: Generation,
+    /// Which tables they are.
+    pub revision: Revision,
+    pub(crate) fib_v4: Fib<u32>,
+    pub(crate) fib_v6: Fib<u128>,
+    pub(crate) leaves: Vec<Leaf>,
+    pub(crate) adjacencies: Vec<Adjacency>,
+    /// Who may open flows to whom.
+    pub policy: PolicyTables,
+    pub(crate) ports: Vec<PortEntry>,
+    pub(crate) local: Option<LocalEntry>,
+    /// The keys come from the agent, not from packets, and the map is at most half full: a fixed hash serves.
+    pub(crate) tunnel_peers: HashMap<IpAddr, TunnelPeer, FixedState>,
+}
+
+impl Tables {
+    /// The tables of an engine nobody has spoken to: every packet is [`DropReason::NotConfigured`] or denied.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self {
+            generation: Generation(0),
+            revision: Revision(0),
+            fib_v4: Fib::default(),
+            fib_v6: Fib::default(),
+            leaves: vec![Leaf::default()],
+            adjacencies: vec![Adjacency::Drop(DropReason::NotConfigured)],
+            policy: PolicyTables::deny_all(),
+            ports: Vec::new(),
+            local: None,
+            tunnel_peers: HashMap::default(),
+        }
+    }
+
+    /// The leaf of an IPv4 address in host order.
+    #[inline]
+    #[must_use]
+    pub fn lookup_v4(&self, address: u32) -> Leaf {
+        self.leaf(self.fib_v4.lookup(address))
+    }
+
+    /// The leaf of an IPv6 address.
+    #[inline]
+    #[must_use]
+    pub fn lookup_v6(&self, address: u128) -> Leaf {
+        self.leaf(self.fib_v6.lookup(address))
+    }
+
+    /// The leaves of up to [`BATCH`] IPv4 addresses; of more the rest is left alone.
+    #[inline]
+    pub fn lookup_v4_batch(&self, addresses: &[u32], leaves: &mut [Leaf]) {
+        let mut numbers = [0; BATCH];
+        self.fib_v4.lookup_batch(addresses, &mut numbers);
+        for ((leaf, number), _) in leaves.iter_mut().zip(numbers).zip(addresses) {
+            *leaf = self.leaf(number);
+        }
+    }
+
+    /// The leaves of up to [`BATCH`] IPv6 addresses; of more the rest is left alone.
+    #[inline]
+    pub fn lookup_v6_batch(&self, addresses: &[u128], leaves: &mut [Leaf]) {
+        let mut numbers = [0; BATCH];
+        self.fib_v6.lookup_batch(addresses, &mut numbers);
+        for ((leaf, number), _) in leaves.iter_mut().zip(numbers).zip(addresses) {
+            *leaf = self.leaf(number);
+        }
+    }
+
+    /// What is done to packets that leave by `index`; nothing leaves by one that is out of range.
+    #[inline]
+    #[must_use]
+    pub fn adjacency(&self, index: AdjacencyIndex) -> &Adjacency {
+        self.adjacencies.get(index.0 as usize).unwrap_or(&Adjacency::Drop(DropReason::NoRoute))
+    }
+
+    /// What is known of a port: [`PortEntry::NONE`] when nothing is.
+    #[inline]
+    #[must_use]
+    pub fn port(&self, index: PortIndex) -> &PortEntry {
+        self.ports.get(usize::from(index.0)).unwrap_or(PortEntry::NONE)
+    }
+
+    /// The ports by number, those of role [`Role::None`] among them.
+    pub fn ports(&self) -> impl Iterator<Item = (PortIndex, &PortEntry)> {
+        (0..).map(PortIndex).zip(&self.ports)
+    }
+
+    /// The port of a name.
+    #[must_use]
+    pub fn port_named(&self, name: &str) -> Option<PortIndex> {
+        self.ports()
+            .find(|(_, port)| port.name.as_ref().is_some_and(|n| n.as_str() == name))
+            .map(|(index, _)| index)
+    }
+
+    /// What this node is to the underlay; None until the agent has spoken.
+    #[inline]
+    #[must_use]
+    pub fn local(&self) -> Option<&LocalEntry> {
+        self.local.as_ref()
+    }
+
+    /// Who sends us tunnel packets from this underlay address.
+    #[inline]
+    #[must_use]
+    pub fn tunnel_from(&self, outer_source: IpAddr) -> Option<TunnelPeer> {
+        self.tunnel_peers.get(&outer_source).copied()
+    }
+
+    /// Whether what has the leaf `source` lives on the node of `peer`: by whichever of its tunnels, or directly, we
+    /// would answer, and whether or not the way there is resolved.
+    #[inline]
+    #[must_use]
+    pub fn lives_behind(&self, source: Leaf, peer: TunnelPeer) -> bool {
+        peer.node != NodeIndex::NONE && self.adjacency(source.adjacency).node() == peer.node
+    }
+
+    /// Bytes of memory the FIBs and the policy take.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.fib_v4.memory_bytes()
+            + self.fib_v6.memory_bytes()
+            + self.leaves.capacity() * size_of::<Leaf>()
+            + self.adjacencies.capacity() * size_of::<Adjacency>()
+            + self.policy.memory_bytes()
+    }
+
+    #[inline]
+    fn leaf(&self, number: u32) -> Leaf {
+        self.leaves.get(number as usize).copied().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn empty_tables_drop_and_deny_everything() {
+        let tables = Tables::empty();
+        for leaf in [tables.lookup_v4(0x0a00_0001), tables.lookup_v6(1)] {
+            assert_eq!(tables.adjacency(leaf.adjacency).drop_reason(), Some(DropReason::NotConfigured));
+            assert!(!tables.policy.ingress(leaf.identity, IdentityId(7), 6, 80).allow);
+            assert!(!tables.policy.egress(IdentityId(16), leaf.identity, 17, 80).allow);
+        }
+        assert_eq!(tables.port(PortIndex(0)).role, Role::None);
+        assert_eq!(tables.adjacency(AdjacencyIndex(9)).drop_reason(), Some(DropReason::NoRoute));
+        assert!(tables.tunnel_from("10.0.0.1".parse().unwrap()).is_none() && tables.local().is_none());
+    }
+}
