@@ -2,5 +2,6 @@
 //! them into the engine's desired state.
 
 pub mod calc;
+pub mod ipam;
 pub mod object;
 pub mod store;

@@ -1,0 +1,99 @@
+//! Looking at what is assigned: how much of each pool is in use, and what nobody needs any more.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::view::View;
+use super::{Handle, Ipam, Result};
+use crate::object::{Endpoint, Key};
+
+/// How much of a pool is in use. "Here" is in the blocks of this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolUse {
+    /// The pool's name.
+    pub name: String,
+    /// Its range.
+    pub cidr: IpNet,
+    /// How many addresses it has.
+    pub addresses: u64,
+    /// Blocks that belong to nodes.
+    pub blocks: u64,
+    /// Addresses in use.
+    pub used: u64,
+    /// Addresses in use here.
+    pub used_here: u64,
+    /// Addresses here that were given back too recently to be assigned again.
+    pub cooling_here: u64,
+}
+
+impl fmt::Display for PoolUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, cidr, addresses, blocks, used, used_here, cooling_here } = self;
+        write!(
+            f,
+            "pool {name} ({cidr}) has {used} of {addresses} addresses in use and all of it in {blocks} blocks; in this \
+             node's, {used_here} are in use and {cooling_here} cooling down"
+        )
+    }
+}
+
+/// An address that is assigned to an attachment that does not exist.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leak {
+    /// The address.
+    pub address: IpAddr,
+    /// Who holds it.
+    pub handle: Handle,
+    /// The same for people.
+    pub workload: String,
+}
+
+impl fmt::Display for Leak {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { address, handle, workload } = self;
+        write!(f, "{address} is held by {handle} ({workload}), which is not attached")
+    }
+}
+
+impl Ipam {
+    /// The use of all pools, by name.
+    pub async fn pool_use(&self) -> Result<Vec<PoolUse>> {
+        let view = View::read(&*self.store).await?;
+        let now = (self.clock)();
+        Ok(view.pools().iter().map(|pool| view.use_of(pool, &self.node, now, self.cool_down_ms)).collect())
+    }
+
+    /// Addresses in this node's blocks whose attachment has no endpoint among `endpoints`, though it has had `grace`
+    /// to get one: an address is assigned before its pod is attached.
+    pub async fn leaks(&self, endpoints: impl Fn(&Key) -> bool, grace: Duration) -> Result<Vec<Leak>> {
+        let view = View::read(&*self.store).await?;
+        let latest = (self.clock)().saturating_sub(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
+        let assigned = view.blocks_of(&self.node).flat_map(|block| block.content.assigned());
+        let due = assigned.filter(|(_, assignment)| assignment.since_ms <= latest);
+        Ok(leaks(due.map(|(address, a)| (address, &a.handle, a.workload.as_str())), endpoints))
+    }
+}
+
+/// Of what is assigned, given as (address, holder, holder for people), that which belongs to no endpoint. A node's own
+/// addresses never do and are no leak.
+pub fn leaks<'a>(
+    assigned: impl Iterator<Item = (IpAddr, &'a Handle, &'a str)>,
+    endpoints: impl Fn(&Key) -> bool,
+) -> Vec<Leak> {
+    let leaked = |handle: &Handle| {
+        handle
+            .as_attachment()
+            .is_some_and(|(container, ifname)| !endpoints(&Endpoint::key_of(container, ifname)))
+    };
+    assigned
+        .filter(|(_, handle, _)| leaked(handle))
+        .map(|(address, handle, workload)| Leak {
+            address,
+            handle: handle.clone(),
+            workload: workload.to_owned(),
+        })
+        .collect()
+}
