@@ -10,7 +10,7 @@ use rscni_plugin::error::Error as CniError;
 use vswitch_model::Mac;
 
 use crate::error::{CODE_DIFFERS, During, Failure};
-use crate::kernel::ethtool::{Ethtool, RX_GRO, TX_CHECKSUM};
+use crate::kernel::ethtool::{Ethtool, RX_GRO, TX_CHECKSUMS};
 use crate::kernel::links::{LinkRoute, Links, host_prefix};
 use crate::kernel::napi;
 use crate::kernel::netns::Netns;
@@ -92,15 +92,22 @@ impl Pod {
     /// The engine reads packets off the other end as they are: a checksum that was left to the device would never be
     /// written. GRO gives the interface NAPI, without which each packet runs the pod's stack inside the engine's worker.
     fn set_offloads(&self, index: u32) -> Result<(), Failure> {
-        let step = |what: &str| format!("switch {what} on {}", self.ifname);
-        let mut ethtool = Ethtool::open().during(|| step("offloads"))?;
-        ethtool.set(index, TX_CHECKSUM, false).during(|| step("tx-checksum-ip-generic off"))?;
-        if ethtool.active(index).during(|| step("tx-checksum-ip-generic off"))?.contains(TX_CHECKSUM) {
-            let cause = io::Error::other("the kernel left it on");
-            return Err(Failure { step: step("tx-checksum-ip-generic off"), cause });
+        let step = |what: &str, on: bool| {
+            format!("switch {what} {} on {}", if on { "on" } else { "off" }, self.ifname)
+        };
+        let mut ethtool = Ethtool::open().during(|| "open ethtool's netlink family")?;
+        for feature in TX_CHECKSUMS {
+            ethtool.set(index, feature, false).during(|| step(feature, false))?;
+        }
+        let active = ethtool.active(index).during(|| format!("read the offloads of {}", self.ifname))?;
+        if let Some(feature) = TX_CHECKSUMS.iter().find(|feature| active.contains(**feature)) {
+            return Err(Failure {
+                step: step(feature, false),
+                cause: io::Error::other("the kernel left it on"),
+            });
         }
         if let Err(error) = ethtool.set(index, RX_GRO, true) {
-            eprintln!("vswitch-cni: {}: {error}", step("rx-gro on"));
+            eprintln!("vswitch-cni: {}: {error}", step(RX_GRO, true));
         }
         Ok(())
     }
@@ -148,8 +155,9 @@ impl Pod {
             found.push(format!("there is no route to {} {via} on {name}", route.destination));
         }
         let active = Ethtool::open().and_then(|mut ethtool| ethtool.active(link.index));
-        if active.during(|| format!("read the offloads of {name}"))?.contains(TX_CHECKSUM) {
-            found.push(format!("{name} leaves checksums to the device ({TX_CHECKSUM} is on)"));
+        let active = active.during(|| format!("read the offloads of {name}"))?;
+        for feature in TX_CHECKSUMS.iter().filter(|feature| active.contains(**feature)) {
+            found.push(format!("{name} leaves checksums to the device: {feature} is on"));
         }
         Ok(found)
     }

@@ -20,8 +20,9 @@ const BITSET_BIT: u16 = 1;
 const BIT_NAME: u16 = 2;
 const BIT_VALUE: u16 = 3;
 
-/// Checksums of what the pod sends are left to the device. On a veth without one nobody would write them.
-pub const TX_CHECKSUM: &str = "tx-checksum-ip-generic";
+/// Checksums of what the pod sends are left to the device: of TCP and UDP, and SCTP's. Behind a veth nobody would
+/// write them.
+pub const TX_CHECKSUMS: [&str; 2] = ["tx-checksum-ip-generic", "tx-checksum-sctp"];
 /// Packets that arrive are joined before the stack sees them; on a veth this is also what gives it NAPI.
 pub const RX_GRO: &str = "rx-gro";
 
