@@ -1,0 +1,9 @@
+//! Traffic through a network, and what came of it.
+
+pub mod capture;
+pub mod iperf;
+pub mod ping;
+pub mod probe;
+pub mod raw;
+pub mod rtp;
+pub mod sipp;
