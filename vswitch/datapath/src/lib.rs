@@ -1,14 +1,36 @@
 //! The datapath: packets in, packets out. No I/O, no threads, no `unsafe`.
+//!
+//! [`compile()`] turns a desired state into [`Tables`]; [`Walk`] takes batches of packets through them. A stage is a module
+//! of `stage`, a table a module of its own; what packets look like is in [`parse`].
 
 pub mod buffer;
+pub mod checksum;
 pub mod compile;
+pub mod counters;
+pub mod encap;
+pub mod explain;
 pub mod fib;
 pub mod flow;
+pub mod fragment;
+pub mod icmp;
+pub mod neighbour;
 pub mod packet;
+pub mod parse;
 pub mod policy;
+mod read;
+mod stage;
 pub mod tables;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod trace;
+pub mod walk;
 
 pub use buffer::{Buffer, VecBuffer};
 pub use compile::{CompileError, CompileInputs, Hop, PortFacts, PortMap, Underlay, compile};
+pub use counters::{Counters, Stage};
+pub use explain::{Explanation, Query, explain};
+pub use flow::Now;
 pub use packet::{BATCH, Offload, Packet, PartialChecksum, PortIndex, Segment, SegmentKind};
 pub use tables::Tables;
+pub use trace::{TraceFilter, TraceRecord, TraceSpec};
+pub use walk::{Output, Walk, WalkConfig};

@@ -1,0 +1,203 @@
+//! What the engine would do with the first packet of a flow, in words. It asks the tables the walk asks.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use vswitch_model::{DropReason, RuleId};
+
+use crate::PortIndex;
+use crate::stage::flow::policy_port;
+use crate::stage::is_destination;
+use crate::stage::is_source;
+use crate::tables::{Adjacency, Leaf, Role, Tables};
+use crate::trace::Way;
+
+/// A packet that might come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Query {
+    /// Who sends it; where it comes in follows from that.
+    pub source: IpAddr,
+    /// Who it is for.
+    pub destination: IpAddr,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Source port; has no part in any decision.
+    pub source_port: u16,
+    /// Destination port; 0 for protocols without.
+    pub destination_port: u16,
+}
+
+/// One direction's verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RuleVerdict {
+    /// Whether it allows the flow.
+    pub allowed: bool,
+    /// What decided.
+    pub rule: RuleId,
+}
+
+/// What was decided, and why, at one stage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExplainStep {
+    /// The stage.
+    pub stage: &'static str,
+    /// What it decided, in words.
+    pub detail: String,
+}
+
+/// The answer to a [`Query`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    /// The port it would come by, when that is known.
+    pub in_port: Option<PortIndex>,
+    /// Step by step.
+    pub steps: Vec<ExplainStep>,
+    /// The sender's end, when that is a pod of this node.
+    pub egress: Option<RuleVerdict>,
+    /// The receiver's end, when that is a pod of this node.
+    pub ingress: Option<RuleVerdict>,
+    /// The port it would leave by, or why it would end.
+    pub outcome: Result<PortIndex, DropReason>,
+}
+
+impl Explanation {
+    fn say(&mut self, stage: &'static str, detail: impl fmt::Display) {
+        self.steps.push(ExplainStep { stage, detail: detail.to_string() });
+    }
+}
+
+/// Walks a hypothetical first packet through the tables. Both directions of policy are asked even when the first denies,
+/// so that everything that stands in the way is told at once.
+#[must_use]
+pub fn explain(tables: &Tables, query: &Query) -> Explanation {
+    let mut told = Explanation {
+        in_port: None,
+        steps: Vec::new(),
+        egress: None,
+        ingress: None,
+        outcome: Err(DropReason::NotConfigured),
+    };
+    told.outcome = walk(tables, query, &mut told);
+    match told.outcome {
+        Ok(port) => told.say("transmit", format_args!("sent by port {}", name(tables, port))),
+        Err(reason) => told.say("drop", format_args!("{reason}: {}", reason.meaning())),
+    }
+    told
+}
+
+fn walk(tables: &Tables, query: &Query, told: &mut Explanation) -> Result<PortIndex, DropReason> {
+    if tables.local().is_none() {
+        return Err(DropReason::NotConfigured);
+    }
+    if query.source.is_ipv4() != query.destination.is_ipv4() {
+        told.say("parse", "source and destination are of different families");
+        return Err(DropReason::DestinationInvalid);
+    }
+    let (source, destination) = (tables.lookup(query.source), tables.lookup(query.destination));
+    let in_port = enter(tables, query, source, told)?;
+    told.in_port = Some(in_port);
+    if !is_destination(query.destination) {
+        return Err(DropReason::DestinationInvalid);
+    }
+    let way = tables.adjacency(destination.adjacency);
+    describe(told, query.destination, destination, way);
+    policy(tables, query, in_port, source, destination, told)?;
+    if let Some(reason) = way.drop_reason() {
+        return Err(reason);
+    }
+    let port = way.port().ok_or(DropReason::NoRoute)?;
+    let uplink = |port| tables.port(port).role == Role::Uplink;
+    if port == in_port || (uplink(port) && uplink(in_port)) {
+        return Err(DropReason::RouteLoops);
+    }
+    told.say("forward", format_args!("fits up to {} bytes", way.mtu()));
+    Ok(port)
+}
+
+/// Where a packet from `source` would come in.
+fn enter(
+    tables: &Tables,
+    query: &Query,
+    leaf: Leaf,
+    told: &mut Explanation,
+) -> Result<PortIndex, DropReason> {
+    if !is_source(query.source) {
+        return Err(DropReason::SourceInvalid);
+    }
+    let (address, identity) = (query.source, leaf.identity);
+    let adjacency = tables.adjacency(leaf.adjacency);
+    let port = match adjacency {
+        Adjacency::Unresolved { .. } => {
+            tables.ports().find(|(_, port)| port.role == Role::Uplink).map(|(port, _)| port)
+        }
+        _ => adjacency.port(),
+    };
+    let Some(port) = port else {
+        told.say(
+            "source",
+            format_args!(
+                "{address} (identity {identity}): no route leads there, so nothing comes from there"
+            ),
+        );
+        return Err(adjacency.drop_reason().unwrap_or(DropReason::NoRoute));
+    };
+    let kind = match tables.port(port).role {
+        Role::Pod => "a pod of this node",
+        Role::Host => "behind this node's kernel",
+        Role::Uplink => "on another node",
+        Role::None => "behind a port that is gone",
+    };
+    let name = name(tables, port);
+    told.say("source", format_args!("{address} is {kind} (identity {identity}); it comes by port {name}"));
+    Ok(port)
+}
+
+fn describe(told: &mut Explanation, address: IpAddr, leaf: Leaf, adjacency: &Adjacency) {
+    let identity = leaf.identity;
+    match Way::of(adjacency) {
+        Some(way) => told.say("route", format_args!("{address} (identity {identity}): {way}")),
+        None => told.say("route", format_args!("{address} (identity {identity}): no way there")),
+    }
+}
+
+fn policy(
+    tables: &Tables,
+    query: &Query,
+    in_port: PortIndex,
+    source: Leaf,
+    destination: Leaf,
+    told: &mut Explanation,
+) -> Result<(), DropReason> {
+    let port = policy_port(query.protocol, query.destination_port);
+    if tables.port(in_port).role == Role::Pod {
+        let verdict = tables.policy.egress(source.identity, destination.identity, query.protocol, port);
+        told.egress = Some(RuleVerdict { allowed: verdict.allow, rule: verdict.rule });
+        told.say("policy-egress", in_words(verdict.allow, verdict.rule));
+    }
+    if tables.adjacency(destination.adjacency).is_pod() {
+        let verdict = tables.policy.ingress(destination.identity, source.identity, query.protocol, port);
+        told.ingress = Some(RuleVerdict { allowed: verdict.allow, rule: verdict.rule });
+        told.say("policy-ingress", in_words(verdict.allow, verdict.rule));
+    }
+    if told.egress.is_some_and(|verdict| !verdict.allowed) {
+        return Err(DropReason::PolicyEgress);
+    }
+    if told.ingress.is_some_and(|verdict| !verdict.allowed) {
+        return Err(DropReason::PolicyIngress);
+    }
+    Ok(())
+}
+
+fn in_words(allowed: bool, rule: RuleId) -> String {
+    let verdict = if allowed { "allowed" } else { "denied" };
+    match rule {
+        RuleId::NOT_ISOLATED => format!("{verdict}: no policy isolates the pod in this direction"),
+        RuleId::NO_RULE_MATCHED => format!("{verdict}: policy isolates the pod, and no rule matched"),
+        RuleId::LOCAL_NODE => format!("{verdict}: the node always reaches its own pods"),
+        rule => format!("{verdict} by rule {rule}"),
+    }
+}
+
+fn name(tables: &Tables, port: PortIndex) -> String {
+    tables.port(port).name.as_ref().map_or_else(|| format!("number {}", port.0), ToString::to_string)
+}

@@ -1,0 +1,186 @@
+//! What a frame says of itself: Ethernet II, ARP, IPv4, IPv6 and the headers above them.
+//!
+//! [`parse`] reads and judges the form only. Whether an address may be used by who uses it is the source check's
+//! business. Checksums of transport headers are the receiver's business (RFC 1812 asks a router for none).
+
+mod ip;
+mod quoted;
+mod transport;
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use vswitch_model::{DropReason, Mac};
+
+use crate::read::{be16, chunk, length16};
+
+pub(crate) use quoted::quoted;
+
+/// Bytes of an Ethernet header.
+pub const ETHERNET: usize = 14;
+/// EtherType of IPv4.
+pub const IPV4: u16 = 0x0800;
+/// EtherType of ARP.
+pub const ARP: u16 = 0x0806;
+/// EtherType of IPv6.
+pub const IPV6: u16 = 0x86dd;
+
+/// IP protocol numbers the walk knows.
+pub mod protocol {
+    /// ICMP for IPv4.
+    pub const ICMP: u8 = 1;
+    /// TCP.
+    pub const TCP: u8 = 6;
+    /// UDP.
+    pub const UDP: u8 = 17;
+    /// ICMP for IPv6.
+    pub const ICMPV6: u8 = 58;
+    /// SCTP.
+    pub const SCTP: u8 = 132;
+}
+
+/// What follows the Ethernet header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// An ARP packet. No other field of [`Parsed`] but the Ethernet addresses holds anything.
+    Arp,
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// Whether a packet is whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Piece {
+    /// The packet is no fragment; an IPv6 atomic fragment (RFC 6946) counts as whole.
+    Whole,
+    /// The first fragment, which holds the transport header.
+    First,
+    /// A later fragment, which holds none: ports are zero.
+    Later,
+}
+
+/// What a frame says of itself. Offsets count from the frame's first byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parsed {
+    /// Destination of the Ethernet header.
+    pub destination_mac: Mac,
+    /// Source of the Ethernet header.
+    pub source_mac: Mac,
+    /// What follows the Ethernet header.
+    pub network: Network,
+    /// Whether it is a fragment.
+    pub piece: Piece,
+    /// The identification all fragments of a packet share.
+    pub fragment_id: u32,
+    /// Source address.
+    pub source: IpAddr,
+    /// Destination address.
+    pub destination: IpAddr,
+    /// Transport protocol: the end of the extension header chain.
+    pub protocol: u8,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// The TOS or traffic class byte: DSCP in the upper six bits, ECN in the lower two.
+    pub traffic_class: u8,
+    /// IPv4's don't-fragment flag; true for IPv6, which routers never fragment.
+    pub dont_fragment: bool,
+    /// Offset of the transport header; of the payload in a later fragment.
+    pub transport: u16,
+    /// Where the IP packet ends; what follows is Ethernet padding.
+    pub end: u16,
+    /// Source port, or the identifier of an ICMP query; 0 where the protocol has none.
+    pub source_port: u16,
+    /// Destination port, or the identifier of an ICMP query; 0 where the protocol has none.
+    pub destination_port: u16,
+    /// The flags byte of a TCP header, else 0.
+    pub tcp_flags: u8,
+    /// Type of an ICMP or ICMPv6 message, else 0.
+    pub icmp_type: u8,
+    /// Code of an ICMP or ICMPv6 message, else 0.
+    pub icmp_code: u8,
+}
+
+impl Parsed {
+    /// Nothing known yet.
+    pub const EMPTY: Self = Self {
+        destination_mac: Mac([0; 6]),
+        source_mac: Mac([0; 6]),
+        network: Network::Arp,
+        piece: Piece::Whole,
+        fragment_id: 0,
+        source: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        destination: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        protocol: 0,
+        ttl: 0,
+        traffic_class: 0,
+        dont_fragment: false,
+        transport: 0,
+        end: 0,
+        source_port: 0,
+        destination_port: 0,
+        tcp_flags: 0,
+        icmp_type: 0,
+        icmp_code: 0,
+    };
+
+    /// Bytes of the IP packet, headers included.
+    #[must_use]
+    pub const fn ip_length(&self) -> u16 {
+        self.end.saturating_sub(ETHERNET as u16)
+    }
+
+    /// Whether it is an ICMP or ICMPv6 error (RFC 1122, section 3.2.2; RFC 4443, section 2.1). About these no error is sent.
+    #[must_use]
+    pub const fn is_icmp_error(&self) -> bool {
+        match (self.piece, self.protocol, self.network) {
+            (Piece::Later, ..) => false,
+            (_, protocol::ICMP, Network::V4) => matches!(self.icmp_type, 3 | 4 | 5 | 11 | 12),
+            (_, protocol::ICMPV6, Network::V6) => self.icmp_type < 128,
+            _ => false,
+        }
+    }
+
+    /// Whether it asks for an ICMP or ICMPv6 echo.
+    #[must_use]
+    pub const fn is_echo_request(&self) -> bool {
+        match (self.piece, self.protocol, self.network) {
+            (Piece::Whole | Piece::First, protocol::ICMP, Network::V4) => self.icmp_type == 8,
+            (Piece::Whole | Piece::First, protocol::ICMPV6, Network::V6) => self.icmp_type == 128,
+            _ => false,
+        }
+    }
+
+    /// Whether it answers an ICMP query: such a packet never opens a flow.
+    #[must_use]
+    pub const fn is_icmp_reply(&self) -> bool {
+        match (self.protocol, self.network) {
+            (protocol::ICMP, Network::V4) => matches!(self.icmp_type, 0 | 14 | 16 | 18),
+            (protocol::ICMPV6, Network::V6) => self.icmp_type == 129,
+            _ => false,
+        }
+    }
+}
+
+/// Reads a frame. The reason says what is wrong with it.
+pub fn parse(frame: &[u8]) -> Result<Parsed, DropReason> {
+    let header = chunk::<ETHERNET>(frame, 0).ok_or(DropReason::Truncated)?;
+    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, _, _] = *header;
+    let mut parsed = Parsed {
+        destination_mac: Mac([d0, d1, d2, d3, d4, d5]),
+        source_mac: Mac([s0, s1, s2, s3, s4, s5]),
+        end: length16(frame.len()),
+        ..Parsed::EMPTY
+    };
+    // Tagged frames (802.1Q) have an EtherType of their own and end here too.
+    match be16(frame, 12) {
+        Some(ARP) => {}
+        Some(IPV4) => ip::v4(frame, &mut parsed)?,
+        Some(IPV6) => ip::v6(frame, &mut parsed)?,
+        _ => return Err(DropReason::EtherTypeUnknown),
+    }
+    Ok(parsed)
+}
+
+#[cfg(test)]
+mod tests;

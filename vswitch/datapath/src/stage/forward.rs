@@ -1,0 +1,194 @@
+//! What a router does to a packet on its way out: TTL, size, checksums, the next hop's headers; and ICMP errors for
+//! senders of what cannot go on.
+
+use std::net::IpAddr;
+
+use vswitch_model::{DropReason, Mac};
+
+use super::{Context, Fate, Indices, Scratch};
+use crate::counters::Stage;
+use crate::icmp::{self, IcmpError, Limiter};
+use crate::parse::{ETHERNET, Network, Parsed};
+use crate::read::put;
+use crate::tables::{Adjacency, AdjacencyIndex, GATEWAY_V4, GATEWAY_V6};
+use crate::{Buffer, Packet, checksum, encap, neighbour};
+
+/// Decides for each packet of `from` whether it fits and lives long enough; sends those that do.
+pub(crate) fn run<B: Buffer>(
+    context: &Context<'_>,
+    scratch: &mut Scratch,
+    packets: &mut [Packet<B>],
+    from: &Indices,
+) {
+    for index in from.iter() {
+        let Some(packet) = packets.get_mut(index) else { continue };
+        let parsed = &scratch.parsed[index];
+        let way = scratch.adjacency[index];
+        scratch.fate[index] = match check(context, packet, parsed, way) {
+            Fate::Walking => {
+                decrement_ttl(packet.buffer.bytes_mut(), parsed);
+                leave(context, packet, parsed.traffic_class, way, scratch.entropy[index])
+            }
+            fate => fate,
+        };
+    }
+}
+
+/// Whether a packet goes on by a way: [`Fate::Walking`] when it does. Nothing has been changed, so that an error quotes
+/// what was sent.
+#[inline]
+fn check<B>(context: &Context<'_>, packet: &Packet<B>, parsed: &Parsed, way: AdjacencyIndex) -> Fate {
+    let way = context.tables.adjacency(way);
+    if let Some(reason) = way.drop_reason() {
+        return match reason {
+            DropReason::NoRoute | DropReason::RouteUnreachable => {
+                Fate::Reported(reason, IcmpError::Unreachable)
+            }
+            _ => Fate::Dropped(reason),
+        };
+    }
+    if parsed.ttl <= 1 {
+        return Fate::Reported(DropReason::TtlExpired, IcmpError::TimeExceeded);
+    }
+    let mtu = way.mtu();
+    if parsed.ip_length() <= mtu {
+        return Fate::Walking;
+    }
+    if packet.offload.segment.is_some() {
+        // To be cut into segments: no port can do that yet, and the sender would not understand an error.
+        return Fate::Dropped(DropReason::TooBig);
+    }
+    if parsed.dont_fragment {
+        Fate::Reported(DropReason::TooBig, IcmpError::TooBig { mtu })
+    } else {
+        Fate::Split
+    }
+}
+
+#[inline]
+fn decrement_ttl(frame: &mut [u8], parsed: &Parsed) {
+    let ttl = parsed.ttl.saturating_sub(1);
+    match parsed.network {
+        Network::V4 => neighbour::set_ttl_v4(frame, ttl),
+        _ => {
+            put(frame, ETHERNET + 7, [ttl]);
+        }
+    }
+}
+
+/// Gives a packet the headers of its way and the port it leaves by. Everything has been checked but the headroom.
+#[inline]
+pub(crate) fn leave<B: Buffer>(
+    context: &Context<'_>,
+    packet: &mut Packet<B>,
+    traffic_class: u8,
+    way: AdjacencyIndex,
+    entropy: u64,
+) -> Fate {
+    match headers(context, packet, traffic_class, context.tables.adjacency(way), entropy) {
+        Ok(()) => Fate::Sent,
+        Err(reason) => Fate::Dropped(reason),
+    }
+}
+
+#[inline]
+fn headers<B: Buffer>(
+    context: &Context<'_>,
+    packet: &mut Packet<B>,
+    traffic_class: u8,
+    way: &Adjacency,
+    entropy: u64,
+) -> Result<(), DropReason> {
+    let port = match way.drop_reason() {
+        Some(reason) => return Err(reason),
+        None => way.port().ok_or(DropReason::NoRoute)?,
+    };
+    // It fits its way as it is.
+    packet.offload.segment = None;
+    if packet.offload.checksum.is_some() {
+        let tunnelled = matches!(way, Adjacency::Vxlan { .. });
+        if tunnelled || !context.tables.port(port).finishes_checksums {
+            finish_checksum(context, packet)?;
+        }
+    }
+    packet.port = port;
+    match way {
+        Adjacency::Pod { dst_mac, src_mac, .. } | Adjacency::Direct { dst_mac, src_mac, .. } => {
+            ethernet(packet.buffer.bytes_mut(), *dst_mac, *src_mac);
+        }
+        Adjacency::Vxlan { template, .. } => {
+            encap::encapsulate(&mut packet.buffer, template.as_bytes(), traffic_class, entropy)?;
+            context.counters.passed(Stage::Encapsulate, 1);
+        }
+        // The host port takes the Ethernet header off.
+        _ => {}
+    }
+    Ok(())
+}
+
+#[inline]
+fn ethernet(frame: &mut [u8], destination: Mac, source: Mac) {
+    let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (destination.0, source.0);
+    put(frame, 0, [a, b, c, d, e, f, g, h, i, j, k, l]);
+}
+
+/// Finishes a checksum that no later port will.
+#[cold]
+pub(crate) fn finish_checksum<B: Buffer>(
+    context: &Context<'_>,
+    packet: &mut Packet<B>,
+) -> Result<(), DropReason> {
+    if let Some(partial) = packet.offload.checksum.take() {
+        context.counters.passed(Stage::Checksum, 1);
+        if !checksum::finish_partial(packet.buffer.bytes_mut(), partial) {
+            return Err(DropReason::TransportHeaderInvalid);
+        }
+    }
+    Ok(())
+}
+
+/// Turns packets that end with a word to their sender into that word, within the rate limit.
+#[cold]
+pub(crate) fn report<B: Buffer>(
+    context: &Context<'_>,
+    scratch: &mut Scratch,
+    packets: &mut [Packet<B>],
+    limiter: &mut Limiter,
+) {
+    for (index, packet) in packets.iter_mut().enumerate() {
+        let Fate::Reported(reason, error) = scratch.fate[index] else { continue };
+        scratch.drop(index, reason);
+        let parsed = &scratch.parsed[index];
+        if !icmp::may_report(parsed) {
+            continue;
+        }
+        if !limiter.allow(context.now) {
+            context.counters.passed(Stage::IcmpErrorLimited, 1);
+            continue;
+        }
+        let back = context.tables.lookup(parsed.source).adjacency;
+        if context.tables.adjacency(back).drop_reason().is_some()
+            || !icmp::build(&mut packet.buffer, parsed, error, own_address(context, parsed))
+        {
+            continue;
+        }
+        packet.offload = crate::Offload::default();
+        let fate = leave(context, packet, icmp::TOS, back, scratch.entropy[index]);
+        if fate == Fate::Sent {
+            context.counters.passed(Stage::IcmpError, 1);
+            context.counters.dropped(scratch.ingress[index], reason);
+            scratch.reported[index] = Some(reason);
+            scratch.fate[index] = fate;
+        }
+    }
+}
+
+/// Whose name our errors bear: the node's own address among the pods, by which every node knows us; else the gateway's.
+fn own_address(context: &Context<'_>, about: &Parsed) -> IpAddr {
+    let local = context.tables.local();
+    if about.source.is_ipv4() {
+        local.and_then(|local| local.host_v4).unwrap_or(GATEWAY_V4).into()
+    } else {
+        local.and_then(|local| local.host_v6).unwrap_or(GATEWAY_V6).into()
+    }
+}

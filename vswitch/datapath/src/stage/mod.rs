@@ -1,0 +1,180 @@
+//! The stages of the walk. Each works on a whole batch: it reads the tables and what earlier stages learned, changes
+//! packets in place, and says which of them go on. A packet that ends gets its [`Fate`]; all leave together at the end,
+//! in the order they came.
+//!
+//! ```text
+//! receive -> pod (answer, source check)      -+
+//!         -> uplink (decapsulate, source check) -> flow -> forward -> leave -> transmit
+//!         -> host (source check)             -+
+//! ```
+
+pub(crate) mod flow;
+pub(crate) mod forward;
+pub(crate) mod receive;
+pub(crate) mod source;
+pub(crate) mod transmit;
+pub(crate) mod uplink;
+
+use std::net::IpAddr;
+
+use vswitch_model::{DropReason, RuleId, TunnelId};
+
+use crate::counters::Counters;
+use crate::flow::FlowIndex;
+use crate::icmp::IcmpError;
+use crate::parse::Parsed;
+use crate::tables::{AdjacencyIndex, Tables};
+use crate::{BATCH, Now, PortIndex};
+
+/// What every stage may read.
+pub(crate) struct Context<'a> {
+    pub(crate) tables: &'a Tables,
+    pub(crate) now: Now,
+    pub(crate) counters: &'a Counters,
+}
+
+/// How a packet's walk ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It has not ended yet.
+    Walking,
+    /// It goes out by the port it now bears.
+    Sent,
+    /// It is too long for its way and is cut into fragments as it leaves.
+    Split,
+    /// It ends.
+    Dropped(DropReason),
+    /// It ends, and its sender is to be told.
+    Reported(DropReason, IcmpError),
+}
+
+/// Numbers of packets of a batch, ascending as a rule.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Indices {
+    items: [u8; BATCH],
+    len: usize,
+}
+
+impl Indices {
+    pub(crate) const fn new() -> Self {
+        Self { items: [0; BATCH], len: 0 }
+    }
+
+    /// Adds one. There are never more than a batch has packets.
+    #[inline]
+    pub(crate) fn push(&mut self, index: usize) {
+        if let Some(item) = self.items.get_mut(self.len) {
+            *item = index as u8;
+            self.len += 1;
+        }
+    }
+
+    #[inline]
+    pub(crate) const fn len(&self) -> usize {
+        self.len
+    }
+
+    #[inline]
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    #[inline]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = usize> + use<> {
+        // Less than BATCH by construction; the mask tells the compiler, so that no access checks bounds.
+        self.items.into_iter().take(self.len).map(|item| usize::from(item) & (BATCH - 1))
+    }
+}
+
+/// What is known of the packets of a batch, one array for each property.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    /// The port it came by.
+    pub(crate) ingress: [PortIndex; BATCH],
+    /// What its headers say: the inner ones, once outer ones are off.
+    pub(crate) parsed: [Parsed; BATCH],
+    /// How its walk ended.
+    pub(crate) fate: [Fate; BATCH],
+    /// The way it leaves.
+    pub(crate) adjacency: [AdjacencyIndex; BATCH],
+    /// The hash of its flow's key, which spreads tunnel packets over the underlay.
+    pub(crate) entropy: [u64; BATCH],
+    /// Whether its headers could be read.
+    pub(crate) read: [bool; BATCH],
+    /// For the trace: the tunnel it came by.
+    pub(crate) tunnel: [Option<TunnelId>; BATCH],
+    /// For the trace: its flow, and whether it opened it.
+    pub(crate) flow: [Option<(FlowIndex, bool)>; BATCH],
+    /// For the trace: the rule that denied it.
+    pub(crate) denied: [Option<RuleId>; BATCH],
+    /// For the trace: why it ended, when it left as an ICMP error about itself.
+    pub(crate) reported: [Option<DropReason>; BATCH],
+    /// For the trace: it left as the answer to itself.
+    pub(crate) answered: [bool; BATCH],
+    /// For the trace: the port it left by.
+    pub(crate) egress: [PortIndex; BATCH],
+}
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        Self {
+            ingress: [PortIndex(0); BATCH],
+            parsed: [Parsed::EMPTY; BATCH],
+            fate: [Fate::Walking; BATCH],
+            adjacency: [AdjacencyIndex(0); BATCH],
+            entropy: [0; BATCH],
+            read: [false; BATCH],
+            tunnel: [None; BATCH],
+            flow: [None; BATCH],
+            denied: [None; BATCH],
+            reported: [None; BATCH],
+            answered: [false; BATCH],
+            egress: [PortIndex(0); BATCH],
+        }
+    }
+
+    /// Forgets the batch before.
+    pub(crate) fn reset(&mut self, count: usize) {
+        self.fate[..count].fill(Fate::Walking);
+        self.read[..count].fill(false);
+        self.tunnel[..count].fill(None);
+        self.flow[..count].fill(None);
+        self.denied[..count].fill(None);
+        self.reported[..count].fill(None);
+        self.answered[..count].fill(false);
+    }
+
+    /// Whether a way was chosen for it: it belongs to a flow, or is an ICMP error about one that went on.
+    pub(crate) fn routed(&self, index: usize) -> bool {
+        let related =
+            self.read[index] && self.parsed[index].is_icmp_error() && self.fate[index] == Fate::Sent;
+        self.flow[index].is_some() || related
+    }
+
+    #[inline]
+    pub(crate) fn drop(&mut self, index: usize, reason: DropReason) {
+        self.fate[index] = Fate::Dropped(reason);
+    }
+}
+
+/// Whether an address can be the source of a packet that is forwarded (RFC 1812, section 5.3.7; RFC 4291, section 2.5).
+#[inline]
+pub(crate) fn is_source(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            let [first, ..] = address.octets();
+            first != 0 && first != 127 && first < 224
+        }
+        IpAddr::V6(address) => {
+            let local = address.is_unicast_link_local() || address.is_loopback() || address.is_unspecified();
+            !local && !address.is_multicast()
+        }
+    }
+}
+
+/// Whether a packet to an address is forwarded. Link-local IPv6 destinations are not (RFC 4291, section 2.5.6); the
+/// gateway's is answered before this is asked.
+#[inline]
+pub(crate) fn is_destination(address: IpAddr) -> bool {
+    is_source(address)
+}

@@ -1,0 +1,147 @@
+//! Who may send what: packets of pods and of the node. What a pod asks of its gateway is answered here.
+
+use std::net::IpAddr;
+
+use vswitch_model::{DropReason, Mac};
+
+use super::{Context, Fate, Indices, Scratch, is_destination, is_source};
+use crate::counters::Stage;
+use crate::neighbour::{self, owns};
+use crate::parse::{Network, Parsed, Piece, protocol};
+use crate::tables::{GATEWAY_V4, GATEWAY_V6, PortEntry};
+use crate::{Buffer, Packet, checksum};
+
+/// A pod speaks for itself only: its Ethernet address, its IP addresses, to the gateway.
+pub(crate) fn pods<B: Buffer>(
+    context: &Context<'_>,
+    scratch: &mut Scratch,
+    packets: &mut [Packet<B>],
+    from: &Indices,
+    next: &mut Indices,
+) {
+    let mut answered = 0;
+    for index in from.iter() {
+        let Some(packet) = packets.get_mut(index) else { continue };
+        let station = context.tables.port(packet.port);
+        match pod(packet, &scratch.parsed[index], station) {
+            Ok(Entry::Goes) => next.push(index),
+            Ok(Entry::Answered) => {
+                scratch.fate[index] = Fate::Sent;
+                scratch.answered[index] = true;
+                answered += 1;
+            }
+            Err(reason) => scratch.drop(index, reason),
+        }
+    }
+    context.counters.passed(Stage::Answer, answered);
+}
+
+enum Entry {
+    Goes,
+    Answered,
+}
+
+#[inline]
+fn pod<B: Buffer>(packet: &mut Packet<B>, parsed: &Parsed, station: &PortEntry) -> Result<Entry, DropReason> {
+    if parsed.source_mac != station.mac {
+        return Err(DropReason::SpoofedMac);
+    }
+    if parsed.destination_mac != Mac::GATEWAY || parsed.network == Network::Arp {
+        return to_group(packet, parsed, station);
+    }
+    if owns(station, parsed.source) && is_destination(parsed.destination) && !is_gateway(parsed.destination) {
+        return Ok(Entry::Goes);
+    }
+    to_gateway(packet, parsed, station)
+}
+
+/// Packets to the link: ARP requests and neighbour discovery. The rest is for nobody here.
+#[cold]
+fn to_group<B: Buffer>(
+    packet: &mut Packet<B>,
+    parsed: &Parsed,
+    station: &PortEntry,
+) -> Result<Entry, DropReason> {
+    if parsed.destination_mac != Mac::GATEWAY && !parsed.destination_mac.is_multicast() {
+        return Err(DropReason::MacNotOurs);
+    }
+    if parsed.network == Network::Arp {
+        neighbour::answer_arp(&mut packet.buffer, station)?;
+    } else if is_discovery(parsed) {
+        neighbour::answer_solicitation(&mut packet.buffer, parsed, station)?;
+    } else {
+        return Err(DropReason::DestinationInvalid);
+    }
+    Ok(Entry::Answered)
+}
+
+/// Packets to the gateway itself, and those that are wrong.
+#[cold]
+fn to_gateway<B: Buffer>(
+    packet: &mut Packet<B>,
+    parsed: &Parsed,
+    station: &PortEntry,
+) -> Result<Entry, DropReason> {
+    if is_discovery(parsed) {
+        neighbour::answer_solicitation(&mut packet.buffer, parsed, station)?;
+        return Ok(Entry::Answered);
+    }
+    let link_local = matches!(parsed.source, IpAddr::V6(source) if source.is_unicast_link_local());
+    let own = owns(station, parsed.source) || (link_local && is_gateway(parsed.destination));
+    if !own {
+        return Err(if is_source(parsed.source) || link_local {
+            DropReason::SpoofedAddress
+        } else {
+            DropReason::SourceInvalid
+        });
+    }
+    if !is_gateway(parsed.destination) || !parsed.is_echo_request() || parsed.piece != Piece::Whole {
+        return Err(DropReason::DestinationInvalid);
+    }
+    if let Some(partial) = packet.offload.checksum.take()
+        && !checksum::finish_partial(packet.buffer.bytes_mut(), partial)
+    {
+        return Err(DropReason::TransportHeaderInvalid);
+    }
+    neighbour::answer_echo(&mut packet.buffer, parsed, station.mac);
+    Ok(Entry::Answered)
+}
+
+fn is_gateway(address: IpAddr) -> bool {
+    address == IpAddr::V4(GATEWAY_V4) || address == IpAddr::V6(GATEWAY_V6)
+}
+
+fn is_discovery(parsed: &Parsed) -> bool {
+    parsed.network == Network::V6
+        && parsed.protocol == protocol::ICMPV6
+        && parsed.piece == Piece::Whole
+        && neighbour::DISCOVERY.contains(&parsed.icmp_type)
+}
+
+/// The node may send from any address but those of its pods.
+pub(crate) fn hosts(context: &Context<'_>, scratch: &mut Scratch, from: &Indices, next: &mut Indices) {
+    for index in from.iter() {
+        match host(context, &scratch.parsed[index]) {
+            Ok(()) => next.push(index),
+            Err(reason) => scratch.drop(index, reason),
+        }
+    }
+}
+
+fn host(context: &Context<'_>, parsed: &Parsed) -> Result<(), DropReason> {
+    if parsed.network == Network::Arp {
+        return Err(DropReason::ArpInvalid);
+    }
+    addresses(parsed)?;
+    let leaf = context.tables.lookup(parsed.source);
+    if context.tables.adjacency(leaf.adjacency).is_pod() { Err(DropReason::SpoofedAddress) } else { Ok(()) }
+}
+
+/// Source and destination are such as a router forwards.
+#[inline]
+pub(crate) fn addresses(parsed: &Parsed) -> Result<(), DropReason> {
+    if !is_source(parsed.source) {
+        return Err(DropReason::SourceInvalid);
+    }
+    if is_destination(parsed.destination) { Ok(()) } else { Err(DropReason::DestinationInvalid) }
+}

@@ -1,0 +1,100 @@
+//! The last stage: every packet of the batch leaves the walk, in the order they came.
+
+use vswitch_model::DropReason;
+
+use super::{Context, Fate, Scratch, forward};
+use crate::counters::Stage;
+use crate::parse::Parsed;
+use crate::walk::Output;
+use crate::{Buffer, Offload, Packet, fragment, neighbour};
+
+pub(crate) fn run<B: Buffer>(
+    context: &Context<'_>,
+    scratch: &mut Scratch,
+    packets: impl Iterator<Item = Packet<B>>,
+    out: &mut Output<B>,
+) {
+    for (index, packet) in packets.enumerate() {
+        match scratch.fate[index] {
+            Fate::Sent => {
+                scratch.egress[index] = packet.port;
+                send(context, packet, out);
+            }
+            Fate::Split => {
+                if let Err(reason) = split(context, scratch, index, packet, out) {
+                    context.counters.dropped(scratch.ingress[index], reason);
+                }
+            }
+            Fate::Dropped(reason) | Fate::Reported(reason, _) => {
+                context.counters.dropped(scratch.ingress[index], reason);
+                out.dropped.push(packet.buffer);
+            }
+            // No stage leaves one behind; were one to, it would be counted rather than lost.
+            Fate::Walking => {
+                context.counters.dropped(scratch.ingress[index], DropReason::NotConfigured);
+                out.dropped.push(packet.buffer);
+            }
+        }
+    }
+}
+
+#[inline]
+fn send<B: Buffer>(context: &Context<'_>, packet: Packet<B>, out: &mut Output<B>) {
+    context.counters.sent(packet.port, packet.buffer.bytes().len());
+    out.tx.push(packet);
+}
+
+/// Cuts a packet that may be cut and sends the pieces. The error says why it was dropped instead, or why some piece was.
+#[cold]
+fn split<B: Buffer>(
+    context: &Context<'_>,
+    scratch: &mut Scratch,
+    index: usize,
+    mut packet: Packet<B>,
+    out: &mut Output<B>,
+) -> Result<(), DropReason> {
+    let Parsed { ttl, traffic_class, .. } = scratch.parsed[index];
+    let (way, entropy) = (scratch.adjacency[index], scratch.entropy[index]);
+    let mtu = context.tables.adjacency(way).mtu();
+    if let Err(reason) = forward::finish_checksum(context, &mut packet) {
+        scratch.drop(index, reason);
+        out.dropped.push(packet.buffer);
+        return Err(reason);
+    }
+    neighbour::set_ttl_v4(packet.buffer.bytes_mut(), ttl.saturating_sub(1));
+    // The pieces wait behind `sent` until the first one is in its place before them.
+    let sent = out.tx.len();
+    let Output { tx, spare, .. } = out;
+    let port = packet.port;
+    let hold = |buffer| tx.push(Packet { buffer, port, offload: Offload::default() });
+    if !fragment::split(&mut packet.buffer, &scratch.parsed[index], mtu, spare, hold) {
+        scratch.drop(index, DropReason::FramesExhausted);
+        out.dropped.push(packet.buffer);
+        return Err(DropReason::FramesExhausted);
+    }
+    context.counters.passed(Stage::Split, 1);
+    scratch.egress[index] = context.tables.adjacency(way).port().unwrap_or(port);
+    out.tx.push(packet);
+    if let Some(pieces) = out.tx.get_mut(sent..) {
+        pieces.rotate_right(1);
+    }
+    let mut outcome = Ok(());
+    let mut at = sent;
+    while let Some(piece) = out.tx.get_mut(at) {
+        match forward::leave(context, piece, traffic_class, way, entropy) {
+            Fate::Sent => {
+                context.counters.sent(piece.port, piece.buffer.bytes().len());
+                at += 1;
+            }
+            fate => {
+                if let Fate::Dropped(reason) = fate {
+                    outcome = Err(reason);
+                }
+                let piece = out.tx.remove(at);
+                out.dropped.push(piece.buffer);
+            }
+        }
+    }
+    scratch.fate[index] = outcome.map_or_else(Fate::Dropped, |()| Fate::Sent);
+    outcome
+}

@@ -1,0 +1,8 @@
+//! For tests, fuzz targets and benches: a small world to walk in, frames to walk with, and a fuzz target.
+
+pub mod frames;
+pub mod fuzz;
+pub mod world;
+
+pub use fuzz::fuzz;
+pub use world::World;

@@ -1,0 +1,171 @@
+//! The walk of a batch through the stages: one for each worker.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::counters::Counters;
+use crate::flow::{Flow, FlowTable};
+use crate::fragment::FragmentTable;
+use crate::icmp::Limiter;
+use crate::stage::{Context, Indices, Scratch, flow, forward, receive, source, transmit, uplink};
+use crate::tables::Tables;
+use crate::trace::{TraceSpec, Tracer};
+use crate::{BATCH, Buffer, Now, Packet};
+
+/// Sizes and limits of a worker's walk. Memory for them is taken at creation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WalkConfig {
+    /// Flows followed at once, 1 to [`FlowTable::CAPACITY_MAX`].
+    pub flows: usize,
+    /// Fragmented packets followed at once.
+    pub fragments: usize,
+    /// ICMP errors sent in a second, in all; as many at once.
+    pub icmp_errors_per_second: u32,
+    /// Keys the hashes; has to be unpredictable.
+    pub seed: u64,
+}
+
+impl Default for WalkConfig {
+    /// 65536 flows, 1024 fragmented packets, 1000 ICMP errors a second (as Linux: `net.ipv4.icmp_msgs_per_sec`); the seed
+    /// is 0, which is for tests only.
+    fn default() -> Self {
+        Self { flows: 65_536, fragments: 1024, icmp_errors_per_second: 1000, seed: 0 }
+    }
+}
+
+/// Where packets go from the walk. Kept from batch to batch so that nothing is allocated.
+#[derive(Debug)]
+pub struct Output<B> {
+    /// To be transmitted, each by the port it bears.
+    pub tx: Vec<Packet<B>>,
+    /// Buffers of packets that ended; counted already.
+    pub dropped: Vec<B>,
+    /// Empty buffers with headroom, which the walk may take to cut packets into fragments. The worker refills it between
+    /// batches; while it is empty such packets end as [`vswitch_model::DropReason::FramesExhausted`].
+    pub spare: Vec<B>,
+}
+
+impl<B> Output<B> {
+    /// Room for what one batch and `spare` spare buffers become.
+    #[must_use]
+    pub fn new(spare: usize) -> Self {
+        Self {
+            tx: Vec::with_capacity(BATCH + spare),
+            dropped: Vec::with_capacity(BATCH + spare),
+            spare: Vec::with_capacity(spare),
+        }
+    }
+}
+
+/// What one worker knows and needs to walk batches of packets.
+pub struct Walk {
+    flows: FlowTable,
+    fragments: FragmentTable,
+    limiter: Limiter,
+    counters: Arc<Counters>,
+    scratch: Box<Scratch>,
+    keys: Box<flow::Keys>,
+    tracer: Option<Tracer>,
+}
+
+impl fmt::Debug for Walk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Walk").field("flows", &self.flows.len()).finish_non_exhaustive()
+    }
+}
+
+impl Walk {
+    /// A walk that counts in `counters`, which nobody else writes.
+    #[must_use]
+    pub fn new(config: &WalkConfig, counters: Arc<Counters>) -> Self {
+        Self {
+            flows: FlowTable::new(config.flows, config.seed),
+            fragments: FragmentTable::new(config.fragments, config.seed),
+            limiter: Limiter::new(config.icmp_errors_per_second),
+            counters,
+            scratch: Box::new(Scratch::new()),
+            keys: Box::new(flow::Keys::new()),
+            tracer: None,
+        }
+    }
+
+    /// Walks packets to their end and leaves `batch` empty: each goes to `out.tx`, with the port it leaves by, or its
+    /// buffer to `out.dropped`, in the order they came. ICMP errors, ARP and neighbour replies go in the buffer of the
+    /// packet that caused them; fragments take buffers of `out.spare`. More than [`BATCH`] packets are walked in turns.
+    pub fn process<B: Buffer>(
+        &mut self,
+        tables: &Tables,
+        now: Now,
+        batch: &mut Vec<Packet<B>>,
+        out: &mut Output<B>,
+    ) {
+        while !batch.is_empty() {
+            self.turn(tables, now, batch, out);
+        }
+    }
+
+    fn turn<B: Buffer>(
+        &mut self,
+        tables: &Tables,
+        now: Now,
+        batch: &mut Vec<Packet<B>>,
+        out: &mut Output<B>,
+    ) {
+        let count = batch.len().min(BATCH);
+        let Self { flows, fragments, limiter, counters, scratch, keys, tracer } = self;
+        let context = Context { tables, now, counters };
+        let packets = &mut batch[..count];
+        scratch.reset(count);
+        if let Some(tracer) = tracer {
+            tracer.capture(packets);
+        }
+
+        let received = receive::run(&context, scratch, packets);
+        let mut entered = Indices::new();
+        source::pods(&context, scratch, packets, &received.pods, &mut entered);
+        uplink::run(&context, scratch, packets, &received.uplinks, &mut entered);
+        source::hosts(&context, scratch, &received.hosts, &mut entered);
+
+        let mut allowed = Indices::new();
+        let mut memory = flow::Memory { flows, fragments, keys };
+        flow::run(&context, scratch, packets, &mut memory, &entered, &mut allowed);
+        forward::run(&context, scratch, packets, &allowed);
+        forward::report(&context, scratch, packets, limiter);
+        transmit::run(&context, scratch, batch.drain(..count), out);
+
+        if let Some(tracer) = tracer {
+            tracer.record(scratch, tables, flows, now, count);
+        }
+    }
+
+    /// Forgets flows that timed out, looking at no more than `budget` of them. Called between batches; how many it forgot.
+    pub fn tick(&mut self, now: Now, budget: usize) -> usize {
+        let expired = self.flows.expire(now, budget);
+        if expired > 0 {
+            self.counters.flows_expired.add(expired as u64);
+        }
+        expired
+    }
+
+    /// The flows, in no order of meaning.
+    pub fn flows(&self) -> impl Iterator<Item = &Flow> {
+        self.flows.iter().map(|(_, flow)| flow)
+    }
+
+    /// The flow table itself, to look flows up.
+    #[must_use]
+    pub fn flow_table(&self) -> &FlowTable {
+        &self.flows
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// Starts a trace, or ends the one that is taken.
+    pub fn set_trace(&mut self, spec: Option<TraceSpec>) {
+        self.tracer = spec.map(Tracer::new);
+    }
+}
