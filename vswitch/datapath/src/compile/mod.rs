@@ -1,6 +1,8 @@
 //! From the desired state to tables. A pure function of its inputs, run by the engine's compiler thread.
 
 mod adjacency;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;

@@ -5,6 +5,8 @@ mod key;
 mod record;
 mod table;
 mod tcp;
+#[cfg(test)]
+mod tests;
 
 pub use key::{Direction, FlowKey, Orientation};
 pub use record::{Flow, FlowState, NewFlow};

@@ -6,7 +6,7 @@ use vswitch_model::{
     Action, DesiredState, IdentityId, IdentityKind, PolicyId, PortMatch, Rule, SetId, Tier, TierDefault,
 };
 
-use super::ports::{self, CLASSES_MAX, Partition};
+use super::ports::{self, Partition, TooMany};
 use super::{Classes, DirectionTable, PolicyDirection, PolicyTables, Verdict};
 
 /// Policy that the class tables cannot hold. Nothing of it is in force: the tables before stay.
@@ -91,11 +91,9 @@ impl<'a> Builder<'a> {
         for (matches, group) in &numbers {
             lists[*group] = matches;
         }
-        let partition = ports::partition(&lists).map_err(|takes| PolicyTooLarge {
-            direction,
-            what: "classes of ports",
-            takes,
-            most: CLASSES_MAX,
+        let partition = ports::partition(&lists).map_err(|too_many| {
+            let TooMany { what, takes, most } = too_many;
+            PolicyTooLarge { direction, what, takes, most }
         })?;
         let peers = PeerClasses::new(state, direction, &rules);
         let rows = Rows::new(partition.count);

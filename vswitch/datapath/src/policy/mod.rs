@@ -11,6 +11,8 @@
 mod build;
 pub mod oracle;
 mod ports;
+#[cfg(test)]
+mod tests;
 
 use vswitch_model::{IdentityId, RuleId};
 

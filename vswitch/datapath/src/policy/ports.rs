@@ -63,11 +63,20 @@ pub(super) struct Partition {
 }
 
 /// Most classes: they are numbered with 16 bits.
-pub(super) const CLASSES_MAX: usize = 1 << 16;
+const CLASSES_MAX: usize = 1 << 16;
+/// Most pairs of a stretch of ports and a group that names it: what bounds the time and the memory of compiling.
+const NAMINGS_MAX: usize = 1 << 24;
 
-/// Gives classes to what `groups` tell apart. The error is the number of classes it would have taken, at least.
-pub(super) fn partition(groups: &[&[PortMatch]]) -> Result<Partition, usize> {
-    let mut classes = ClassNumbers { numbers: BTreeMap::from([(Vec::new(), 0)]) };
+/// What there are too many of.
+pub(super) struct TooMany {
+    pub(super) what: &'static str,
+    pub(super) takes: usize,
+    pub(super) most: usize,
+}
+
+/// Gives classes to what `groups` tell apart.
+pub(super) fn partition(groups: &[&[PortMatch]]) -> Result<Partition, TooMany> {
+    let mut classes = ClassNumbers { numbers: BTreeMap::from([(Vec::new(), 0)]), namings: 0 };
     let mut tables = PortClasses::default();
     let mut known = HashMap::from([(vec![0], 0)]);
     let mut by_protocol: BTreeMap<u8, Vec<(Group, PortMatch)>> = BTreeMap::new();
@@ -97,15 +106,23 @@ pub(super) fn partition(groups: &[&[PortMatch]]) -> Result<Partition, usize> {
 /// Number of a class by the groups that name it.
 struct ClassNumbers {
     numbers: BTreeMap<Vec<Group>, u16>,
+    /// Pairs of a stretch of ports and a group so far.
+    namings: usize,
 }
 
 impl ClassNumbers {
-    fn of(&mut self, groups: Vec<Group>) -> Result<u16, usize> {
+    fn of(&mut self, groups: Vec<Group>) -> Result<u16, TooMany> {
+        self.namings += groups.len();
+        if self.namings > NAMINGS_MAX {
+            let what = "pairs of a stretch of ports and rules that name it";
+            return Err(TooMany { what, takes: self.namings, most: NAMINGS_MAX });
+        }
         let next = self.numbers.len();
+        let too_many = |_| TooMany { what: "classes of ports", takes: next + 1, most: CLASSES_MAX };
         match self.numbers.get(&groups) {
             Some(class) => Ok(*class),
             None => {
-                let class = u16::try_from(next).map_err(|_| next + 1)?;
+                let class = u16::try_from(next).map_err(too_many)?;
                 self.numbers.insert(groups, class);
                 Ok(class)
             }
@@ -114,7 +131,7 @@ impl ClassNumbers {
 }
 
 /// The classes of all 65536 ports of one protocol; a single one when they are all the same.
-fn sweep(matches: &[(Group, PortMatch)], classes: &mut ClassNumbers) -> Result<Vec<u16>, usize> {
+fn sweep(matches: &[(Group, PortMatch)], classes: &mut ClassNumbers) -> Result<Vec<u16>, TooMany> {
     // Where a match begins (true) and where it has ended.
     let mut edges: BTreeMap<u32, Vec<(Group, bool)>> = BTreeMap::new();
     for (group, range) in matches {
