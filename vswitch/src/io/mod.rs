@@ -16,15 +16,22 @@
 //! veths and physical devices, [`tun`] for the node's own kernel, [`pcap`] for captures.
 #![allow(unsafe_code)]
 
+pub mod afxdp;
 pub mod frame;
 pub mod memory;
+pub mod netns;
 pub mod pool;
 pub mod port;
 pub mod umem;
 
+mod ethtool;
 mod mapping;
 mod offload;
 
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub use afxdp::{AfXdpPort, Devices};
 pub use frame::Frame;
 pub use memory::{MemoryPeer, MemoryPort};
 pub use pool::FramePool;

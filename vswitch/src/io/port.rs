@@ -86,6 +86,23 @@ pub struct PortStatistics {
     pub transmit_refused: u64,
 }
 
+impl PortStatistics {
+    /// The sum of both.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            receive_ring_full: self.receive_ring_full + other.receive_ring_full,
+            fill_ring_empty: self.fill_ring_empty + other.fill_ring_empty,
+            receive_dropped: self.receive_dropped + other.receive_dropped,
+            invalid_descriptors: self.invalid_descriptors + other.invalid_descriptors,
+            frames_exhausted: self.frames_exhausted + other.frames_exhausted,
+            kicks: self.kicks + other.kicks,
+            kicks_repeated: self.kicks_repeated + other.kicks_repeated,
+            transmit_refused: self.transmit_refused + other.transmit_refused,
+        }
+    }
+}
+
 /// Something that frames enter and leave by. The module's documentation tells its life.
 pub trait Port: Send {
     /// The name of its device, for people.

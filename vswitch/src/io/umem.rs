@@ -2,13 +2,18 @@
 
 use std::io;
 use std::mem::ManuallyDrop;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use xsk_rs::config::{FrameSize, Interface, QueueSize, UmemConfig};
+use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue};
+
+use super::afxdp::{RINGS, socket_config};
 use super::frame::CHUNK;
 use super::mapping::Mapping;
+use super::netns;
 
 /// Most frames one UMEM may have: 8 GiB of them.
 pub const FRAMES_MAX: usize = 1 << 22;
@@ -111,8 +116,52 @@ pub struct Umem {
 
 /// What the memory is.
 pub(super) enum Backing {
-    /// Ordinary memory: for ports that copy.
-    Plain(Mapping),
+    /// Ordinary memory: for ports that copy. Held for its Drop.
+    Plain(#[expect(dead_code, reason = "kept mapped, reached through `base`")] Mapping),
+    /// Memory the kernel knows.
+    Registered(Box<Registration>),
+}
+
+/// Memory that the kernel knows for AF_XDP.
+pub(super) struct Registration {
+    umem: xsk_rs::Umem,
+    /// One descriptor for each chunk, since xsk-rs makes none from an address.
+    descriptors: Box<[FrameDesc]>,
+    /// The first socket. All others inherit its flags, and could not be bound once its device is gone.
+    _anchor: Mutex<Anchor>,
+}
+
+type Anchor = (TxQueue, RxQueue, Option<(FillQueue, CompQueue)>);
+
+/// Makes a registration whose anchor is bound to the loopback of a network namespace that nothing else is in: it can be
+/// neither deleted nor taken by another program, and goes with the socket, however the process ends.
+fn register(frames: usize, huge_pages: bool) -> Result<Registration, String> {
+    let made = netns::in_new(|| {
+        let rings = QueueSize::new(RINGS).map_err(|error| error.to_string())?;
+        let chunk = FrameSize::new(CHUNK as u32).map_err(|error| error.to_string())?;
+        let config = UmemConfig::builder()
+            .frame_size(chunk)
+            .fill_queue_size(rings)
+            .comp_queue_size(rings)
+            .build()
+            .map_err(|error| error.to_string())?;
+        let count = u32::try_from(frames).ok().and_then(NonZeroU32::new).ok_or("no such number of frames")?;
+        let (umem, descriptors) =
+            xsk_rs::Umem::new(config, count, huge_pages).map_err(|error| chain(&error))?;
+        let loopback: Interface = "lo".parse().map_err(|_| "no loopback")?;
+        // SAFETY: no program of libxdp's is loaded (INHIBIT_PROG_LOAD), as the contract asks.
+        let anchor =
+            unsafe { Socket::new(socket_config(), &umem, &loopback, 0) }.map_err(|error| chain(&error))?;
+        Ok(Registration { umem, descriptors: descriptors.into_boxed_slice(), _anchor: Mutex::new(anchor) })
+    });
+    made.map_err(|error| format!("no private network namespace: {error}"))?
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
 }
 
 // SAFETY: `base` is an address of the process; the chunks behind it are reached only through tokens.
@@ -131,6 +180,26 @@ impl Umem {
         let mapping = Mapping::anonymous(length).map_err(|source| UmemError::Memory { frames, source })?;
         // SAFETY: the mapping is CHUNK * frames long, and lives in the backing.
         Ok(unsafe { Self::over(mapping.address(), frames, Backing::Plain(mapping)) })
+    }
+
+    /// Frames that AF_XDP sockets can use, of every device in every network namespace.
+    ///
+    /// # Errors
+    ///
+    /// [`UmemError::FrameCount`], [`UmemError::Register`].
+    pub fn registered(frames: usize, huge_pages: bool) -> Result<Arc<Self>, UmemError> {
+        check_count(frames)?;
+        let failed = |reason| UmemError::Register { frames, reason };
+        let registration = register(frames, huge_pages).map_err(failed)?;
+        let mut first = *registration.descriptors.first().ok_or(UmemError::FrameCount(frames))?;
+        // SAFETY: the descriptor is of this UMEM, and nobody uses its memory yet.
+        let packet = unsafe { registration.umem.data_mut(&mut first) }.contents_mut().as_mut_ptr();
+        let address = packet.expose_provenance() - first.addr();
+        let base = NonNull::new(std::ptr::with_exposed_provenance_mut(address))
+            .ok_or_else(|| failed("it is at address zero".to_owned()))?;
+        // SAFETY: xsk-rs maps `frames` chunks of CHUNK bytes in one piece, in which a descriptor's address is the offset
+        // from the beginning; they stay mapped while its `Umem` lives, which is in the backing.
+        Ok(unsafe { Self::over(base, frames, Backing::Registered(Box::new(registration))) })
     }
 
     /// # Safety
@@ -173,6 +242,23 @@ impl Umem {
     pub(super) fn slot(self: &Arc<Self>) -> Result<Slot, UmemError> {
         let number = locked(&self.slots).pop().ok_or(UmemError::Slots)?;
         Ok(Slot { umem: Arc::clone(self), number })
+    }
+
+    /// What the kernel knows the memory as.
+    pub(super) fn registration(&self) -> Result<&xsk_rs::Umem, UmemError> {
+        match &*self.backing {
+            Backing::Registered(registration) => Ok(&registration.umem),
+            Backing::Plain(_) => Err(UmemError::NotRegistered),
+        }
+    }
+
+    /// The chunk's descriptor for xsk-rs. Of plain memory, one that no ring accepts.
+    #[inline]
+    pub(super) fn descriptor(&self, number: u32) -> FrameDesc {
+        match &*self.backing {
+            Backing::Registered(registration) => registration.descriptors[number as usize],
+            Backing::Plain(_) => FrameDesc::default(),
+        }
     }
 
     /// First byte of the chunk.

@@ -174,6 +174,12 @@ impl Steering {
         Ok(())
     }
 
+    /// Whether the program is on any device.
+    #[must_use]
+    pub fn in_use(&self) -> bool {
+        self.lock().slots.contains(&true)
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
         // Every step under the lock leaves maps and sets in agreement.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)

@@ -1,0 +1,278 @@
+//! Opening ports on AF_XDP.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use vswitch_datapath::PortIndex;
+use vswitch_xdp::{Device, Role, Steering, SteeringError, TunnelEndpoint};
+use xsk_rs::Socket;
+use xsk_rs::config::{Interface, LibxdpFlags, QueueSize, SocketConfig};
+
+use super::AfXdpPort;
+use super::queue::{Fill, Queue, Rings};
+use crate::io::ethtool;
+use crate::io::netns::{self, Identity};
+use crate::io::umem::{Umem, UmemError};
+
+/// Descriptors of each ring of a socket.
+pub const RINGS: u32 = 2048;
+
+/// `XDP_MAX_TX_SKB_BUDGET` (include/uapi/linux/if_xdp.h): packets the kernel sends in one system call. Since 6.17.
+const XDP_MAX_TX_SKB_BUDGET: i32 = 9;
+/// What one call may send: more only makes the calls longer.
+const TX_BUDGET: i32 = 512;
+/// Bytes a socket may have under way: its skbs are charged to it until their receiver takes them over.
+const SEND_BUFFER: i32 = 8 << 20;
+/// The kernel needs a moment to let go of a queue whose last socket was just closed.
+const REBIND: Duration = Duration::from_secs(1);
+const REBIND_STEP: Duration = Duration::from_millis(5);
+
+/// What to open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Name of the device.
+    pub interface: String,
+    /// Path of the network namespace it is in. None: the calling thread's.
+    pub netns: Option<PathBuf>,
+    /// What it is for.
+    pub role: Role,
+    /// Frames each of its sockets is lent.
+    pub fill: Fill,
+}
+
+impl Options {
+    /// A pod's veth, by its host end.
+    #[must_use]
+    pub fn pod(interface: &str) -> Self {
+        let fill = Fill { idle: 128, busy: 1024 };
+        Self { interface: interface.to_owned(), netns: None, role: Role::Pod, fill }
+    }
+
+    /// An uplink.
+    #[must_use]
+    pub fn uplink(interface: &str) -> Self {
+        let fill = Fill { idle: 512, busy: RINGS as usize };
+        Self { interface: interface.to_owned(), netns: None, role: Role::Uplink, fill }
+    }
+
+    /// The same in another network namespace.
+    #[must_use]
+    pub fn in_netns(mut self, netns: Option<PathBuf>) -> Self {
+        self.netns = netns;
+        self
+    }
+}
+
+/// Why a port could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The network namespace cannot be entered.
+    #[error("interface {interface}: cannot enter the network namespace {}: {source}", netns.display())]
+    Netns {
+        /// The device's name.
+        interface: String,
+        /// The path named, or that of the thread's own.
+        netns: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The steering program cannot be put on it.
+    #[error(transparent)]
+    Steering(#[from] SteeringError),
+    /// Memory.
+    #[error(transparent)]
+    Umem(#[from] UmemError),
+    /// No socket for one of its queues.
+    #[error("interface {interface}, queue {queue}: no AF_XDP socket: {reason}")]
+    Socket {
+        /// The device's name.
+        interface: String,
+        /// The receive queue.
+        queue: u32,
+        /// What went wrong.
+        reason: String,
+    },
+}
+
+/// Opens ports on AF_XDP, and tells their steering programs what is ours.
+#[derive(Debug)]
+pub struct Devices {
+    umem: Arc<Umem>,
+    steering: HashMap<Identity, Steering>,
+    prefixes: Vec<IpNet>,
+    tunnels: Vec<TunnelEndpoint>,
+}
+
+impl Devices {
+    /// Opens ports whose frames are of `umem`, which must be registered ([`Umem::registered`]).
+    #[must_use]
+    pub fn new(umem: &Arc<Umem>) -> Self {
+        Self { umem: Arc::clone(umem), steering: HashMap::new(), prefixes: Vec::new(), tunnels: Vec::new() }
+    }
+
+    /// Opens a device. It receives once the port is first asked to.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]; nothing is left behind then.
+    pub fn open(&mut self, options: &Options, index: PortIndex) -> Result<AfXdpPort, OpenError> {
+        let failed = |source| OpenError::Netns {
+            interface: options.interface.clone(),
+            netns: options.netns.clone().unwrap_or_else(|| PathBuf::from("/proc/thread-self/ns/net")),
+            source,
+        };
+        let netns = options.netns.as_deref();
+        let steering = self.steering(netns::identity(netns).map_err(failed)?)?;
+        let umem = &self.umem;
+        let (device, queues) =
+            netns::within(netns, || open_here(umem, &steering, options)).map_err(failed)??;
+        let epoll = if queues.len() > 1 { Some(wait_for_all(&options.interface, &queues)?) } else { None };
+        let name = options.interface.clone();
+        Ok(AfXdpPort { name, index, device, epoll, queues, turn: 0, down_flushes: 0 })
+    }
+
+    /// Names the prefixes of this node's pods, see [`Steering::set_local_prefixes`].
+    ///
+    /// # Errors
+    ///
+    /// The first of a steering program's.
+    pub fn set_local_prefixes(&mut self, prefixes: &[IpNet]) -> Result<(), SteeringError> {
+        prefixes.clone_into(&mut self.prefixes);
+        self.steering.values().try_for_each(|steering| steering.set_local_prefixes(prefixes))
+    }
+
+    /// Names our tunnel ends, see [`Steering::set_tunnels`].
+    ///
+    /// # Errors
+    ///
+    /// The first of a steering program's.
+    pub fn set_tunnels(&mut self, tunnels: &[TunnelEndpoint]) -> Result<(), SteeringError> {
+        tunnels.clone_into(&mut self.tunnels);
+        self.steering.values().try_for_each(|steering| steering.set_tunnels(tunnels))
+    }
+
+    /// The program of a network namespace, loaded when it is the first time.
+    fn steering(&mut self, namespace: Identity) -> Result<Steering, SteeringError> {
+        // Namespaces come and go with pods; a program on no device is not worth keeping.
+        self.steering.retain(|known, steering| *known == namespace || steering.in_use());
+        if let Some(steering) = self.steering.get(&namespace) {
+            return Ok(steering.clone());
+        }
+        let steering = Steering::load()?;
+        steering.set_local_prefixes(&self.prefixes)?;
+        steering.set_tunnels(&self.tunnels)?;
+        self.steering.insert(namespace, steering.clone());
+        Ok(steering)
+    }
+}
+
+/// Attaches the program and opens one socket a receive queue, in the calling thread's network namespace.
+fn open_here(
+    umem: &Arc<Umem>,
+    steering: &Steering,
+    options: &Options,
+) -> Result<(Device, Vec<Queue>), OpenError> {
+    let count = ethtool::receive_queues(&options.interface).unwrap_or(1);
+    // The program first: of a pod, nothing may pass while its socket is being made.
+    let device = attach(steering, options, count)?;
+    let mut queues = Vec::with_capacity(count as usize);
+    for number in 0..count {
+        let queue = open_queue(umem, options, number)?;
+        device.set_socket(number, queue.as_fd())?;
+        queues.push(queue);
+    }
+    Ok((device, queues))
+}
+
+/// Attaches the program, waiting a moment for the one before us to be gone: that of an engine that is just ending.
+fn attach(steering: &Steering, options: &Options, queues: u32) -> Result<Device, SteeringError> {
+    let deadline = Instant::now() + REBIND;
+    loop {
+        match steering.attach(&options.interface, options.role, queues) {
+            Err(SteeringError::Busy { .. }) if Instant::now() < deadline => std::thread::sleep(REBIND_STEP),
+            result => return result,
+        }
+    }
+}
+
+fn open_queue(umem: &Arc<Umem>, options: &Options, number: u32) -> Result<Queue, OpenError> {
+    let failed =
+        |reason: String| OpenError::Socket { interface: options.interface.clone(), queue: number, reason };
+    let interface: Interface =
+        options.interface.parse().map_err(|_| failed("its name has a NUL byte".to_owned()))?;
+    let rings = bind(umem, &interface, number, &failed)?;
+    let slot = umem.slot()?;
+    let queue = Queue::new(rings, RINGS, options.fill, umem, slot)
+        .map_err(|error| failed(format!("map its ring: {error}")))?;
+    // Older kernels have no such option, and send 32 packets a call.
+    let _ = set_option(queue.as_fd(), libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, TX_BUDGET);
+    set_option(queue.as_fd(), libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, SEND_BUFFER)
+        .map_err(|error| failed(format!("raise its send buffer: {error}; CAP_NET_ADMIN is needed")))?;
+    Ok(queue)
+}
+
+fn bind(
+    umem: &Umem,
+    interface: &Interface,
+    queue: u32,
+    failed: &dyn Fn(String) -> OpenError,
+) -> Result<Rings, OpenError> {
+    let registered = umem.registration()?;
+    let deadline = Instant::now() + REBIND;
+    loop {
+        // SAFETY: the program is loaded by us (INHIBIT_PROG_LOAD), as the contract asks.
+        match unsafe { Socket::new(socket_config(), registered, interface, queue) } {
+            Ok((tx, rx, Some((fill, completion)))) => return Ok(Rings { tx, rx, fill, completion }),
+            Ok((_, _, None)) => return Err(failed("it is open already".to_owned())),
+            Err(error) => {
+                let source = std::error::Error::source(&error);
+                let system = source.and_then(|source| source.downcast_ref::<io::Error>());
+                let busy = system.is_some_and(|error| error.raw_os_error() == Some(libc::EBUSY));
+                if !busy || Instant::now() >= deadline {
+                    return Err(failed(system.map_or_else(|| error.to_string(), ToString::to_string)));
+                }
+                std::thread::sleep(REBIND_STEP);
+            }
+        }
+    }
+}
+
+/// How our sockets are made. The bind flags are the anchor's, see [`Umem::registered`].
+pub(in crate::io) fn socket_config() -> SocketConfig {
+    let rings = QueueSize::new(RINGS).expect("RINGS is a power of two");
+    SocketConfig::builder()
+        .rx_queue_size(rings)
+        .tx_queue_size(rings)
+        .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
+        .bind_flags(xsk_rs::config::BindFlags::XDP_COPY | xsk_rs::config::BindFlags::XDP_USE_NEED_WAKEUP)
+        .build()
+}
+
+fn set_option(socket: BorrowedFd<'_>, level: i32, option: i32, value: i32) -> io::Result<()> {
+    let length = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: the kernel reads `length` bytes at `value`, which is as long.
+    let result =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), length) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn wait_for_all(interface: &str, queues: &[Queue]) -> Result<Epoll, OpenError> {
+    let joined = || {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        for queue in queues {
+            epoll.add(queue, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
+        }
+        nix::Result::Ok(epoll)
+    };
+    joined().map_err(|error| OpenError::Socket {
+        interface: interface.to_owned(),
+        queue: 0,
+        reason: format!("wait for several queues: {error}"),
+    })
+}

@@ -1,0 +1,303 @@
+//! One AF_XDP socket: one receive queue of a device, with its four rings.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, getsockopt, send, sockopt};
+use vswitch_datapath::{BATCH, Buffer, Offload, Packet, PortIndex};
+use xsk_rs::socket::XdpStatistics;
+use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue};
+
+use super::tx_ring::TxRing;
+use crate::io::umem::{Slot, Umem};
+use crate::io::{Frame, FramePool, PortState, PortStatistics};
+
+/// System calls of one flush before the rest is left to the next one.
+const KICKS_MAX: u32 = 32;
+/// Empty turns after which a socket is lent half as many frames.
+const QUIET_TURNS: u32 = 4096;
+/// Fewest frames lent at once, so that the ring is not touched for each packet.
+const REFILL: usize = 16;
+/// Of a pool's share, the part kept for sockets that have less than their idle frames: 1 / RESERVE.
+const RESERVE: usize = 8;
+
+/// How many frames a socket is lent to receive into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fill {
+    /// When it is idle. 64 to 128 do for a pod.
+    pub idle: usize,
+    /// At most, when it is busy: at most the size of the rings.
+    pub busy: usize,
+}
+
+/// Fields are dropped in this order: our mapping before the socket, the ledger's slot after it.
+#[derive(Debug)]
+pub(super) struct Queue {
+    tx_ring: TxRing,
+    tx: TxQueue,
+    rx: RxQueue,
+    fill_ring: FillQueue,
+    completion_ring: CompQueue,
+    umem: Arc<Umem>,
+    slot: Slot,
+    fill: Fill,
+    /// Frames it is to be lent now, between `fill.idle` and `fill.busy`.
+    target: usize,
+    lent: usize,
+    in_flight: usize,
+    quiet: u32,
+    scratch: Box<[FrameDesc; BATCH]>,
+    numbers: Box<[u32; BATCH]>,
+    state: PortState,
+    counted: PortStatistics,
+}
+
+/// The four rings as xsk-rs gives them.
+pub(super) struct Rings {
+    pub(super) tx: TxQueue,
+    pub(super) rx: RxQueue,
+    pub(super) fill: FillQueue,
+    pub(super) completion: CompQueue,
+}
+
+impl Queue {
+    pub(super) fn new(
+        rings: Rings,
+        tx_size: u32,
+        fill: Fill,
+        umem: &Arc<Umem>,
+        slot: Slot,
+    ) -> io::Result<Self> {
+        let tx_ring = TxRing::map(borrow(&rings.tx), tx_size)?;
+        Ok(Self {
+            tx_ring,
+            tx: rings.tx,
+            rx: rings.rx,
+            fill_ring: rings.fill,
+            completion_ring: rings.completion,
+            umem: Arc::clone(umem),
+            slot,
+            fill,
+            target: fill.idle,
+            lent: 0,
+            in_flight: 0,
+            quiet: 0,
+            scratch: Box::new([FrameDesc::default(); BATCH]),
+            numbers: Box::new([0; BATCH]),
+            state: PortState::Up,
+            counted: PortStatistics::default(),
+        })
+    }
+
+    pub(super) fn state(&self) -> PortState {
+        self.state
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        borrow(&self.tx)
+    }
+
+    pub(super) fn receive(
+        &mut self,
+        pool: &mut FramePool,
+        into: &mut Vec<Packet<Frame>>,
+        port: PortIndex,
+        budget: usize,
+    ) -> usize {
+        let budget = budget.min(BATCH).min(into.capacity() - into.len());
+        // SAFETY: the descriptors are written, not read, and the ring is of a socket on our UMEM.
+        let count = unsafe { self.rx.consume(&mut self.scratch[..budget]) };
+        let mut received = 0;
+        for descriptor in &self.scratch[..count] {
+            let length = descriptor.lengths().data();
+            match pool.back_with_packet(descriptor.addr() as u64, length, self.slot.fill()) {
+                Some(frame) => {
+                    self.lent -= 1;
+                    received += 1;
+                    into.push(Packet { buffer: frame, port, offload: Offload::default() });
+                }
+                None => self.counted.invalid_descriptors += 1,
+            }
+        }
+        self.follow_load(count);
+        self.refill(pool);
+        received
+    }
+
+    /// A busy socket is lent more frames, a quiet one fewer.
+    #[inline]
+    fn follow_load(&mut self, received: usize) {
+        if received == 0 {
+            self.quiet += 1;
+            if self.quiet >= QUIET_TURNS {
+                self.quiet = 0;
+                self.target = (self.target / 2).max(self.fill.idle);
+            }
+            return;
+        }
+        self.quiet = 0;
+        if received * 4 > self.target {
+            self.target = (self.target * 2).min(self.fill.busy);
+        }
+    }
+
+    #[inline]
+    fn refill(&mut self, pool: &mut FramePool) {
+        let scarce = pool.free() < pool.share() / RESERVE;
+        let target = if scarce { self.fill.idle } else { self.target };
+        while self.lent + REFILL <= target {
+            let wanted = (target - self.lent).min(BATCH);
+            let count = pool.lend_free(self.slot.fill(), &mut self.numbers[..wanted]);
+            if count == 0 {
+                self.counted.frames_exhausted += 1;
+                return;
+            }
+            let numbers = &self.numbers[..count];
+            for (descriptor, &number) in self.scratch.iter_mut().zip(numbers) {
+                *descriptor = self.umem.descriptor(number);
+            }
+            // SAFETY: the ledger has these chunks lent to this ring now: no token of them exists, no other ring has them.
+            let produced = unsafe { self.fill_ring.produce(&self.scratch[..count]) };
+            if produced == 0 {
+                pool.unlend(numbers);
+                return;
+            }
+            self.lent += count;
+        }
+        if self.fill_ring.needs_wakeup() {
+            self.counted.kicks += 1;
+            // Its failure is the device's: the next kick or look will tell.
+            let _ = self.fill_ring.wakeup(self.rx.fd_mut(), 0);
+        }
+    }
+
+    /// Room for one more packet, making some when there is none.
+    #[inline]
+    pub(super) fn has_room(&mut self, pool: &mut FramePool, completions: usize) -> bool {
+        if self.tx_ring.free() > 0 && self.in_flight < completions {
+            return true;
+        }
+        self.flush();
+        self.reap(pool);
+        self.tx_ring.free() > 0 && self.in_flight < completions
+    }
+
+    /// Queues a packet for which there is room. Gives the frame back when it is not of this UMEM.
+    #[inline]
+    pub(super) fn push(&mut self, pool: &FramePool, frame: Frame) -> Result<(), Frame> {
+        let length = frame.bytes().len() as u32;
+        let address = pool.lend(frame, self.slot.transmit())?;
+        let pushed = self.tx_ring.push(address, length);
+        debug_assert!(pushed, "the caller saw room");
+        self.in_flight += 1;
+        Ok(())
+    }
+
+    #[inline]
+    pub(super) fn unsent(&self) -> bool {
+        self.state == PortState::Up && self.tx_ring.maybe_unsent()
+    }
+
+    pub(super) fn flush(&mut self) {
+        if !self.tx_ring.maybe_unsent() || self.state == PortState::Gone {
+            return;
+        }
+        self.tx_ring.publish();
+        self.tx_ring.look();
+        let mut kicks = 0;
+        while self.tx_ring.maybe_unsent() && self.tx_ring.needs_wakeup() && kicks < KICKS_MAX {
+            let before = self.tx_ring.unsent();
+            let result = send(self.fd().as_raw_fd(), &[], MsgFlags::MSG_DONTWAIT);
+            self.counted.kicks += 1;
+            self.tx_ring.look();
+            kicks += 1;
+            let progress = self.tx_ring.unsent() != before;
+            if !self.kicked(result.err(), progress) {
+                return;
+            }
+            self.counted.kicks_repeated += u64::from(self.tx_ring.maybe_unsent());
+        }
+    }
+
+    /// Whether it is worth trying again at once, after a kick with this result.
+    fn kicked(&mut self, error: Option<Errno>, progress: bool) -> bool {
+        match error {
+            None => {
+                self.state = PortState::Up;
+                progress
+            }
+            // The budget is used up, or the completion ring or the socket's buffer is full (xsk_generic_xmit).
+            Some(Errno::EAGAIN) => progress,
+            // One packet was consumed and dropped by the device.
+            Some(Errno::EBUSY) => {
+                self.counted.transmit_refused += 1;
+                progress
+            }
+            Some(Errno::ENOBUFS | Errno::EINTR) => false,
+            // Down, or being deleted: only the socket's own error tells which.
+            Some(Errno::ENETDOWN) => {
+                self.look_for_device();
+                if self.state != PortState::Gone {
+                    self.state = PortState::Down;
+                }
+                false
+            }
+            // Unbound: the device is no more (xsk_notifier).
+            Some(_) => {
+                self.state = PortState::Gone;
+                false
+            }
+        }
+    }
+
+    /// The kernel leaves ENETDOWN in the socket when its device is deleted.
+    fn look_for_device(&mut self) {
+        if getsockopt(&self.fd(), sockopt::SocketError).is_ok_and(|error| error != 0) {
+            self.state = PortState::Gone;
+        }
+    }
+
+    pub(super) fn reap(&mut self, pool: &mut FramePool) {
+        while self.in_flight > 0 {
+            // SAFETY: the descriptors are written, not read, and the ring is of a socket on our UMEM.
+            let count = unsafe { self.completion_ring.consume(&mut self.scratch[..]) };
+            for descriptor in &self.scratch[..count] {
+                if pool.back_free(descriptor.addr() as u64, self.slot.transmit()) {
+                    self.in_flight -= 1;
+                } else {
+                    self.counted.invalid_descriptors += 1;
+                }
+            }
+            if count < self.scratch.len() {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn statistics(&mut self) -> PortStatistics {
+        self.look_for_device();
+        let kernel: XdpStatistics = self.tx.fd().xdp_statistics().unwrap_or_default();
+        PortStatistics {
+            receive_ring_full: kernel.rx_ring_full(),
+            fill_ring_empty: kernel.rx_fill_ring_empty_descs(),
+            receive_dropped: kernel.rx_dropped(),
+            invalid_descriptors: self.counted.invalid_descriptors
+                + kernel.rx_invalid_descs()
+                + kernel.tx_invalid_descs(),
+            ..self.counted
+        }
+    }
+}
+
+fn borrow(tx: &TxQueue) -> BorrowedFd<'_> {
+    // SAFETY: the descriptor is open while the queue, which is borrowed for as long, keeps its socket.
+    unsafe { BorrowedFd::borrow_raw(tx.fd().as_raw_fd()) }
+}
+
+impl AsFd for Queue {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd()
+    }
+}
