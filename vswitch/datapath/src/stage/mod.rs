@@ -178,3 +178,6 @@ pub(crate) fn is_source(address: IpAddr) -> bool {
 pub(crate) fn is_destination(address: IpAddr) -> bool {
     is_source(address)
 }
+
+#[cfg(test)]
+mod tests;

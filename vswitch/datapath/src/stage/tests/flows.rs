@@ -1,0 +1,189 @@
+use std::net::IpAddr;
+
+use vswitch_model::{IdentityId, RuleId};
+
+use super::both;
+use crate::WalkConfig;
+use crate::flow::{Direction, FlowState};
+use crate::icmp::{self, IcmpError};
+use crate::parse::parse;
+use crate::testing::World;
+use crate::testing::frames::Ends;
+use crate::testing::world::{A, B, C, HOST, RULE_SERVER, pod_mac, v4, v6};
+use crate::{Buffer, VecBuffer};
+
+/// The answer of the pod a frame was for.
+fn answered(world: &World, frame: Ends) -> Ends {
+    let back = frame.answered();
+    Ends { source_mac: pod_mac(world.node, B), ..back }
+}
+
+#[test]
+fn policy_admits_clients_and_nobody_else() {
+    for server in both(1, B) {
+        let mut world = World::node(1);
+        let client = world.ends(A, server);
+        assert_eq!(world.send(A, &client.udp(9, 5999, &[])).len(), 1);
+        assert_eq!(world.send(A, &client.tcp(9, 80, 2, &[])).len(), 1);
+        assert_eq!(world.send(A, &client.ping(9, &[])).len(), 1);
+        assert_eq!(world.moved_ports(), ["a rx 3", "b tx 3", "flows created 3"]);
+        assert_eq!(world.send(A, &client.udp(9, 6000, &[])), []);
+        assert_eq!(world.send(A, &client.tcp(9, 81, 2, &[])), []);
+        assert_eq!(world.moved_ports(), ["a drop policy-ingress 2", "a rx 2"]);
+        let stranger = world.ends(C, server);
+        assert_eq!(world.send(C, &stranger.udp(9, 5000, &[])), []);
+        assert_eq!(world.moved_ports(), ["c drop policy-egress 1", "c rx 1"]);
+    }
+}
+
+#[test]
+fn replies_belong_to_the_flow_they_answer() {
+    for client in both(1, A) {
+        let mut world = World::node(1);
+        let server = if client.is_ipv4() { v4(1, C) } else { v6(1, C) };
+        let back = world.ends(B, client);
+        // The server may open flows to the client, and the answers pass though ingress would not admit them.
+        assert_eq!(world.send(B, &back.udp(4444, 4445, b"xx")).len(), 1);
+        let answer = Ends::of_pod(pod_mac(1, A), client, back.source);
+        assert_eq!(world.send(A, &answer.udp(4445, 4444, b"yyyy")).len(), 1);
+        let expected = ["a rx 1", "a tx 1", "b rx 1", "b tx 1", "flows created 1"];
+        assert_eq!(world.moved_ports(), expected);
+        let flow = world.walk.flows().next().unwrap();
+        assert_eq!(flow.state, FlowState::Udp { replied: true });
+        let header = if client.is_ipv4() { 28 } else { 48 };
+        assert_eq!((flow.packets, flow.bytes), ([1, 1], [header + 2, header + 4]));
+        assert_eq!(flow.end(Direction::Original), (back.source, 4444));
+        assert_eq!(world.send(A, &Ends { destination: server, ..answer }.udp(4445, 4444, &[])).len(), 1);
+        assert_eq!(world.walk.flows().count(), 2, "another server, another flow");
+    }
+}
+
+#[test]
+fn a_flow_remembers_who_allowed_it() {
+    let mut world = World::node(1);
+    let frame = world.ends(A, v4(1, B)).tcp(9, 80, 2, &[]);
+    world.send(A, &frame);
+    let flow = world.walk.flows().next().unwrap();
+    assert_eq!((flow.egress, flow.ingress), (RuleId::NOT_ISOLATED, RULE_SERVER));
+    assert_eq!(flow.identities, [IdentityId(16), IdentityId(17)]);
+    assert_eq!(flow.packets, [1, 0]);
+}
+
+#[test]
+fn one_batch_opens_a_flow_once() {
+    let mut world = World::node(1);
+    let client = world.ends(A, v4(1, B));
+    let syn = client.tcp(9, 80, 2, &[]);
+    let syn_ack = answered(&world, client).tcp(80, 9, 0x12, &[]);
+    let ack = client.tcp(9, 80, 0x10, b"GET");
+    let sent = world.send_all([(A, syn), (B, syn_ack), (A, ack)]);
+    assert_eq!(sent.iter().map(|(port, _)| *port).collect::<Vec<_>>(), [B, A, B]);
+    let expected =
+        ["a rx 2", "a tx 1", "b rx 1", "b tx 2", "flows created 1", "stage flow-miss 3", "stage parse 3"];
+    assert_eq!(world.moved(), expected);
+    assert_eq!(world.send(A, &client.tcp(9, 80, 0x10, b"more")).len(), 1);
+    assert_eq!(world.moved(), ["a rx 1", "b tx 1", "stage flow-hit 1", "stage parse 1"]);
+}
+
+#[test]
+fn answers_to_nothing_are_refused() {
+    let mut world = World::node(1);
+    let client = world.ends(A, v4(1, B));
+    assert_eq!(world.send(A, &client.tcp(9, 80, 4, &[])), [], "a reset of nothing");
+    assert_eq!(world.moved_ports(), ["a drop tcp-state-invalid 1", "a rx 1"]);
+    assert_eq!(world.send(A, &client.pong(9, &[])), [], "an echo reply to nothing");
+    assert_eq!(world.moved_ports(), ["a drop flow-unknown 1", "a rx 1"]);
+}
+
+#[test]
+fn a_full_table_refuses_the_newcomer_only() {
+    let mut world = World::with_config(1, &WalkConfig { flows: 2, ..WalkConfig::default() });
+    let client = world.ends(A, v4(1, B));
+    let frame = |port| client.udp(port, 5000, &[]);
+    assert_eq!(world.send_all([(A, frame(1)), (A, frame(2)), (A, frame(3)), (A, frame(1))]).len(), 3);
+    assert_eq!(world.moved_ports(), ["a drop flow-table-full 1", "a rx 4", "b tx 3", "flows created 2"]);
+    world.wait_s(31);
+    assert_eq!(world.walk.tick(world.now, 100), 2);
+    assert_eq!(world.send(A, &frame(3)).len(), 1);
+    assert_eq!(world.moved_ports(), ["a rx 1", "b tx 1", "flows created 1", "flows expired 2"]);
+}
+
+#[test]
+fn new_tables_judge_flows_anew_when_they_are_used() {
+    let mut world = World::node(1);
+    let client = world.ends(A, v4(1, B));
+    let (kept, lost) = (client.tcp(9, 80, 2, &[]), client.udp(9, 5000, &[]));
+    world.send_all([(A, kept.clone()), (A, lost.clone())]);
+    // The policy loses its UDP ports.
+    let policy = world.desired.policies.values_mut().next().unwrap();
+    policy.rules[0].ports.retain(|ports| ports.protocol == 6);
+    world.recompile();
+    world.moved();
+    assert_eq!(world.send(A, &client.tcp(9, 80, 0x10, &[])).len(), 1);
+    assert_eq!(
+        world.moved(),
+        ["a rx 1", "b tx 1", "stage flow-hit 1", "stage parse 1", "stage revalidate 1"]
+    );
+    assert_eq!(world.send_all([(A, lost.clone()), (A, lost)]), []);
+    assert_eq!(world.moved_ports(), ["a drop policy-ingress 2", "a rx 2", "flows revoked 1"]);
+    assert_eq!(world.walk.flows().count(), 1);
+    assert_eq!(world.send(A, &kept).len(), 1, "still a flow");
+    assert_eq!(world.moved(), ["a rx 1", "b tx 1", "stage flow-hit 1", "stage parse 1"]);
+}
+
+#[test]
+fn a_revoked_flow_ends_for_replies_too() {
+    let mut world = World::node(1);
+    let client = world.ends(A, v4(1, B));
+    world.send(A, &client.udp(9, 5000, &[]));
+    world.desired.policies.values_mut().next().unwrap().rules.clear();
+    world.recompile();
+    world.moved();
+    // The server's answer would be a new flow of its own now, and the client admits everybody.
+    let answer = answered(&world, client).udp(5000, 9, &[]);
+    assert_eq!(world.send(B, &answer).len(), 1);
+    assert_eq!(world.moved_ports(), ["a tx 1", "b rx 1", "flows created 1", "flows revoked 1"]);
+}
+
+/// An ICMP error about `frame` from `source`, as it would come by a port with these Ethernet addresses.
+fn error_about(frame: &[u8], source: IpAddr, ends: Ends) -> Vec<u8> {
+    let mut buffer = VecBuffer::of(frame);
+    assert!(icmp::build(&mut buffer, &parse(frame).unwrap(), IcmpError::TooBig { mtu: 1300 }, source));
+    let mut error = buffer.bytes().to_vec();
+    error[..6].copy_from_slice(&ends.destination_mac.0);
+    error[6..12].copy_from_slice(&ends.source_mac.0);
+    error
+}
+
+#[test]
+fn icmp_errors_follow_the_flow_they_speak_of() {
+    for (world_address, router) in [("8.8.8.8", "9.9.9.9"), ("2001:db8::8", "2001:db8::9")] {
+        let (destination, router) = (world_address.parse().unwrap(), router.parse().unwrap());
+        let mut world = World::node(1);
+        let out = world.ends(B, destination).udp(7, 53, &[0; 100]);
+        let error = error_about(&out, router, world.host_ends(destination));
+        assert_eq!(world.send(HOST, &error), [], "nothing was sent yet");
+        assert_eq!(world.moved_ports(), ["host drop flow-unknown 1", "host rx 1"]);
+        assert_eq!(world.send(B, &out).len(), 1);
+        world.moved();
+        let sent = world.send(HOST, &error);
+        let [(B, told)] = &sent[..] else { panic!("{sent:?}") };
+        assert!(parse(told).unwrap().is_icmp_error());
+        assert_eq!(world.moved(), ["b tx 1", "host rx 1", "stage parse 1", "stage related-error 1"]);
+        let flow = world.walk.flows().next().unwrap();
+        assert_eq!(flow.packets, [1, 0], "it is no packet of the flow");
+    }
+}
+
+#[test]
+fn a_pod_speaks_of_its_own_flows_only() {
+    let mut world = World::node(1);
+    let flow = world.ends(A, v4(1, B)).udp(7, 5000, &[0; 100]);
+    assert_eq!(world.send(A, &flow).len(), 1);
+    world.moved();
+    let meddling = error_about(&flow, v4(1, C), world.ends(C, v4(1, A)));
+    assert_eq!(world.send(C, &meddling), []);
+    assert_eq!(world.moved_ports(), ["c drop flow-unknown 1", "c rx 1"]);
+    let honest = error_about(&flow, v4(1, B), world.ends(B, v4(1, A)));
+    assert!(matches!(world.send(B, &honest)[..], [(A, _)]));
+}

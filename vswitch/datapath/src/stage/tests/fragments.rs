@@ -1,0 +1,82 @@
+use crate::parse::{Piece, parse};
+use crate::testing::World;
+use crate::testing::frames::{self, transport_checksum_is_right};
+use crate::testing::world::{A, B, C, HOST, UPLINK, v4, v6};
+use crate::{Buffer, Offload, Packet, VecBuffer};
+
+#[test]
+fn fragments_go_the_way_of_the_first() {
+    for v6_too in [false, true] {
+        let mut world = World::node(1);
+        let pieces = |ends: frames::Ends, port| {
+            let whole = ends.udp(7, port, &[5; 64]);
+            if v6_too { frames::cut_v6(&whole, 32, 77) } else { frames::cut_v4(&whole, 32) }
+        };
+        let to = if v6_too { v6(1, B) } else { v4(1, B) };
+        let [first, later] = pieces(world.ends(A, to), 5000);
+        assert_eq!(world.send(A, &later), [], "before the first");
+        assert_eq!(world.moved_ports(), ["a drop fragment-unknown 1", "a rx 1"]);
+        let sent = world.send_all([(A, first), (A, later.clone())]);
+        assert!(matches!(sent[..], [(B, _), (B, _)]), "{sent:?}");
+        assert_eq!(world.moved_ports(), ["a rx 2", "b tx 2", "flows created 1"]);
+        let flow = world.walk.flows().next().unwrap();
+        assert_eq!(flow.packets, [2, 0]);
+        let [denied, after] = pieces(world.ends(C, to), 5000);
+        assert_eq!(world.send_all([(C, denied), (C, after)]), []);
+        assert_eq!(world.moved_ports(), ["c drop fragment-unknown 1", "c drop policy-egress 1", "c rx 2"]);
+        world.wait_s(31);
+        assert_eq!(world.send(A, &later), [], "too late");
+        assert_eq!(world.moved_ports(), ["a drop fragment-unknown 1", "a rx 1"]);
+    }
+}
+
+#[test]
+fn packets_that_may_be_cut_are() {
+    // From a larger MTU of the world into a pod's, and into the tunnel.
+    for (to, port, outer) in [(v4(1, A), A, 0), (v4(2, A), UPLINK, 50)] {
+        let mut world = World::node(1);
+        let payload: Vec<u8> = (0..2000u32).map(|at| at as u8).collect();
+        let whole = frames::may_fragment(world.host_ends(to).udp(7, 5000, &payload), 9);
+        let after = world.host_ends(to).udp(7, 5000, b"after");
+        let sent = world.send_all([(HOST, whole.clone()), (HOST, after)]);
+        let [(p1, first), (p2, second), (p3, last)] = &sent[..] else { panic!("{sent:?}") };
+        assert_eq!((*p1, *p2, *p3), (port, port, port));
+        let (first, second) = (&first[outer..], &second[outer..]);
+        let [one, two, three] = [first, second, &last[outer..]].map(|piece| parse(piece).unwrap());
+        assert_eq!((one.piece, two.piece, three.piece), (Piece::First, Piece::Later, Piece::Whole));
+        assert_eq!((one.ttl, two.ttl, one.fragment_id, two.fragment_id), (63, 63, 9, 9));
+        assert!(one.ip_length() <= 1450);
+        let joined = [&first[34..], &second[34..]].concat();
+        assert_eq!(joined, whole[34..]);
+        let tunnelled = if outer > 0 { "stage encapsulate 3" } else { "stage parse 2" };
+        let moved = world.moved();
+        assert!(moved.contains(&"stage split 1".to_owned()), "{moved:?}");
+        assert!(moved.contains(&tunnelled.to_owned()), "{moved:?}");
+    }
+}
+
+#[test]
+fn without_spare_buffers_they_are_not() {
+    let mut world = World::node(1);
+    let whole = frames::may_fragment(world.host_ends(v4(1, A)).udp(7, 5000, &[1; 2000]), 9);
+    let mut batch = vec![Packet { buffer: VecBuffer::of(&whole), port: HOST, offload: Offload::default() }];
+    world.walk.process(&world.tables, world.now, &mut batch, &mut world.out);
+    assert_eq!((world.out.tx.len(), world.out.dropped.len()), (0, 1));
+    let expected = ["flows created 1", "host drop frames-exhausted 1", "host rx 1"];
+    assert_eq!(world.moved_ports(), expected);
+}
+
+#[test]
+fn a_checksum_left_to_us_is_finished_before_the_cut() {
+    let mut world = World::node(1);
+    let mut whole = frames::may_fragment(world.host_ends(v4(1, A)).udp(7, 5000, &[1; 2000]), 9);
+    let right = whole.clone();
+    let sum = crate::checksum::Sum::ZERO.pseudo(v4(1, HOST), v4(1, A), 17, 2008).fold();
+    whole[40..42].copy_from_slice(&sum.to_be_bytes());
+    let checksum = Some(crate::PartialChecksum { start: 34, offset: 6 });
+    let offload = Offload { checksum, segment: None };
+    let sent = world.walk_packets(vec![Packet { buffer: VecBuffer::of(&whole), port: HOST, offload }]);
+    assert_eq!((sent.len(), sent[0].offload, sent[1].offload), (2, Offload::default(), Offload::default()));
+    assert_eq!(sent[0].buffer.bytes()[40..42], right[40..42]);
+    assert!(transport_checksum_is_right(&right));
+}
