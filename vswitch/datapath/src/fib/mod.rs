@@ -17,6 +17,8 @@ use std::marker::PhantomData;
 
 pub use build::{FibTooLarge, Range, merge, ranges};
 
+use crate::BATCH;
+
 /// What [`Fib`] is indexed by.
 pub trait Address: Copy {
     /// Whether nodes may skip bytes; without it the comparison of the skipped bytes is compiled out.
@@ -109,14 +111,54 @@ impl<A: Address> Fib<A> {
         self.descend(address, self.direct[usize::from(address.top())])
     }
 
-    /// The leaves of a batch; as many as the shorter slice holds. The first loads of all go out before any is used.
+    /// The leaves of a batch; as many as the shorter slice holds. All go down one level before any goes down the next,
+    /// so that their waits for memory overlap.
     #[inline]
     pub fn lookup_batch(&self, addresses: &[A], leaves: &mut [u32]) {
-        for (leaf, address) in leaves.iter_mut().zip(addresses) {
-            *leaf = self.direct[usize::from(address.top())];
+        for (addresses, leaves) in addresses.chunks(BATCH).zip(leaves.chunks_mut(BATCH)) {
+            self.lookup_chunk(addresses, leaves);
         }
-        for (leaf, address) in leaves.iter_mut().zip(addresses) {
-            *leaf = self.descend(*address, *leaf);
+    }
+
+    /// At most [`BATCH`] of them.
+    fn lookup_chunk(&self, addresses: &[A], leaves: &mut [u32]) {
+        // Those that are at a node, and where their next entry is.
+        let mut pending = [0u8; BATCH];
+        let mut places = [0usize; BATCH];
+        let mut count = 0;
+        for ((number, address), leaf) in (0..).zip(addresses).zip(leaves.iter_mut()) {
+            *leaf = self.direct[usize::from(address.top())];
+            pending[count % BATCH] = number;
+            count += usize::from(*leaf & NODE != 0);
+        }
+        while count > 0 {
+            let mut inside = 0;
+            for at in 0..count {
+                let number = pending[at % BATCH];
+                let (Some(leaf), Some(address)) =
+                    (leaves.get_mut(usize::from(number)), addresses.get(usize::from(number)))
+                else {
+                    continue;
+                };
+                match self.nodes.get((*leaf ^ NODE) as usize) {
+                    Some(node) if !A::COMPRESSED || address.is_under(node.path, node.depth) => {
+                        pending[inside % BATCH] = number;
+                        places[inside % BATCH] = node.place(address.byte(node.depth));
+                        inside += 1;
+                    }
+                    node => *leaf = node.map_or(0, |node| node.aside),
+                }
+            }
+            count = 0;
+            for at in 0..inside {
+                let number = pending[at % BATCH];
+                let entry = self.entries.get(places[at % BATCH]).copied().unwrap_or(0);
+                if let Some(leaf) = leaves.get_mut(usize::from(number)) {
+                    *leaf = entry;
+                }
+                pending[count % BATCH] = number;
+                count += usize::from(entry & NODE != 0);
+            }
         }
     }
 

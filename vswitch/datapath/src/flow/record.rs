@@ -78,15 +78,12 @@ pub struct NewFlow {
     pub now: Now,
 }
 
-/// One flow, in three cache lines. Arrays are indexed by [`Direction`].
+/// One flow, in two cache lines: what every packet reads, then what it writes. Arrays are indexed by [`Direction`].
 #[derive(Debug, Clone)]
-#[repr(align(64))]
+#[repr(C, align(128))]
 pub struct Flow {
     /// Its name.
     pub key: FlowKey,
-    pub(super) hash: u64,
-    /// When the last packet came.
-    pub last_seen: Now,
     /// The tables it was last judged by: its adjacencies mean nothing in others.
     pub revision: Revision,
     /// Of the way to the responder, and of the way back.
@@ -97,6 +94,8 @@ pub struct Flow {
     pub orientation: Orientation,
     /// Where it is.
     pub state: FlowState,
+    /// When the last packet came.
+    pub last_seen: Now,
     /// Packets so far.
     pub packets: [u64; 2],
     /// Bytes so far, of IP packets.
@@ -127,7 +126,6 @@ impl Flow {
         };
         Ok(Self {
             key: new.key,
-            hash: 0,
             last_seen: new.now,
             revision: new.revision,
             adjacencies: new.judgement.adjacencies,
