@@ -1,0 +1,480 @@
+//! A tun device: packets to and from a kernel's own stack. The host port is one.
+//!
+//! The device carries no Ethernet header, so the port puts one before what it reads and takes it off what it writes.
+//! Checksums that the kernel left to be finished pass as they are, both ways (virtio header, `TUN_F_CSUM`). Each packet is a
+//! system call: the device has no batches.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::sys::uio::{readv, writev};
+use vswitch_datapath::{Buffer, Offload, Packet, PartialChecksum, PortIndex};
+use vswitch_model::{DropReason, Mac};
+
+use super::ethtool::request;
+use super::frame::{CHUNK, HEADROOM};
+use super::{Capabilities, Frame, FramePool, Port, PortState, PortStatistics, Refused, netns};
+
+/// Destination of what comes in by a tun port: the gateway, as of what pods send.
+pub const ENTRY_DESTINATION: Mac = Mac::GATEWAY;
+/// Source of what comes in by a tun port.
+pub const ENTRY_SOURCE: Mac = Mac([0x02, 0, 0, 0, 0, 0x01]);
+
+const DEVICE: &str = "/dev/net/tun";
+const ETHERNET: usize = 14;
+const ETHERTYPE_V4: [u8; 2] = [0x08, 0x00];
+const ETHERTYPE_V6: [u8; 2] = [0x86, 0xdd];
+/// Largest packet, in bytes without an Ethernet header.
+const MTU_MAX: u16 = (CHUNK - HEADROOM - ETHERNET) as u16;
+/// Smallest an IPv4 device may have (RFC 791).
+const MTU_MIN: u16 = 68;
+/// Packets the kernel queues for us. The default of 500 is short for a burst of the node's own.
+const QUEUE_LENGTH: i32 = 2048;
+
+/// `struct virtio_net_hdr` (include/uapi/linux/virtio_net.h), in the machine's byte order.
+const VIRTIO: usize = 10;
+const NEEDS_CHECKSUM: u8 = 1;
+const NO_SEGMENTS: u8 = 0;
+
+/// Why there is no tun device.
+#[derive(Debug, thiserror::Error)]
+pub enum TunError {
+    /// The machine has none.
+    #[error("tun device {name}: cannot open {DEVICE}: {source}; the module tun and CAP_NET_ADMIN are needed")]
+    Open {
+        /// Its name.
+        name: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// An MTU that cannot be.
+    #[error("tun device {name}: an MTU of {mtu}: {MTU_MIN} to {MTU_MAX} are possible")]
+    Mtu {
+        /// Its name.
+        name: String,
+        /// The MTU wanted.
+        mtu: u16,
+    },
+    /// The name is taken.
+    #[error("tun device {name}: an interface of this name is in use by another program, or is no tun device")]
+    Taken {
+        /// Its name.
+        name: String,
+    },
+    /// It could not be set up.
+    #[error("tun device {name}: cannot {step}: {source}")]
+    Setup {
+        /// Its name.
+        name: String,
+        /// What was tried.
+        step: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The network namespace cannot be entered.
+    #[error("tun device {name}: cannot enter the network namespace {}: {source}", netns.display())]
+    Netns {
+        /// Its name.
+        name: String,
+        /// Its path.
+        netns: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// A tun device, which lives as long as the port.
+#[derive(Debug)]
+pub struct TunPort {
+    name: String,
+    index: PortIndex,
+    file: File,
+    state: PortState,
+    counted: PortStatistics,
+}
+
+impl TunPort {
+    /// Makes the device `name` with an MTU of `mtu` bytes and sets it up, in the network namespace at `netns` or in the
+    /// calling thread's. It has no address, not even a link-local one: that is for who makes it.
+    ///
+    /// # Errors
+    ///
+    /// [`TunError`]; nothing is left behind then.
+    pub fn open(name: &str, mtu: u16, netns: Option<&Path>, index: PortIndex) -> Result<Self, TunError> {
+        if !(MTU_MIN..=MTU_MAX).contains(&mtu) {
+            return Err(TunError::Mtu { name: name.to_owned(), mtu });
+        }
+        let file = netns::within(netns, || make(name, mtu)).map_err(|source| TunError::Netns {
+            name: name.to_owned(),
+            netns: netns.unwrap_or(Path::new("")).to_owned(),
+            source,
+        })??;
+        let counted = PortStatistics::default();
+        Ok(Self { name: name.to_owned(), index, file, state: PortState::Up, counted })
+    }
+
+    /// Reads one packet into the frame. Ok(false): it was none of ours to carry.
+    fn read(&mut self, frame: &mut Frame) -> nix::Result<(bool, Offload)> {
+        let mut header = [0; VIRTIO];
+        let area = frame.receive_area();
+        let (ethernet, packet) = area.split_at_mut(ETHERNET);
+        let count = readv(&self.file, &mut [IoSliceMut::new(&mut header), IoSliceMut::new(packet)])?;
+        self.state = PortState::Up;
+        let length = count.saturating_sub(VIRTIO);
+        let ethertype = match packet[0] >> 4 {
+            4 if length > 0 => ETHERTYPE_V4,
+            6 if length > 0 => ETHERTYPE_V6,
+            _ => return Ok((false, Offload::default())),
+        };
+        let Some(offload) = offload_of(&header, length) else { return Ok((false, Offload::default())) };
+        ethernet[..6].copy_from_slice(&ENTRY_DESTINATION.0);
+        ethernet[6..12].copy_from_slice(&ENTRY_SOURCE.0);
+        ethernet[12..].copy_from_slice(&ethertype);
+        frame.set_received(0, ETHERNET + length);
+        Ok((true, offload))
+    }
+
+    /// Why a read or write failed, told by what it means for the port.
+    fn failed(&mut self, error: Errno) -> DropReason {
+        match error {
+            Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM => DropReason::TransmitRingFull,
+            // The device is set down (tun_get_user).
+            Errno::EIO => {
+                self.state = PortState::Down;
+                DropReason::TransmitRefused
+            }
+            // The device was deleted under us (tun_chr_write_iter).
+            Errno::EBADFD => {
+                self.state = PortState::Gone;
+                DropReason::PortGone
+            }
+            _ => DropReason::TransmitRefused,
+        }
+    }
+}
+
+impl Port for TunPort {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn index(&self) -> PortIndex {
+        self.index
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { partial_checksum: true, frame_length_max: CHUNK - HEADROOM }
+    }
+
+    fn state(&self) -> PortState {
+        self.state
+    }
+
+    fn receive(&mut self, pool: &mut FramePool, into: &mut Vec<Packet<Frame>>, budget: usize) -> usize {
+        let budget = budget.min(into.capacity() - into.len());
+        let mut received = 0;
+        while received < budget && self.state != PortState::Gone {
+            let Some(mut frame) = pool.take() else {
+                self.counted.frames_exhausted += 1;
+                break;
+            };
+            match self.read(&mut frame) {
+                Ok((true, offload)) => {
+                    into.push(Packet { buffer: frame, port: self.index, offload });
+                    received += 1;
+                }
+                Ok((false, _)) => {
+                    self.counted.receive_dropped += 1;
+                    pool.put(frame);
+                }
+                Err(error) => {
+                    pool.put(frame);
+                    if error != Errno::EAGAIN {
+                        self.failed(error);
+                    }
+                    break;
+                }
+            }
+        }
+        received
+    }
+
+    fn transmit(&mut self, pool: &mut FramePool, packet: Packet<Frame>) -> Result<(), Refused> {
+        let Some((header, payload)) = header_of(&packet) else {
+            return Err(Refused::new(packet, DropReason::TransmitRefused));
+        };
+        self.counted.kicks += 1;
+        match writev(&self.file, &[IoSlice::new(&header), IoSlice::new(payload)]) {
+            Ok(_) => {
+                self.state = PortState::Up;
+                pool.put(packet.buffer);
+                Ok(())
+            }
+            Err(error) => Err(Refused::new(packet, self.failed(error))),
+        }
+    }
+
+    fn flush(&mut self) {}
+
+    fn reap(&mut self, _: &mut FramePool) {}
+
+    fn unsent(&self) -> bool {
+        false
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.file.as_fd())
+    }
+
+    fn statistics(&mut self) -> PortStatistics {
+        // Fails with EBADFD once there is no device behind the descriptor.
+        let asked = request(&self.name)
+            .and_then(|mut answer| control(&self.file, libc::TUNGETIFF, (&raw mut answer).cast()));
+        if asked.is_err_and(|error| error.raw_os_error() == Some(libc::EBADFD)) {
+            self.state = PortState::Gone;
+        }
+        self.counted
+    }
+
+    fn close(self: Box<Self>, _: &mut FramePool) {}
+}
+
+/// What the kernel left to be done, counted from the Ethernet header on. None: something we did not agree to.
+fn offload_of(header: &[u8; VIRTIO], length: usize) -> Option<Offload> {
+    let [flags, segments, _, _, _, _, start_low, start_high, offset_low, offset_high] = *header;
+    if segments != NO_SEGMENTS {
+        return None;
+    }
+    if flags & NEEDS_CHECKSUM == 0 {
+        return Some(Offload::default());
+    }
+    let start = u16::from_ne_bytes([start_low, start_high]);
+    let offset = u16::from_ne_bytes([offset_low, offset_high]);
+    let inside = usize::from(start) + usize::from(offset) + 2 <= length;
+    let checksum = PartialChecksum { start: start.checked_add(ETHERNET as u16)?, offset };
+    inside.then_some(Offload { checksum: Some(checksum), segment: None })
+}
+
+/// The virtio header and the packet behind its Ethernet header. None: not IP, or something the device does not do.
+fn header_of(packet: &Packet<Frame>) -> Option<([u8; VIRTIO], &[u8])> {
+    let (ethernet, payload) = packet.buffer.bytes().split_at_checked(ETHERNET)?;
+    let ip = ethernet[12..] == ETHERTYPE_V4 || ethernet[12..] == ETHERTYPE_V6;
+    if !ip || packet.offload.segment.is_some() {
+        return None;
+    }
+    let mut header = [0; VIRTIO];
+    if let Some(partial) = packet.offload.checksum {
+        header[0] = NEEDS_CHECKSUM;
+        let start = partial.start.checked_sub(ETHERNET as u16)?;
+        header[6..8].copy_from_slice(&start.to_ne_bytes());
+        header[8..].copy_from_slice(&partial.offset.to_ne_bytes());
+    }
+    Some((header, payload))
+}
+
+/// Makes the device in the calling thread's network namespace.
+fn make(name: &str, mtu: u16) -> Result<File, TunError> {
+    let setup = |step| move |source| TunError::Setup { name: name.to_owned(), step, source };
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(DEVICE)
+        .map_err(|source| TunError::Open { name: name.to_owned(), source })?;
+
+    let mut wanted = request(name).map_err(setup("use the name"))?;
+    let flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+    wanted.ifr_ifru.ifru_flags = flags as libc::c_short;
+    control(&file, libc::TUNSETIFF, (&raw mut wanted).cast()).map_err(|source| {
+        match source.raw_os_error() {
+            Some(libc::EBUSY | libc::EINVAL) => TunError::Taken { name: name.to_owned() },
+            _ => TunError::Setup { name: name.to_owned(), step: "make it", source },
+        }
+    })?;
+    let offloads = std::ptr::without_provenance_mut(libc::TUN_F_CSUM as usize);
+    control(&file, libc::TUNSETOFFLOAD, offloads).map_err(setup("agree on checksums"))?;
+    // No link-local address: nobody could reach it. Fails where the kernel has no IPv6, and then there is none anyway.
+    let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/addr_gen_mode"), "1");
+
+    let inet = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
+        .map_err(|error| setup("open a socket")(error.into()))?;
+    let mut change = request(name).map_err(setup("use the name"))?;
+    change.ifr_ifru.ifru_mtu = i32::from(mtu);
+    control(&inet, libc::SIOCSIFMTU, (&raw mut change).cast()).map_err(setup("set its MTU"))?;
+    change.ifr_ifru.ifru_metric = QUEUE_LENGTH;
+    control(&inet, libc::SIOCSIFTXQLEN, (&raw mut change).cast()).map_err(setup("set its queue"))?;
+    change.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    control(&inet, libc::SIOCSIFFLAGS, (&raw mut change).cast()).map_err(setup("set it up"))?;
+    Ok(file)
+}
+
+/// One of the requests of this file, with its argument: a pointer to an `ifreq` of ours, or for TUNSETOFFLOAD a number.
+fn control(file: &impl AsRawFd, request: libc::Ioctl, argument: *mut libc::c_void) -> io::Result<()> {
+    // SAFETY: the callers, all in this file, give each request the kind of argument it takes, and an `ifreq` outlives the call.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), request, argument) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+    use crate::io::Umem;
+    use crate::io::testing::{
+        PATIENCE, in_namespace, ip, namespace, packet, receive, release, udp, wait_for,
+    };
+
+    const PORT: PortIndex = PortIndex(5);
+
+    fn pool(frames: usize) -> FramePool {
+        FramePool::new(&Umem::plain(frames).unwrap(), frames).unwrap()
+    }
+
+    fn open(name: &str) -> Box<TunPort> {
+        let port = TunPort::open(name, 1450, None, PORT).unwrap();
+        ip(&format!("addr add 10.9.0.1/32 dev {name}"));
+        ip(&format!("route add 10.9.0.0/24 dev {name} src 10.9.0.1"));
+        Box::new(port)
+    }
+
+    #[test]
+    fn the_kernel_and_the_port_exchange_packets() {
+        in_namespace(|| {
+            let mut pool = pool(64);
+            let mut port = open("io-tun");
+            let socket = UdpSocket::bind("10.9.0.1:7000").unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket.send_to(b"from the kernel", "10.9.0.2:8000").unwrap();
+            let mut packets = receive(&mut *port, &mut pool, 1);
+            assert_eq!(packets[0].port, PORT);
+            let partial = packets[0].offload.checksum.expect("the kernel leaves the checksum to us");
+            assert_eq!((partial.start, partial.offset), (34, 6));
+            assert!(super::super::offload::settle(&mut packets[0]));
+            let bytes = packets[0].buffer.bytes().to_vec();
+            let bytes = bytes.as_slice();
+            release(&mut pool, packets);
+            assert_eq!((&bytes[..6], &bytes[6..12]), (&ENTRY_DESTINATION.0[..], &ENTRY_SOURCE.0[..]));
+            let sliced = etherparse::SlicedPacket::from_ethernet(bytes).unwrap();
+            let Some(etherparse::TransportSlice::Udp(datagram)) = sliced.transport else {
+                panic!("{sliced:?}")
+            };
+            assert_eq!(datagram.payload(), b"from the kernel");
+            let header = etherparse::Ipv4HeaderSlice::from_slice(&bytes[14..]).unwrap().to_header();
+            let checksum = datagram.to_header().calc_checksum_ipv4(&header, datagram.payload()).unwrap();
+            assert_eq!(datagram.checksum(), checksum);
+
+            let address = |text: &str| text.parse().unwrap();
+            let answer = udp((address("10.9.0.2"), 8000), (address("10.9.0.1"), 7000), b"from the port");
+            let answer = packet(&mut pool, &answer, PORT);
+            port.transmit(&mut pool, answer).unwrap();
+            let mut bytes = [0; 64];
+            let (length, from) = socket.recv_from(&mut bytes).unwrap();
+            assert_eq!(
+                (&bytes[..length], from.to_string()),
+                (&b"from the port"[..], "10.9.0.2:8000".to_owned())
+            );
+            port.close(&mut pool);
+            assert_eq!(pool.free(), 64);
+        });
+    }
+
+    #[test]
+    fn a_partial_checksum_is_finished_by_the_kernel() {
+        in_namespace(|| {
+            let mut pool = pool(64);
+            let mut port = open("io-tun");
+            let socket = UdpSocket::bind("10.9.0.1:7000").unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket.send_to(b"there and back", "10.9.0.2:7000").unwrap();
+            let mut packet = receive(&mut *port, &mut pool, 1).remove(0);
+            let bytes = packet.buffer.bytes_mut();
+            // Both addresses and both ports change places: the pseudo-header's sum stays.
+            let (source, rest) = bytes[26..].split_at_mut(4);
+            source.swap_with_slice(&mut rest[..4]);
+            assert!(packet.offload.checksum.is_some());
+            port.transmit(&mut pool, packet).unwrap();
+            let mut bytes = [0; 64];
+            let (length, from) = socket.recv_from(&mut bytes).unwrap();
+            assert_eq!(
+                (&bytes[..length], from.to_string()),
+                (&b"there and back"[..], "10.9.0.2:7000".to_owned())
+            );
+            port.close(&mut pool);
+        });
+    }
+
+    #[test]
+    fn a_name_can_be_used_once_and_again_later() {
+        in_namespace(|| {
+            let first = open("io-tun");
+            let error = TunPort::open("io-tun", 1450, None, PORT).unwrap_err();
+            assert!(matches!(error, TunError::Taken { .. }), "{error}");
+            assert!(matches!(TunPort::open("lo", 1450, None, PORT), Err(TunError::Taken { .. })));
+            assert!(matches!(TunPort::open("io-x", 60, None, PORT), Err(TunError::Mtu { mtu: 60, .. })));
+            assert!(matches!(TunPort::open("io-x", 1800, None, PORT), Err(TunError::Mtu { mtu: 1800, .. })));
+            assert!(TunPort::open("a-name-that-is-too-long", 1450, None, PORT).is_err());
+            drop(first);
+            open("io-tun");
+        });
+    }
+
+    #[test]
+    fn a_deleted_device_ends_its_port() {
+        in_namespace(|| {
+            let mut pool = pool(4);
+            let mut port = open("io-tun");
+            ip("link del io-tun");
+            wait_for("the port to notice", || {
+                port.statistics();
+                (port.state() == PortState::Gone).then_some(())
+            });
+            let address = |text: &str| text.parse().unwrap();
+            let late = udp((address("10.9.0.2"), 1), (address("10.9.0.1"), 2), b"late");
+            let packet = packet(&mut pool, &late, PORT);
+            let refused = port.transmit(&mut pool, packet).unwrap_err();
+            assert_eq!(refused.reason, DropReason::PortGone);
+            pool.put(refused.packet.buffer);
+            let mut none = Vec::with_capacity(4);
+            assert_eq!(port.receive(&mut pool, &mut none, 4), 0);
+            port.close(&mut pool);
+            assert_eq!(pool.free(), 4);
+        });
+    }
+
+    #[test]
+    fn it_can_be_in_another_namespace() {
+        in_namespace(|| {
+            let other = namespace(|| ());
+            let mut port = TunPort::open("io-tun", 1300, Some(&other.path), PORT).unwrap();
+            let shown = netns::within(Some(&other.path), || {
+                let output =
+                    std::process::Command::new("ip").args(["link", "show", "io-tun"]).output().unwrap();
+                String::from_utf8(output.stdout).unwrap()
+            });
+            assert!(shown.unwrap().contains("mtu 1300"));
+            assert_eq!(port.statistics().frames_exhausted, 0);
+            assert_eq!(port.state(), PortState::Up);
+        });
+    }
+
+    #[test]
+    fn what_is_not_ip_is_refused() {
+        in_namespace(|| {
+            let mut pool = pool(4);
+            let mut port = open("io-tun");
+            for bytes in [&[0; 10][..], &[2; 60][..]] {
+                let packet = packet(&mut pool, bytes, PORT);
+                let refused = port.transmit(&mut pool, packet).unwrap_err();
+                assert_eq!(refused.reason, DropReason::TransmitRefused);
+                pool.put(refused.packet.buffer);
+            }
+            assert_eq!(pool.free(), 4);
+        });
+    }
+}
