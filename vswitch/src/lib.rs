@@ -1,8 +1,10 @@
 //! The engine: what `vswitchd` is made of.
 
 pub mod config;
+pub mod engine;
 pub mod io;
 pub mod netlink;
 pub mod saved;
 #[cfg(test)]
 mod testing;
+pub mod worker;

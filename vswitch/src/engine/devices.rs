@@ -1,0 +1,65 @@
+//! The seam between the engine and what ports are made of: AF_XDP sockets and tun devices, or memory in tests.
+
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use vswitch_datapath::PortIndex;
+use vswitch_datapath::tables::Role;
+use vswitch_model::PortName;
+use vswitch_xdp::TunnelEndpoint;
+
+use crate::io::{Port, Umem};
+
+/// What a port is to be opened on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Device {
+    /// The host end of a pod's veth.
+    Pod {
+        /// Its name.
+        interface: PortName,
+        /// Path of its network namespace. None: the engine's own.
+        netns: Option<String>,
+    },
+    /// An interface of the underlay.
+    Uplink {
+        /// Its name.
+        interface: PortName,
+    },
+    /// The tun device to the node's kernel, which is made by opening it.
+    Host {
+        /// Its name.
+        interface: PortName,
+    },
+}
+
+impl Device {
+    /// What is at its other end.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        match self {
+            Self::Pod { .. } => Role::Pod,
+            Self::Uplink { .. } => Role::Uplink,
+            Self::Host { .. } => Role::Host,
+        }
+    }
+}
+
+/// Why a port cannot be opened; says in words what would help.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct DeviceError(pub String);
+
+/// Opens ports, and tells the steering program what is ours.
+pub trait Devices: Send {
+    /// The memory all ports share.
+    fn umem(&self) -> &Arc<Umem>;
+
+    /// How ports of this role get frames in and out, for people: `af_xdp`, `tun`, `memory`.
+    fn kind(&self, role: Role) -> &'static str;
+
+    /// Opens a port.
+    fn open(&mut self, device: &Device, index: PortIndex) -> Result<Box<dyn Port>, DeviceError>;
+
+    /// On uplinks, what is addressed to these prefixes and tunnel ends is ours; everything else is the kernel's.
+    fn steer(&mut self, prefixes: &[IpNet], tunnels: &[TunnelEndpoint]) -> Result<(), DeviceError>;
+}

@@ -1,0 +1,258 @@
+//! The ports that are open, by name: numbered, opened, closed, and retried.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use vswitch_datapath::counters::Counters;
+use vswitch_datapath::tables::Role;
+use vswitch_datapath::{PortFacts, PortIndex, PortMap};
+use vswitch_model::limits::PORTS_MAX;
+use vswitch_model::{Attachment, DesiredState, DropReason, Mac, PortName};
+
+use super::devices::{Device, Devices};
+use crate::config::Config;
+use crate::io::{Capabilities, PortState};
+use crate::netlink::Facts;
+use crate::worker::{Command, Handle, PortReport};
+
+/// MTU of the host port until the agent has said one, in bytes.
+const HOST_MTU: u16 = 1450;
+/// How long a worker may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a port had counted when its number was given to it: numbers are used again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counts {
+    /// Packets and bytes received.
+    pub rx: (u64, u64),
+    /// Packets and bytes sent by the walk.
+    pub tx: (u64, u64),
+    /// Drops by reason.
+    pub drops: [u64; DropReason::COUNT],
+}
+
+impl Counts {
+    /// What number `index` has counted so far.
+    #[must_use]
+    pub fn of(counters: &Counters, index: PortIndex) -> Self {
+        let port = counters.port(index);
+        Self {
+            rx: (port.rx_packets.get(), port.rx_bytes.get()),
+            tx: (port.tx_packets.get(), port.tx_bytes.get()),
+            drops: std::array::from_fn(|reason| port.drops(DropReason::ALL[reason])),
+        }
+    }
+
+    /// Packets that were handed to the port's device: those the walk sent less those the port did not take.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        let refused = [DropReason::TransmitRingFull, DropReason::TransmitRefused, DropReason::PortGone];
+        self.tx.0.saturating_sub(refused.iter().map(|reason| self.drops[*reason as usize]).sum())
+    }
+
+    /// What was counted since `before`.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let less = |a: (u64, u64), b: (u64, u64)| (a.0.wrapping_sub(b.0), a.1.wrapping_sub(b.1));
+        let drops = std::array::from_fn(|reason| self.drops[reason].wrapping_sub(before.drops[reason]));
+        Self { rx: less(self.rx, before.rx), tx: less(self.tx, before.tx), drops }
+    }
+}
+
+/// A port that is open.
+#[derive(Debug, Clone)]
+pub struct OpenPort {
+    /// Its number.
+    pub index: PortIndex,
+    /// The worker that owns it.
+    pub worker: usize,
+    /// What it is opened on.
+    pub device: Device,
+    /// How it gets frames in and out, for people.
+    pub kind: &'static str,
+    /// What it can do.
+    pub capabilities: Capabilities,
+    /// What its number had counted before it.
+    pub before: Arc<Counts>,
+}
+
+/// All ports.
+#[derive(Debug, Clone, Default)]
+pub struct Ports {
+    /// Those that are open.
+    pub open: BTreeMap<PortName, OpenPort>,
+    /// Those that should be, and why they are not.
+    pub failed: BTreeMap<PortName, String>,
+    /// Where to look for a free number: the one that was free longest, so that what refers to a closed port does not
+    /// find another in its place soon.
+    next: u16,
+}
+
+/// The ports that `desired` and the configuration want, by name.
+#[must_use]
+pub(super) fn wanted(config: &Config, desired: &DesiredState) -> BTreeMap<PortName, Device> {
+    let pods = desired.ports.values().map(|port| {
+        let Attachment::Veth { interface, netns } = &port.attachment;
+        (port.name.clone(), Device::Pod { interface: interface.clone(), netns: netns.clone() })
+    });
+    let uplinks =
+        config.uplinks.iter().map(|name| (name.clone(), Device::Uplink { interface: name.clone() }));
+    let host = (config.host_port.clone(), Device::Host { interface: config.host_port.clone() });
+    pods.chain(uplinks).chain([host]).collect()
+}
+
+impl Ports {
+    /// Opens the ports of `wanted` that are not open, and gives the names of those that now are. A port whose device
+    /// changed is closed first. What fails is in [`Ports::failed`].
+    pub fn open_missing(
+        &mut self,
+        wanted: &BTreeMap<PortName, Device>,
+        devices: &mut dyn Devices,
+        workers: &[Handle],
+    ) -> Vec<PortName> {
+        let mut opened = Vec::new();
+        for (name, device) in wanted {
+            match self.open.get(name) {
+                Some(open) if open.device == *device => continue,
+                Some(_) => self.close(name, workers),
+                None => {}
+            }
+            match self.open_one(device, devices, workers) {
+                Ok(open) => {
+                    tracing::info!(port = %name, number = open.index.0, kind = open.kind, "port opened");
+                    self.failed.remove(name);
+                    self.open.insert(name.clone(), open);
+                    opened.push(name.clone());
+                }
+                Err(reason) => {
+                    if self.failed.get(name) != Some(&reason) {
+                        tracing::warn!(port = %name, %reason, "port not opened; it is tried again");
+                    }
+                    self.failed.insert(name.clone(), reason);
+                }
+            }
+        }
+        opened
+    }
+
+    /// Closes the ports that are not in `wanted`, and forgets failures of others.
+    pub fn close_extra(&mut self, wanted: &BTreeMap<PortName, Device>, workers: &[Handle]) {
+        let extra: Vec<_> = self.open.keys().filter(|name| !wanted.contains_key(*name)).cloned().collect();
+        for name in extra {
+            self.close(&name, workers);
+        }
+        self.failed.retain(|name, _| wanted.contains_key(name));
+    }
+
+    /// Closes the ports whose device is gone. Whether there were any.
+    pub fn close_gone(&mut self, workers: &[Handle]) -> bool {
+        let reports = reports(workers);
+        let is_gone = |open: &OpenPort| {
+            let own =
+                |(worker, report): &&(usize, PortReport)| *worker == open.worker && report.port == open.index;
+            reports.iter().find(own).is_some_and(|(_, report)| report.state == PortState::Gone)
+        };
+        let gone: Vec<_> =
+            self.open.iter().filter(|(_, open)| is_gone(open)).map(|(name, _)| name.clone()).collect();
+        for name in &gone {
+            tracing::warn!(port = %name, "its interface is gone; the port is closed");
+            self.close(name, workers);
+            self.failed.insert(name.clone(), "its interface is gone".to_owned());
+        }
+        !gone.is_empty()
+    }
+
+    /// Closes one port, if it is open. Its frames go back to the worker's pool.
+    pub fn close(&mut self, name: &PortName, workers: &[Handle]) {
+        let Some(open) = self.open.remove(name) else { return };
+        let Some(worker) = workers.get(open.worker) else { return };
+        match worker.ask(|reply| Command::RemovePort(open.index, reply), PATIENCE) {
+            // Closed here: unmapping rings and closing sockets takes milliseconds.
+            Ok(port) => drop(port),
+            Err(error) => tracing::error!(port = %name, %error, "port not closed"),
+        }
+        worker.command(Command::TopUp, PATIENCE).ok();
+        tracing::info!(port = %name, number = open.index.0, "port closed");
+    }
+
+    /// The ports as the compiler needs them. Uplinks whose interface the kernel has not described yet are left out.
+    #[must_use]
+    pub fn map(&self, desired: &DesiredState, facts: &Facts) -> PortMap {
+        let host_mtu = desired.local.as_ref().map_or(HOST_MTU, |local| local.host_mtu);
+        let entry = |(name, open): (&PortName, &OpenPort)| {
+            let role = open.device.role();
+            let (mac, mtu) = match &open.device {
+                Device::Pod { .. } => (Mac::default(), 0),
+                Device::Host { .. } => (Mac::default(), host_mtu),
+                Device::Uplink { interface } => {
+                    let link = facts.links.get(interface.as_str())?;
+                    (link.mac, u16::try_from(link.mtu).unwrap_or(u16::MAX))
+                }
+            };
+            let finishes_checksums = open.capabilities.partial_checksum;
+            Some((name.clone(), PortFacts { index: open.index, role, mac, mtu, finishes_checksums }))
+        };
+        self.open.iter().filter_map(entry).collect()
+    }
+
+    /// The number of the uplink on `interface`, when it is open.
+    #[must_use]
+    pub fn uplink(&self, interface: &str) -> Option<PortIndex> {
+        let is_it = |open: &&OpenPort| matches!(&open.device, Device::Uplink { interface: name } if name.as_str() == interface);
+        self.open.values().find(is_it).map(|open| open.index)
+    }
+
+    fn open_one(
+        &mut self,
+        device: &Device,
+        devices: &mut dyn Devices,
+        workers: &[Handle],
+    ) -> Result<OpenPort, String> {
+        let index =
+            self.free_number().ok_or_else(|| format!("{PORTS_MAX} ports are open, which is the limit"))?;
+        let owner = usize::from(index.0) % workers.len().max(1);
+        let worker = workers.get(owner).ok_or("there is no worker")?;
+        let port = devices.open(device, index).map_err(|error| error.to_string())?;
+        let before = Arc::new(Counts::of(&worker.counters, index));
+        let capabilities = port.capabilities();
+        let refused =
+            worker.ask(|reply| Command::AddPort(port, reply), PATIENCE).map_err(|error| error.to_string())?;
+        if refused.is_some() {
+            return Err("the worker cannot wait for its packets".to_owned());
+        }
+        self.next = index.0.wrapping_add(1) % PORTS_MAX as u16;
+        let kind = devices.kind(device.role());
+        Ok(OpenPort { index, worker: owner, device: device.clone(), kind, capabilities, before })
+    }
+
+    fn free_number(&self) -> Option<PortIndex> {
+        let taken: std::collections::BTreeSet<u16> = self.open.values().map(|open| open.index.0).collect();
+        let count = PORTS_MAX as u16;
+        (0..count)
+            .map(|step| (self.next + step) % count)
+            .find(|number| !taken.contains(number))
+            .map(PortIndex)
+    }
+}
+
+/// What all ports say of themselves, each with its worker's number. Workers that do not answer are left out.
+#[must_use]
+pub fn reports(workers: &[Handle]) -> Vec<(usize, PortReport)> {
+    let ask = |(number, worker): (usize, &Handle)| {
+        let answer = worker.ask(|reply| Command::Ports(Vec::with_capacity(PORTS_MAX), reply), PATIENCE);
+        answer.unwrap_or_default().into_iter().map(move |report| (number, report))
+    };
+    workers.iter().enumerate().flat_map(ask).collect()
+}
+
+/// Roles by the names the API has for them.
+#[must_use]
+pub fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Pod => "pod",
+        Role::Uplink => "uplink",
+        Role::Host => "host",
+        Role::None => "none",
+    }
+}

@@ -1,0 +1,106 @@
+//! What other threads see of the engine: it changes only as a whole.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use vswitch_datapath::Tables;
+use vswitch_model::{DesiredState, Generation, RuleId};
+
+use super::ports::Ports;
+use crate::config::Config;
+use crate::io::Umem;
+use crate::netlink::Facts;
+use crate::worker::Handle;
+
+/// What the API and the metrics read.
+#[derive(Debug)]
+pub struct Shared {
+    /// How the engine was configured.
+    pub config: Config,
+    /// When it started.
+    pub started: Instant,
+    /// Its workers.
+    pub workers: Vec<Handle>,
+    /// The memory of all frames.
+    pub umem: Arc<Umem>,
+    /// The state of now.
+    pub snapshot: ArcSwap<Snapshot>,
+}
+
+impl Shared {
+    /// The generation every worker runs.
+    #[must_use]
+    pub fn generation_in_force(&self, snapshot: &Snapshot) -> Generation {
+        let all = self.workers.iter().all(|worker| worker.status.revision() >= snapshot.tables.revision);
+        if all { snapshot.tables.generation } else { snapshot.generation_before }
+    }
+}
+
+/// The engine's state at one moment.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// The version of what control wants.
+    pub generation: Generation,
+    /// The version that was in force before `tables`.
+    pub generation_before: Generation,
+    /// What control wants.
+    pub desired: Arc<DesiredState>,
+    /// The tables that were published last.
+    pub tables: Arc<Tables>,
+    /// The ports.
+    pub ports: Ports,
+    /// The underlay.
+    pub facts: Arc<Facts>,
+    /// Why the state is not on disk; None: it is.
+    pub save_error: Option<String>,
+    /// Why the uplinks are not steered as they should be; None: they are.
+    pub steer_error: Option<String>,
+    /// Whether the state came from disk and nobody has confirmed it since.
+    pub restored: bool,
+    pub(super) rules: OnceLock<BTreeMap<RuleId, RuleSource>>,
+}
+
+/// Where a rule was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleSource {
+    /// Its policy: `NetworkPolicy media/relay`.
+    pub policy: String,
+    /// Its place in it.
+    pub position: String,
+}
+
+impl Snapshot {
+    /// What an engine starts with.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self {
+            generation: Generation(0),
+            generation_before: Generation(0),
+            desired: Arc::default(),
+            tables: Arc::new(Tables::empty()),
+            ports: Ports::default(),
+            facts: Arc::default(),
+            save_error: None,
+            steer_error: None,
+            restored: false,
+            rules: OnceLock::new(),
+        }
+    }
+
+    /// Where a rule was written; None for those the engine has built in.
+    #[must_use]
+    pub fn rule(&self, rule: RuleId) -> Option<&RuleSource> {
+        let index = || {
+            let rules = self.desired.policies.values().flat_map(|policy| {
+                policy.rules.iter().map(|rule| {
+                    let source = RuleSource { policy: policy.name.clone(), position: rule.position.clone() };
+                    (rule.id, source)
+                })
+            });
+            rules.collect()
+        };
+        self.rules.get_or_init(index).get(&rule)
+    }
+}

@@ -1,0 +1,133 @@
+//! What other threads ask of a worker. Memory for answers comes with the question.
+
+use crossbeam::channel::Sender;
+use vswitch_datapath::flow::{Flow, FlowIndex};
+use vswitch_datapath::{PortIndex, TraceSpec};
+
+use super::Worker;
+use crate::io::{Port, PortState, PortStatistics};
+
+/// Flow records looked at for one [`Command::Flows`]: what a turn can spare.
+const FLOWS_LOOKED_AT: u32 = 1024;
+
+/// A command. Its sender waits for the reply, where there is one, on a channel of its own.
+pub enum Command {
+    /// Own this port from now on; gives it back when it cannot be waited for.
+    AddPort(Box<dyn Port>, Sender<Option<Box<dyn Port>>>),
+    /// Give this port back, to be closed elsewhere. None: it has none of this number.
+    RemovePort(PortIndex, Sender<Option<Box<dyn Port>>>),
+    /// Take up frames that closed ports left.
+    TopUp,
+    /// Start a trace, or end the one that runs.
+    Trace(Option<TraceSpec>),
+    /// Append flows to the chunk, and move it on.
+    Flows(FlowChunk, Sender<FlowChunk>),
+    /// Append a report of each port, within the capacity.
+    Ports(Vec<PortReport>, Sender<Vec<PortReport>>),
+    /// End, and give everything back.
+    Stop(Sender<Stopped>),
+}
+
+/// Some of a worker's flows.
+#[derive(Debug, Default)]
+pub struct FlowChunk {
+    /// The records, up to the vector's capacity.
+    pub flows: Vec<Flow>,
+    /// The first record that was not looked at yet. None: all were.
+    pub next: Option<u32>,
+}
+
+impl FlowChunk {
+    /// An empty chunk that starts at the record `from`.
+    #[must_use]
+    pub fn starting_at(from: u32) -> Self {
+        Self { flows: Vec::with_capacity(FLOWS_LOOKED_AT as usize), next: Some(from) }
+    }
+}
+
+/// What a port says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortReport {
+    /// Which port.
+    pub port: PortIndex,
+    /// Its counters.
+    pub statistics: PortStatistics,
+    /// Whether its device works.
+    pub state: PortState,
+}
+
+/// What a worker had when it ended. Its free frames are back in the UMEM.
+pub struct Stopped {
+    /// Its ports, to be closed: until then their rings hold frames.
+    pub ports: Vec<Box<dyn Port>>,
+}
+
+impl Worker {
+    /// Does what other threads asked for. What it gives is whom to tell when it ends.
+    pub(super) fn obey(&mut self) -> Option<Sender<Stopped>> {
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::AddPort(port, reply) => {
+                    let refused = match self.rest.watch(port.as_ref()) {
+                        Ok(()) => self.ports.add(port),
+                        Err(_) => Some(port),
+                    };
+                    // A sender that has given up waiting needs no answer; so below.
+                    reply.send(refused).ok();
+                }
+                Command::RemovePort(index, reply) => {
+                    let removed = self.ports.remove(index);
+                    if let Some(port) = &removed {
+                        self.rest.forget(port.as_ref());
+                    }
+                    reply.send(removed).ok();
+                }
+                Command::TopUp => self.pool.top_up(),
+                Command::Trace(spec) => self.walk.set_trace(spec),
+                Command::Flows(chunk, reply) => drop(reply.send(self.append_flows(chunk))),
+                Command::Ports(mut reports, reply) => {
+                    self.ports.report(&mut reports);
+                    reply.send(reports).ok();
+                }
+                Command::Stop(reply) => return Some(reply),
+            }
+        }
+        None
+    }
+
+    fn append_flows(&self, mut chunk: FlowChunk) -> FlowChunk {
+        let table = self.walk.flow_table();
+        let Some(first) = chunk.next else { return chunk };
+        let end = table.capacity() as u32;
+        let last = end.min(first.saturating_add(FLOWS_LOOKED_AT));
+        for number in first..last {
+            if chunk.flows.len() == chunk.flows.capacity() {
+                chunk.next = Some(number);
+                return chunk;
+            }
+            chunk.flows.extend(table.get(FlowIndex(number)).cloned());
+        }
+        chunk.next = (last < end).then_some(last);
+        chunk
+    }
+}
+
+impl std::fmt::Debug for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::AddPort(..) => "AddPort",
+            Self::RemovePort(..) => "RemovePort",
+            Self::TopUp => "TopUp",
+            Self::Trace(_) => "Trace",
+            Self::Flows(..) => "Flows",
+            Self::Ports(..) => "Ports",
+            Self::Stop(_) => "Stop",
+        })
+    }
+}
+
+impl std::fmt::Debug for Stopped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stopped").field("ports", &self.ports.len()).finish()
+    }
+}

@@ -1,0 +1,273 @@
+//! Workers: pinned threads that own their ports and their walk.
+//!
+//! ```text
+//! loop (a turn)
+//!   adopt    newest tables, when there are newer ones        one atomic load
+//!   obey     commands of other threads                       one atomic load while there is none
+//!   visit    hot ports, a few cold ones; a batch is walked and sent when it is full, and at the end
+//!   flush    one kick for each port that was sent to
+//!   rest     nothing came for a while (adaptive): sleep until a port or another thread wakes us
+//! ```
+//!
+//! Nothing in a turn allocates, locks, logs, or makes a system call for each packet. Other threads reach a worker by its
+//! [`Handle`]: commands over a bounded channel, tables by [`Published`], and what it counts by atomics it alone writes.
+
+mod command;
+mod ports;
+mod rest;
+mod turn;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use crossbeam::channel::{Receiver, Sender, bounded};
+use vswitch_datapath::counters::Counter;
+use vswitch_datapath::tables::Revision;
+use vswitch_datapath::{BATCH, Counters, Output, Packet, Tables, Walk, WalkConfig};
+use vswitch_model::limits::PORTS_MAX;
+
+use crate::config::Poll;
+use crate::io::{Frame, FramePool};
+
+pub use command::{Command, FlowChunk, PortReport, Stopped};
+use ports::WorkerPorts;
+use rest::{Rest, Waker};
+
+/// Commands that may wait for a worker.
+const COMMANDS_MAX: usize = 64;
+/// Frames a worker holds ready for what the walk builds: fragments.
+const SPARE: usize = 64;
+
+/// What a worker is started with.
+#[derive(Debug, Clone)]
+pub struct WorkerConfig {
+    /// Its number, from 0.
+    pub number: usize,
+    /// The core it is pinned to. None: where the kernel puts it.
+    pub core: Option<usize>,
+    /// What it does when no packet waits.
+    pub poll: Poll,
+    /// Sizes of its walk.
+    pub walk: WalkConfig,
+}
+
+/// Why a worker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The kernel gave no thread, or no descriptor to wake it by.
+    #[error("worker {number}: cannot start: {cause}")]
+    Start {
+        /// Which worker.
+        number: usize,
+        /// What the kernel said.
+        cause: std::io::Error,
+    },
+    /// It could not be pinned.
+    #[error("worker {number}: cannot be pinned to core {core}")]
+    Pin {
+        /// Which worker.
+        number: usize,
+        /// The core.
+        core: usize,
+    },
+    /// It does not take commands: it has ended, or does not come round to them.
+    #[error("worker {number} does not answer")]
+    Silent {
+        /// Which worker.
+        number: usize,
+    },
+}
+
+/// The tables in force, from the compiler to all workers.
+#[derive(Debug)]
+pub struct Published {
+    tables: ArcSwap<Tables>,
+    /// The revision of `tables`, stored after them: what a worker looks at each turn.
+    revision: AtomicU64,
+}
+
+impl Published {
+    /// Publishes empty tables.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { tables: ArcSwap::from_pointee(Tables::empty()), revision: AtomicU64::new(0) }
+    }
+
+    /// Replaces the tables. Whoever calls keeps the ones before until every worker runs the new ones, so that no worker
+    /// is ever the one to free tables.
+    pub fn publish(&self, tables: &Arc<Tables>) {
+        self.tables.store(Arc::clone(tables));
+        self.revision.store(tables.revision.0, Ordering::Release);
+    }
+}
+
+impl Default for Published {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What a worker tells of itself. It alone writes.
+#[derive(Debug, Default)]
+pub struct Status {
+    /// The revision it runs.
+    revision: AtomicU64,
+    /// Turns so far.
+    pub turns: Counter,
+    /// Of these, turns in which nothing came.
+    pub turns_idle: Counter,
+    /// Times it slept.
+    pub sleeps: Counter,
+    /// Frames it holds between two turns.
+    held: AtomicU64,
+    /// Flows it follows.
+    flows: AtomicU64,
+}
+
+impl Status {
+    /// The tables it runs: nothing of earlier ones is used any more.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        Revision(self.revision.load(Ordering::Acquire))
+    }
+
+    /// Frames it holds between two turns.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed) as usize
+    }
+
+    /// Flows it follows, as of its last turn.
+    #[must_use]
+    pub fn flows(&self) -> u64 {
+        self.flows.load(Ordering::Relaxed)
+    }
+}
+
+/// One worker, as other threads see it. Dropping it ends the worker.
+#[derive(Debug)]
+pub struct Handle {
+    /// What it was started with.
+    pub config: WorkerConfig,
+    /// What it counts.
+    pub counters: Arc<Counters>,
+    /// What it tells of itself.
+    pub status: Arc<Status>,
+    commands: Sender<Command>,
+    waker: Waker,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Handle {
+    /// Starts a worker that takes its frames from `pool`.
+    pub fn start(
+        config: WorkerConfig,
+        published: Arc<Published>,
+        pool: FramePool,
+    ) -> Result<Self, WorkerError> {
+        let number = config.number;
+        let failed = |cause| WorkerError::Start { number, cause };
+        let counters = Arc::new(Counters::new(PORTS_MAX));
+        let status = Arc::new(Status::default());
+        let (commands, receiver) = bounded(COMMANDS_MAX);
+        let rest = Rest::new(config.poll).map_err(|errno| failed(errno.into()))?;
+        let waker = rest.waker();
+        let worker = Worker {
+            walk: Walk::new(&config.walk, Arc::clone(&counters)),
+            tables: published.tables.load_full(),
+            published,
+            commands: receiver,
+            pool,
+            ports: WorkerPorts::new(),
+            batch: Vec::with_capacity(BATCH),
+            out: Output::new(SPARE),
+            counters: Arc::clone(&counters),
+            status: Arc::clone(&status),
+            rest,
+            start: Instant::now(),
+            ticked: 0,
+        };
+        let (started, outcome) = bounded(1);
+        let core = config.core;
+        let body = move || {
+            if let Some(core) = core
+                && !core_affinity::set_for_current(core_affinity::CoreId { id: core })
+            {
+                return drop(started.send(Err(WorkerError::Pin { number, core })));
+            }
+            started.send(Ok(())).ok();
+            worker.run();
+        };
+        let name = format!("worker-{number}");
+        let thread = std::thread::Builder::new().name(name).spawn(body).map_err(failed)?;
+        outcome.recv().map_err(|_| WorkerError::Silent { number })??;
+        Ok(Self { config, counters, status, commands, waker, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Gives the worker a command and wakes it. Waits while too many are queued, at most `patience`.
+    pub fn command(&self, command: Command, patience: Duration) -> Result<(), WorkerError> {
+        let number = self.config.number;
+        self.commands.send_timeout(command, patience).map_err(|_| WorkerError::Silent { number })?;
+        self.wake();
+        Ok(())
+    }
+
+    /// Ends a sleep, so that the worker looks at commands and tables now.
+    pub fn wake(&self) {
+        self.waker.wake();
+    }
+
+    /// Asks something and waits for the answer, at most `patience`.
+    pub fn ask<T>(
+        &self,
+        question: impl FnOnce(Sender<T>) -> Command,
+        patience: Duration,
+    ) -> Result<T, WorkerError> {
+        let (reply, answer) = bounded(1);
+        self.command(question(reply), patience)?;
+        answer.recv_timeout(patience).map_err(|_| WorkerError::Silent { number: self.config.number })
+    }
+
+    /// Ends the worker and gives what it had. None when it had ended before.
+    pub fn stop(&self, patience: Duration) -> Option<Stopped> {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let stopped = self.ask(Command::Stop, patience).ok();
+        if stopped.is_none() {
+            tracing::error!(
+                worker = self.config.number,
+                "a worker does not end; its ports go with the process"
+            );
+        } else if thread.join().is_err() {
+            tracing::error!(worker = self.config.number, "a worker panicked");
+        }
+        stopped
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.stop(Duration::from_secs(5));
+    }
+}
+
+/// One worker, as it sees itself.
+struct Worker {
+    walk: Walk,
+    tables: Arc<Tables>,
+    published: Arc<Published>,
+    commands: Receiver<Command>,
+    pool: FramePool,
+    ports: WorkerPorts,
+    batch: Vec<Packet<Frame>>,
+    out: Output<Frame>,
+    counters: Arc<Counters>,
+    status: Arc<Status>,
+    rest: Rest,
+    /// Where its clock starts.
+    start: Instant,
+    /// When flows were last looked at for having expired, in nanoseconds of its clock.
+    ticked: u64,
+}

@@ -1,0 +1,174 @@
+//! A worker's ports, and which of them to visit next.
+//!
+//! A port that had packets lately is hot and visited every turn; the others are cold and visited a few each turn, so that
+//! hundreds of silent pods cost a turn next to nothing. Every visit takes a bounded number of packets, and visits go
+//! round: no port can keep the others waiting.
+
+use vswitch_datapath::{BATCH, PortIndex};
+use vswitch_model::limits::PORTS_MAX;
+
+use super::command::PortReport;
+use crate::io::Port;
+
+/// Cold ports visited in one turn.
+const COLD_VISITS: usize = 8;
+/// Visits without a packet after which a hot port is cold.
+const COLD_AFTER: u16 = 1024;
+/// Least budget of a visit, however many ports are hot.
+const BUDGET_MIN: usize = 16;
+
+pub(super) struct Slot {
+    pub(super) port: Box<dyn Port>,
+    /// Visits in a row without a packet.
+    empty_visits: u16,
+    hot: bool,
+    /// Packets were queued since the last flush.
+    queued: bool,
+}
+
+/// The ports of one worker, by number.
+pub(super) struct WorkerPorts {
+    slots: Box<[Option<Slot>]>,
+    hot: Vec<u16>,
+    cold: Vec<u16>,
+    /// Ports with packets to flush.
+    queued: Vec<u16>,
+    hot_next: usize,
+    cold_next: usize,
+}
+
+impl WorkerPorts {
+    pub(super) fn new() -> Self {
+        Self {
+            slots: (0..PORTS_MAX).map(|_| None).collect(),
+            hot: Vec::with_capacity(PORTS_MAX),
+            cold: Vec::with_capacity(PORTS_MAX),
+            queued: Vec::with_capacity(PORTS_MAX),
+            hot_next: 0,
+            cold_next: 0,
+        }
+    }
+
+    /// Takes a port; gives it back when its number is taken or out of range.
+    pub(super) fn add(&mut self, port: Box<dyn Port>) -> Option<Box<dyn Port>> {
+        let number = port.index().0;
+        match self.slots.get_mut(usize::from(number)) {
+            Some(slot @ None) => {
+                *slot = Some(Slot { port, empty_visits: 0, hot: true, queued: false });
+                self.hot.push(number);
+                None
+            }
+            _ => Some(port),
+        }
+    }
+
+    pub(super) fn remove(&mut self, index: PortIndex) -> Option<Box<dyn Port>> {
+        let slot = self.slots.get_mut(usize::from(index.0))?.take()?;
+        for list in [&mut self.hot, &mut self.cold, &mut self.queued] {
+            list.retain(|number| *number != index.0);
+        }
+        Some(slot.port)
+    }
+
+    pub(super) fn remove_all(&mut self) -> Vec<Box<dyn Port>> {
+        self.hot.clear();
+        self.cold.clear();
+        self.queued.clear();
+        self.slots.iter_mut().filter_map(Option::take).map(|slot| slot.port).collect()
+    }
+
+    pub(super) fn get(&mut self, index: PortIndex) -> Option<&mut Slot> {
+        self.slots.get_mut(usize::from(index.0))?.as_mut()
+    }
+
+    /// How many visits make a turn.
+    pub(super) fn visits(&self) -> usize {
+        self.hot.len() + self.cold.len().min(COLD_VISITS)
+    }
+
+    /// Packets to take at a visit: a batch of one port alone, a share of it when more are hot.
+    pub(super) fn budget(&self) -> usize {
+        (BATCH / self.hot.len().max(1)).max(BUDGET_MIN)
+    }
+
+    /// The port of the turn's visit number `visit`. Where a turn ends early the next one goes on.
+    pub(super) fn next(&mut self, visit: usize) -> Option<PortIndex> {
+        let (list, next) = if visit < self.hot.len() {
+            (&self.hot, &mut self.hot_next)
+        } else {
+            (&self.cold, &mut self.cold_next)
+        };
+        *next = if *next + 1 < list.len() { *next + 1 } else { 0 };
+        list.get(*next).map(|number| PortIndex(*number))
+    }
+
+    /// Notes what a visit brought.
+    pub(super) fn visited(&mut self, index: PortIndex, received: usize) {
+        let Some(slot) = self.get(index) else { return };
+        if received > 0 {
+            slot.empty_visits = 0;
+            if !slot.hot {
+                self.heat(index);
+            }
+        } else if slot.hot {
+            slot.empty_visits += 1;
+            if slot.empty_visits >= COLD_AFTER {
+                slot.hot = false;
+                move_to(index.0, &mut self.hot, &mut self.cold);
+            }
+        }
+    }
+
+    /// Makes a port hot: it has something.
+    pub(super) fn heat(&mut self, index: PortIndex) {
+        let Some(slot) = self.get(index) else { return };
+        slot.empty_visits = 0;
+        if !slot.hot {
+            slot.hot = true;
+            move_to(index.0, &mut self.cold, &mut self.hot);
+        }
+    }
+
+    /// Notes that a packet was queued on a port.
+    pub(super) fn queue(&mut self, index: PortIndex) {
+        let Some(slot) = self.get(index) else { return };
+        if !slot.queued {
+            slot.queued = true;
+            self.queued.push(index.0);
+        }
+    }
+
+    /// Hands to the kernel what was queued. Ports that could not hand over all are tried again next time.
+    pub(super) fn flush(&mut self) {
+        let slots = &mut self.slots;
+        self.queued.retain(|number| {
+            let Some(slot) = slots[usize::from(*number)].as_mut() else { return false };
+            slot.port.flush();
+            slot.queued = slot.port.unsent();
+            slot.queued
+        });
+    }
+
+    /// Whether some port could not hand over all it has.
+    pub(super) fn unsent(&self) -> bool {
+        !self.queued.is_empty()
+    }
+
+    pub(super) fn report(&mut self, reports: &mut Vec<PortReport>) {
+        for slot in self.slots.iter_mut().flatten() {
+            if reports.len() == reports.capacity() {
+                return;
+            }
+            let statistics = slot.port.statistics();
+            reports.push(PortReport { port: slot.port.index(), statistics, state: slot.port.state() });
+        }
+    }
+}
+
+/// Both lists have room for all ports.
+fn move_to(number: u16, from: &mut Vec<u16>, to: &mut Vec<u16>) {
+    if let Some(at) = from.iter().position(|other| *other == number) {
+        from.swap_remove(at);
+        to.push(number);
+    }
+}

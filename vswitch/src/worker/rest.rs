@@ -1,0 +1,119 @@
+//! What a worker does between two turns: nothing, or sleep until something happens.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use vswitch_datapath::PortIndex;
+
+use super::Status;
+use super::ports::WorkerPorts;
+use crate::config::Poll;
+use crate::io::Port;
+
+/// How long a worker looks again and again before it sleeps. Longer than the gaps between the packets of a busy engine.
+const AWAKE: Duration = Duration::from_micros(200);
+/// Longest sleep: ports without a descriptor and expiring flows are looked at so often.
+const SLEEP_MS: u16 = 100;
+/// The same while a port could not hand over all it has.
+const SLEEP_UNSENT_MS: u16 = 1;
+/// Empty turns between two looks at the clock.
+const TURNS_PER_LOOK: u32 = 16;
+/// What an event of the waker bears instead of a port's number.
+const WAKER: u64 = u64::MAX;
+/// Events taken at once; what is left is found by visiting.
+const EVENTS: usize = 64;
+
+/// Ends a worker's sleep, from any thread.
+#[derive(Debug, Clone)]
+pub(super) struct Waker(Arc<EventFd>);
+
+impl Waker {
+    pub(super) fn wake(&self) {
+        // The only error is an overflowing counter, which wakes too.
+        self.0.write(1).ok();
+    }
+}
+
+pub(super) struct Rest {
+    poll: Poll,
+    epoll: Epoll,
+    waker: Waker,
+    events: [EpollEvent; EVENTS],
+    /// Turns in a row without a packet.
+    idle_turns: u32,
+    /// Since when.
+    idle_since: Option<Instant>,
+}
+
+impl Rest {
+    pub(super) fn new(poll: Poll) -> Result<Self, Errno> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let event = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
+        epoll.add(&event, EpollEvent::new(EpollFlags::EPOLLIN, WAKER))?;
+        let waker = Waker(Arc::new(event));
+        Ok(Self {
+            poll,
+            epoll,
+            waker,
+            events: [EpollEvent::empty(); EVENTS],
+            idle_turns: 0,
+            idle_since: None,
+        })
+    }
+
+    pub(super) fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    /// Lets what a port receives end a sleep.
+    pub(super) fn watch(&self, port: &dyn Port) -> Result<(), Errno> {
+        let number = u64::from(port.index().0);
+        port.fd().map_or(Ok(()), |fd| self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, number)))
+    }
+
+    pub(super) fn forget(&self, port: &dyn Port) {
+        if let Some(fd) = port.fd() {
+            // An error means that it is not watched, which is what is wanted.
+            self.epoll.delete(fd).ok();
+        }
+    }
+
+    /// Called between two turns.
+    pub(super) fn rest(&mut self, worked: bool, ports: &mut WorkerPorts, status: &Status) {
+        if worked {
+            self.idle_turns = 0;
+            self.idle_since = None;
+            return;
+        }
+        self.idle_turns = self.idle_turns.wrapping_add(1);
+        if self.poll == Poll::Adaptive && self.idle_turns.is_multiple_of(TURNS_PER_LOOK) {
+            let since = *self.idle_since.get_or_insert_with(Instant::now);
+            if since.elapsed() >= AWAKE {
+                self.sleep(ports);
+                status.sleeps.add(1);
+                return;
+            }
+        }
+        std::hint::spin_loop();
+    }
+
+    fn sleep(&mut self, ports: &mut WorkerPorts) {
+        let timeout = if ports.unsent() { SLEEP_UNSENT_MS } else { SLEEP_MS };
+        // An error is a signal: the next turn is as good an answer as any.
+        let count = self.epoll.wait(&mut self.events, EpollTimeout::from(timeout)).unwrap_or(0);
+        for event in &self.events[..count] {
+            match event.data() {
+                // WouldBlock: another wake was read with it.
+                WAKER => drop(self.waker.0.read()),
+                number => ports.heat(PortIndex(number as u16)),
+            }
+        }
+        if count > 0 {
+            self.idle_since = None;
+            self.idle_turns = 0;
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! One turn of a worker.
+
+use std::sync::atomic::Ordering;
+
+use vswitch_datapath::{BATCH, Buffer, Now, PortIndex};
+use vswitch_model::DropReason;
+
+use super::{SPARE, Stopped, Worker};
+
+/// Batches walked in one turn at most, so that kicks, commands and new tables never wait long.
+const BATCHES: usize = 4;
+/// In this time every flow is looked at once for having expired, as far as the next limit allows.
+const SWEEP_NS: u64 = 10_000_000_000;
+/// Flows looked at for that between two turns, at most.
+const TICK_BUDGET: u64 = 4096;
+/// Least time between two such looks.
+const TICK_NS: u64 = 1_000_000;
+
+impl Worker {
+    pub(super) fn run(mut self) {
+        self.refill();
+        let reply = loop {
+            self.adopt();
+            if let Some(reply) = self.obey() {
+                break reply;
+            }
+            let worked = self.turn();
+            self.tell(worked);
+            self.rest.rest(worked, &mut self.ports, &self.status);
+        };
+        self.end(&reply);
+    }
+
+    /// Takes the newest tables. The compiler keeps the ones before until it has seen that we run these.
+    fn adopt(&mut self) {
+        let newest = self.published.revision.load(Ordering::Acquire);
+        if newest != self.tables.revision.0 {
+            self.tables = self.published.tables.load_full();
+            self.status.revision.store(self.tables.revision.0, Ordering::Release);
+        }
+    }
+
+    /// Visits ports, walks what they have and sends what comes of it. Whether there was anything.
+    fn turn(&mut self) -> bool {
+        let now = Now(self.start.elapsed().as_nanos() as u64);
+        let (mut batches, mut worked) = (0, false);
+        for visit in 0..self.ports.visits() {
+            let Some(index) = self.ports.next(visit) else { continue };
+            worked |= self.visit(index) > 0;
+            if self.batch.len() == BATCH {
+                self.walk_batch(now);
+                batches += 1;
+                if batches == BATCHES {
+                    break;
+                }
+            }
+        }
+        if !self.batch.is_empty() {
+            self.walk_batch(now);
+        }
+        self.ports.flush();
+        self.tick(now);
+        worked
+    }
+
+    /// Brings home what a port has sent and takes what it has received; how many packets.
+    fn visit(&mut self, index: PortIndex) -> usize {
+        let budget = self.ports.budget().min(BATCH - self.batch.len());
+        let Some(slot) = self.ports.get(index) else { return 0 };
+        slot.port.reap(&mut self.pool);
+        let received = slot.port.receive(&mut self.pool, &mut self.batch, budget);
+        self.ports.visited(index, received);
+        received
+    }
+
+    fn walk_batch(&mut self, now: Now) {
+        self.walk.process(&self.tables, now, &mut self.batch, &mut self.out);
+        for packet in self.out.tx.drain(..) {
+            let index = packet.port;
+            let refused = match self.ports.get(index) {
+                Some(slot) => {
+                    slot.port.transmit(&mut self.pool, packet).err().map(|r| (r.packet.buffer, r.reason))
+                }
+                None => Some((packet.buffer, DropReason::PortGone)),
+            };
+            match refused {
+                None => self.ports.queue(index),
+                Some((frame, reason)) => {
+                    self.counters.dropped(index, reason);
+                    self.pool.put(frame);
+                }
+            }
+        }
+        self.pool.put_all(self.out.dropped.drain(..));
+        self.refill();
+    }
+
+    /// Holds empty frames ready for what the walk builds.
+    fn refill(&mut self) {
+        while self.out.spare.len() < SPARE
+            && let Some(frame) = self.pool.take()
+        {
+            debug_assert!(frame.bytes().is_empty());
+            self.out.spare.push(frame);
+        }
+    }
+
+    /// Forgets flows that expired, a part of the table at a time.
+    fn tick(&mut self, now: Now) {
+        let elapsed = now.0.saturating_sub(self.ticked);
+        if elapsed < TICK_NS {
+            return;
+        }
+        self.ticked = now.0;
+        let flows = self.walk.flow_table();
+        self.status.flows.store(flows.len() as u64, Ordering::Relaxed);
+        if !flows.is_empty() {
+            let share = (flows.capacity() as u128 * u128::from(elapsed) / u128::from(SWEEP_NS)) as u64;
+            self.walk.tick(now, share.clamp(1, TICK_BUDGET) as usize);
+        }
+    }
+
+    fn tell(&self, worked: bool) {
+        self.status.turns.add(1);
+        self.status.turns_idle.add(u64::from(!worked));
+        self.status.held.store(self.out.spare.len() as u64, Ordering::Relaxed);
+    }
+
+    /// Sends what can still be sent, and gives everything back.
+    fn end(mut self, reply: &crossbeam::channel::Sender<Stopped>) {
+        self.ports.flush();
+        self.pool.put_all(self.out.spare.drain(..));
+        let ports = self.ports.remove_all();
+        self.status.held.store(0, Ordering::Relaxed);
+        // The pool first: whoever is told finds its frames in the UMEM.
+        drop(self.pool);
+        reply.send(Stopped { ports }).ok();
+    }
+}
