@@ -1,5 +1,67 @@
 //! From objects to desired state: pure functions of their inputs.
+//!
+//! [`calculate`] says what one node's engine must have. What it gives depends on the objects alone, never on what they
+//! were before; only which numbers stand for things is kept, in a [`Numbering`], so that what has not changed keeps
+//! its number and a small change of the objects is a small change of the state.
+//!
+//! [`explain`] says why the first packet of a flow would pass or not, from the same objects by another way.
 
+use std::collections::BTreeSet;
+
+use vswitch_model::{DesiredState, Vni};
+
+mod cluster;
+pub mod explain;
+mod identity;
 mod inputs;
+mod numbering;
+mod policy;
+mod route;
 
+
+pub use explain::{End, ExplainError, Explainer, Explanation, Question, Side, explain};
 pub use inputs::{Inputs, NamespacedName};
+pub use numbering::Numbering;
+
+/// What the calculation needs to know that is no object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CalcConfig {
+    /// The VXLAN network of the cluster.
+    pub vni: Vni,
+    /// The UDP port of VXLAN.
+    pub vxlan_port: u16,
+    /// MTU of the host port, in bytes.
+    pub host_mtu: u16,
+}
+
+impl Default for CalcConfig {
+    /// Calico's network on an underlay with an MTU of 1500 and IPv4.
+    fn default() -> Self {
+        Self { vni: Vni::CALICO, vxlan_port: 4789, host_mtu: 1450 }
+    }
+}
+
+/// What a calculation comes to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Calculated {
+    /// What the engine must have. Whole in the sense of [`DesiredState::check`], short of its limits.
+    pub state: DesiredState,
+    /// What could not be done as the objects say, for people, sorted.
+    pub problems: Vec<String>,
+}
+
+/// What the engine of `node` must have, given the objects of the cluster. `numbering` is that of the calculation
+/// before, or new.
+#[must_use]
+pub fn calculate(inputs: &Inputs, node: &str, config: &CalcConfig, numbering: &mut Numbering) -> Calculated {
+    let mut problems = BTreeSet::new();
+    let cluster = cluster::Cluster::of(inputs, &mut problems);
+    let in_force = policy::in_force(inputs, &cluster, node);
+    let identities = identity::Identities::of(&cluster, node, &policy::cidrs(&in_force), numbering);
+    let mut state = DesiredState { prefixes: identities.prefixes.clone(), ..DesiredState::default() };
+    policy::compile(&cluster, node, &in_force, &identities, numbering, &mut state);
+    state.identities = identities.into_model();
+    route::compile(inputs, &cluster, node, config, numbering, &mut state, &mut problems);
+    numbering.end_of_calculation();
+    Calculated { state, problems: problems.into_iter().collect() }
+}

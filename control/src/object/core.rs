@@ -1,12 +1,13 @@
 //! Namespaces, pods and nodes: other people's objects. What of them means nothing to us is accepted and not kept.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use vswitch_model::Invalid;
 
+use super::meta::check_address;
 use super::network_policy::Protocol;
 use super::selector::null_is_default;
 use super::{Labels, ObjectMeta};
@@ -171,10 +172,7 @@ impl Pod {
         }
         for (index, address) in self.status.pod_ips.iter().map(|p| p.ip).chain(self.status.pod_ip).enumerate()
         {
-            if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
-                let problem = format!("{address} cannot be a pod's address");
-                return Err(Invalid::new(format!("status.podIPs[{index}]"), problem));
-            }
+            check_address(address).map_err(|p| Invalid::new(format!("status.podIPs[{index}]"), p))?;
         }
         Ok(())
     }
@@ -256,10 +254,20 @@ impl Node {
     }
 
     pub(super) fn validate(&self) -> Result<(), Invalid> {
-        self.annotation::<ipnet::Ipv4Net>(Self::IPV4_ADDRESS, "192.0.2.1/24")?;
-        self.annotation::<ipnet::Ipv6Net>(Self::IPV6_ADDRESS, "2001:db8::1/64")?;
-        self.annotation::<std::net::Ipv4Addr>(Self::IPV4_TUNNEL_ADDRESS, "10.244.0.1")?;
-        self.annotation::<std::net::Ipv6Addr>(Self::IPV6_TUNNEL_ADDRESS, "fd00::1")?;
+        let underlay_v4 = self.annotation::<ipnet::Ipv4Net>(Self::IPV4_ADDRESS, "192.0.2.1/24")?;
+        let underlay_v6 = self.annotation::<ipnet::Ipv6Net>(Self::IPV6_ADDRESS, "2001:db8::1/64")?;
+        let tunnel_v4 = self.annotation::<Ipv4Addr>(Self::IPV4_TUNNEL_ADDRESS, "10.244.0.1")?;
+        let tunnel_v6 = self.annotation::<Ipv6Addr>(Self::IPV6_TUNNEL_ADDRESS, "fd00::1")?;
+        for (name, address) in [
+            (Self::IPV4_ADDRESS, underlay_v4.map(|net| net.addr().into())),
+            (Self::IPV6_ADDRESS, underlay_v6.map(|net| net.addr().into())),
+            (Self::IPV4_TUNNEL_ADDRESS, tunnel_v4.map(IpAddr::from)),
+            (Self::IPV6_TUNNEL_ADDRESS, tunnel_v6.map(IpAddr::from)),
+        ] {
+            address
+                .map_or(Ok(()), check_address)
+                .map_err(|p| Invalid::new(format!("metadata.annotations[{name}]"), p))?;
+        }
         self.annotation::<vswitch_model::Mac>(Self::VTEP_MAC_V4, "66:00:00:00:00:01")?;
         self.annotation::<vswitch_model::Mac>(Self::VTEP_MAC_V6, "66:00:00:00:00:01")?;
         for (index, cidr) in self.spec.pod_cidrs.iter().enumerate() {

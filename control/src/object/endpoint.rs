@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use vswitch_model::{Attachment, Invalid, Mac, PortName};
+use vswitch_model::{Attachment, Invalid, Mac, PortName, limits};
 
+use super::meta::check_address;
 use super::{Key, Kind, ObjectMeta};
 
 /// One interface of one sandbox. Two sandboxes of one pod are two endpoints.
@@ -81,6 +82,20 @@ impl Endpoint {
                 "spec.pod",
                 "a pod has a namespace and a name; what is no pod has neither",
             ));
+        }
+        if spec.mac.is_multicast() || spec.mac == Mac::default() || spec.mac == Mac::GATEWAY {
+            return Err(Invalid::new("spec.mac", format!("{} cannot be a pod's address", spec.mac)));
+        }
+        if !(limits::MTU_MIN..=limits::MTU_MAX).contains(&spec.mtu) {
+            let range = format!("{} to {}", limits::MTU_MIN, limits::MTU_MAX);
+            return Err(Invalid::new("spec.mtu", format!("{} is out of range: {range}", spec.mtu)));
+        }
+        if spec.addresses.is_empty() || spec.addresses.len() > limits::ADDRESSES_PER_PORT_MAX {
+            let range = format!("1 to {}", limits::ADDRESSES_PER_PORT_MAX);
+            return Err(Invalid::new("spec.addresses", format!("{} of them: {range}", spec.addresses.len())));
+        }
+        for (index, address) in spec.addresses.iter().enumerate() {
+            check_address(*address).map_err(|p| Invalid::new(format!("spec.addresses[{index}]"), p))?;
         }
         Ok(())
     }

@@ -85,6 +85,15 @@ impl ObjectMeta {
     }
 }
 
+/// An address that a pod or a node can have.
+pub(super) fn check_address(address: std::net::IpAddr) -> Result<(), String> {
+    if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
+        Err(format!("{address} cannot be the address of a pod or node"))
+    } else {
+        Ok(())
+    }
+}
+
 /// An RFC 1123 label: what a namespace is called.
 pub(super) fn check_dns_label(name: &str) -> Result<(), String> {
     let fits = (1..=63).contains(&name.len())
