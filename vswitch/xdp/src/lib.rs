@@ -5,9 +5,8 @@
 //! the rest tells it what is ours.
 //!
 //! Programs are attached by `bpf_link`, which the kernel takes off when the process ends, however it ends: the node's own
-//! traffic goes on. A pod whose engine is dead then sends into the node's kernel, through a host end that has no address and
-//! to a gateway that nobody answers for; what forwards nothing must keep it so (`net.ipv4.conf.*.forwarding` of the host
-//! ends off, no proxy ARP), which is up to whoever makes the veth.
+//! traffic goes on. What a pod then sends reaches the node's kernel at the host end of its veth; who opens a pod's port sees to
+//! it beforehand that the kernel neither forwards nor answers there.
 
 mod error;
 mod steering;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use vswitch_datapath::PortIndex;
-use vswitch_xdp::{Device, Role, Steering, SteeringError, TunnelEndpoint};
+use vswitch_xdp::{Device, Mode, Role, Steering, SteeringError, TunnelEndpoint};
 use xsk_rs::Socket;
 use xsk_rs::config::{Interface, LibxdpFlags, QueueSize, SocketConfig};
 
@@ -181,6 +181,16 @@ fn open_here(
     let count = ethtool::receive_queues(&options.interface).unwrap_or(1);
     // The program first: of a pod, nothing may pass while its socket is being made.
     let device = attach(steering, options, count)?;
+    match options.role {
+        Role::Pod => close_kernel(&options.interface),
+        Role::Uplink => {}
+    }
+    if device.mode() == Mode::Generic {
+        tracing::warn!(
+            interface = options.interface,
+            "its driver runs no XDP program; the slower generic hook is used"
+        );
+    }
     let mut queues = Vec::with_capacity(count as usize);
     for number in 0..count {
         let queue = open_queue(umem, options, number)?;
@@ -197,6 +207,33 @@ fn attach(steering: &Steering, options: &Options, queues: u32) -> Result<Device,
         match steering.attach(&options.interface, options.role, queues) {
             Err(SteeringError::Busy { .. }) if Instant::now() < deadline => std::thread::sleep(REBIND_STEP),
             result => return result,
+        }
+    }
+}
+
+/// What the kernel is to do with what a pod sends when the program is gone because the engine died: nothing. It must not
+/// forward it, which would be without policy, nor take it for the node's own, nor answer for any address.
+const CLOSED: [(&str, &str); 4] = [
+    ("ipv4/conf/{}/forwarding", "0"),
+    // The way back to a pod is never its host end: strict reverse path filtering refuses all it sends.
+    ("ipv4/conf/{}/rp_filter", "1"),
+    ("ipv4/conf/{}/arp_ignore", "8"),
+    ("ipv6/conf/{}/disable_ipv6", "1"),
+];
+
+fn close_kernel(interface: &str) {
+    for (setting, value) in CLOSED {
+        let path = format!("/proc/sys/net/{}", setting.replace("{}", interface));
+        match std::fs::write(&path, value) {
+            Ok(()) => {}
+            // A kernel without IPv6 has nothing to switch off.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => tracing::warn!(
+                path,
+                value,
+                %error,
+                "cannot be set: with the engine dead, the kernel may forward what this pod sends"
+            ),
         }
     }
 }

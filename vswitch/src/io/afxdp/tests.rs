@@ -376,6 +376,50 @@ fn an_uplink_takes_only_what_is_ours_and_drops_out_cleanly() {
 }
 
 #[test]
+fn with_the_engine_dead_the_kernel_takes_nothing_from_a_pod() {
+    in_namespace(|| {
+        veth("io-a", "io-b", 1);
+        ip("addr add 192.0.2.1/32 dev lo");
+        ip("link set io-a address 02:00:00:00:00:aa");
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+        let socket = std::net::UdpSocket::bind("192.0.2.1:9000").unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let (kernel, far) = (Raw::on("io-a"), Raw::on("io-b"));
+        let to_node = udp(("10.1.0.5".parse().unwrap(), 1), ("192.0.2.1".parse().unwrap(), 9000), b"hello");
+        let mut bytes = [0; 16];
+
+        // To be sure that the packet would arrive: it does, as long as the pod's route is its host end.
+        ip("route add 10.1.0.5/32 dev io-a");
+        assert!(far.send(&to_node));
+        assert_eq!(socket.recv(&mut bytes).unwrap(), 5);
+        ip("route del 10.1.0.5/32 dev io-a");
+
+        // Dropping the port takes the program off the device, as the kernel does when the engine dies.
+        socket.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        let mut pool = umem(64);
+        let (_devices, mut port) = open(&pool, "io-a");
+        prime(&mut *port, &mut pool);
+        drop(port);
+        assert!(far.send(&to_node));
+        let arp = [
+            &[0xff; 6][..],
+            &[0x02, 0, 0, 0, 0, 0xbb, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 0xbb, 10, 1, 0, 5],
+            &[0, 0, 0, 0, 0, 0, 192, 0, 2, 1],
+        ]
+        .concat();
+        assert!(far.send(&arp));
+        assert_eq!(
+            std::iter::repeat_with(|| kernel.receive()).find(|frame| *frame == arp),
+            Some(arp.clone())
+        );
+        assert_eq!(socket.recv(&mut bytes).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+        assert_eq!(far.receive_within(Duration::from_millis(1)), None, "nobody answers");
+        let forwarding = std::fs::read_to_string("/proc/sys/net/ipv4/conf/io-a/forwarding").unwrap();
+        assert_eq!(forwarding.trim(), "0");
+    });
+}
+
+#[test]
 fn what_cannot_be_opened_is_explained_and_leaves_nothing() {
     in_namespace(|| {
         veth("io-a", "io-b", 1);
