@@ -16,7 +16,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use vswitch_model::{
     Action, Attachment, DesiredState, DropReason, Encapsulation, Generation, Identity, IdentityId,
@@ -103,6 +103,16 @@ pub const fn underlay_v6(node: u8) -> IpAddr {
 /// The Ethernet source of what the node's kernel sends.
 pub const KERNEL_MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
 
+/// What the two nodes begin with: compiled once, since tests make many.
+static FIRST_TABLES: [OnceLock<Arc<Tables>>; 2] = [const { OnceLock::new() }; 2];
+
+fn compiled(number: u64, desired: &DesiredState, ports: &PortMap, underlay: &Underlay) -> Tables {
+    desired.check().expect("the test's desired state is valid");
+    let (generation, revision) = (Generation(number), Revision(number));
+    compile(&CompileInputs { generation, revision, desired, ports, underlay })
+        .expect("the test's desired state compiles")
+}
+
 /// One node and a walk on it.
 #[derive(Debug)]
 pub struct World {
@@ -136,19 +146,20 @@ impl World {
     #[must_use]
     pub fn with_config(node: u8, config: &WalkConfig) -> Self {
         let counters = Arc::new(Counters::new(PORTS.len()));
-        let mut world = Self {
+        let (desired, ports, underlay) = (desired(node), ports(node), underlay(node));
+        let first = || Arc::new(compiled(1, &desired, &ports, &underlay));
+        let tables = FIRST_TABLES[usize::from(node - 1)].get_or_init(first);
+        Self {
             node,
-            desired: desired(node),
-            ports: ports(node),
-            underlay: underlay(node),
-            tables: Arc::new(Tables::empty()),
+            tables: Arc::clone(tables),
+            desired,
+            ports,
+            underlay,
             walk: Walk::new(config, counters),
             out: Output::new(8),
             now: Now(1_000_000_000),
             seen: BTreeMap::new(),
-        };
-        world.recompile();
-        world
+        }
     }
 
     /// Compiles the tables anew, as another generation.
@@ -156,16 +167,8 @@ impl World {
     /// # Panics
     /// When the desired state is not valid.
     pub fn recompile(&mut self) {
-        self.desired.check().expect("the test's desired state is valid");
         let next = self.tables.generation.0 + 1;
-        let inputs = CompileInputs {
-            generation: Generation(next),
-            revision: Revision(next),
-            desired: &self.desired,
-            ports: &self.ports,
-            underlay: &self.underlay,
-        };
-        self.tables = Arc::new(compile(&inputs).expect("the test's desired state compiles"));
+        self.tables = Arc::new(compiled(next, &self.desired, &self.ports, &self.underlay));
     }
 
     /// Ends of a frame from one of this node's pods to any address.
