@@ -331,6 +331,10 @@ fn a_flow_is_judged_again_by_new_tables() {
     let denied = world.compile_as(3).unwrap().revalidate(&mut flow).unwrap_err();
     assert_eq!((denied.reason, denied.rule), (DropReason::PolicyEgress, RuleId(30)));
     assert_eq!(flow.revision, Revision(2));
+
+    // The same when the port it was opened by has another number by now.
+    flow.in_ports[0] = PortIndex(9);
+    assert!(world.compile_as(4).unwrap().revalidate(&mut flow).is_err());
 }
 
 #[test]

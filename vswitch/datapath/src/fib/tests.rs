@@ -93,6 +93,16 @@ fn chains_are_skipped_and_what_leaves_them_is_not_lost() {
 }
 
 #[test]
+fn a_chain_ends_where_another_value_begins() {
+    // One value up to the middle of a byte two levels down: what is before that byte is not aside.
+    let base = 0x2001_0db8u128 << 96;
+    check_v6(
+        vec![(base, 33, 2), (base | 0x8000 << 80, 41, 2)],
+        &[base | 1 << 80, base | 0x7fff << 80, base | 0x8080 << 80],
+    );
+}
+
+#[test]
 fn a_node_is_one_cache_line() {
     assert_eq!(size_of::<Node>(), 64);
 }

@@ -32,8 +32,8 @@ pub struct Denied {
 }
 
 impl Tables {
-    /// Judges a flow by the leaves of its two ends: egress when `in_port` is a pod's, ingress when the destination is a
-    /// pod of this node. `port` is the destination port, 0 where the protocol has none. Whether the adjacencies lead
+    /// Judges a flow by the leaves of its two ends: egress when `in_port` is a pod's or the source is a pod of this node
+    /// (which differs when a port has gone and its number or address came back), ingress when the destination is. `port` is the destination port, 0 where the protocol has none. Whether the adjacencies lead
     /// anywhere is not asked.
     #[inline]
     pub fn judge(
@@ -50,7 +50,7 @@ impl Tables {
             egress: RuleId::NOT_ISOLATED,
             ingress: RuleId::NOT_ISOLATED,
         };
-        if self.port(in_port).role == Role::Pod {
+        if self.port(in_port).role == Role::Pod || self.adjacency(source.adjacency).is_pod() {
             let verdict = self.policy.egress(source.identity, destination.identity, protocol, port);
             if !verdict.allow {
                 return Err(Denied { reason: DropReason::PolicyEgress, rule: verdict.rule });
