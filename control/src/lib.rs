@@ -5,4 +5,3 @@ pub mod calc;
 pub mod ipam;
 pub mod object;
 pub mod store;
-pub mod vsctl;

@@ -277,7 +277,7 @@ fn engines(bed: &mut Bed, keep: bool, report: &mut Report) -> Result<()> {
         let leaked = if keep {
             counters.frames.map(|frames| frames.unaccounted)
         } else {
-            node.stop_engine()?.pointer("/frames/leaked").and_then(serde_json::Value::as_i64)
+            node.stop_engine()?.get("frames_leaked").and_then(serde_json::Value::as_i64)
         };
         let leaked = leaked
             .ok_or_else(|| Error::other(format!("vswitchd of {name} did not account for its frames")))?;

@@ -185,6 +185,15 @@ impl Topology {
         self
     }
 
+    /// The same with a node that its kernel forwards for.
+    #[must_use]
+    pub fn kernel_node(mut self, name: &str) -> Self {
+        for node in self.nodes.iter_mut().filter(|node| node.name == name) {
+            node.datapath = Datapath::Kernel;
+        }
+        self
+    }
+
     /// The same with all nodes forwarded by the kernel.
     #[must_use]
     pub fn on_kernel(mut self) -> Self {
@@ -200,8 +209,8 @@ impl Topology {
         let mut text = String::new();
         for pool in &self.pools {
             let (name, block_size) = match pool {
-                IpNet::V4(_) => ("pods-v4", 26),
-                IpNet::V6(_) => ("pods-v6", 122),
+                IpNet::V4(_) => ("pods-v4", pool.prefix_len().max(26)),
+                IpNet::V6(_) => ("pods-v6", pool.prefix_len().max(122)),
             };
             let _ = write!(
                 text,

@@ -18,6 +18,7 @@ mod numbering;
 mod policy;
 mod route;
 
+
 pub use explain::{End, ExplainError, Explainer, Explanation, Question, Side, explain};
 pub use inputs::{Inputs, NamespacedName};
 pub use numbering::Numbering;

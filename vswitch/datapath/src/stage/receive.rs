@@ -4,9 +4,9 @@ use vswitch_model::DropReason;
 
 use super::{Context, Indices, Scratch};
 use crate::counters::Stage;
-use crate::parse::{Network, parse};
+use crate::parse::{Network, Parsed, parse, protocol};
 use crate::tables::Role;
-use crate::{Buffer, Packet};
+use crate::{Buffer, Packet, PartialChecksum};
 
 /// Packets by the kind of port they came by.
 pub(crate) struct Received {
@@ -26,6 +26,10 @@ pub(crate) fn run<B: Buffer>(
         context.counters.received(packet.port, packet.buffer.bytes().len());
         match read(&mut packet.buffer) {
             Ok(parsed) => {
+                if packet.offload.checksum.is_some_and(|partial| !is_of_transport(&parsed, partial)) {
+                    scratch.drop(index, DropReason::TransportHeaderInvalid);
+                    continue;
+                }
                 scratch.parsed[index] = parsed;
                 scratch.read[index] = true;
             }
@@ -45,12 +49,53 @@ pub(crate) fn run<B: Buffer>(
     received
 }
 
+/// Whether a checksum left to us is where its protocol has one, or further inside, in a tunnel that the sender runs:
+/// finishing it must not touch what was read already.
+#[cold]
+fn is_of_transport(parsed: &Parsed, partial: PartialChecksum) -> bool {
+    match partial.start.checked_sub(parsed.transport) {
+        Some(0) => matches!((parsed.protocol, partial.offset), (protocol::TCP, 16) | (protocol::UDP, 6)),
+        // Behind a UDP header, the shortest that carries another.
+        Some(depth) => depth >= 8,
+        None => false,
+    }
+}
+
 /// Reads a frame and cuts off what follows its IP packet.
-pub(crate) fn read<B: Buffer>(buffer: &mut B) -> Result<crate::parse::Parsed, DropReason> {
+pub(crate) fn read<B: Buffer>(buffer: &mut B) -> Result<Parsed, DropReason> {
     let parsed = parse(buffer.bytes())?;
     let end = usize::from(parsed.end);
     if parsed.network != Network::Arp && buffer.bytes().len() > end && !buffer.set_len(end) {
         return Err(DropReason::Truncated);
     }
     Ok(parsed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::World;
+    use crate::testing::world::{A, HOST, v4};
+    use crate::{Offload, VecBuffer};
+
+    #[test]
+    fn a_checksum_left_to_us_must_be_one_of_the_packets_own() {
+        let mut world = World::node(1);
+        let frame = world.host_ends(v4(1, A)).udp(7, 5000, &[0x5a; 40]);
+        let transport = parse(&frame).unwrap().transport;
+        for (start, offset, sent) in [
+            (transport, 6, 1),
+            (transport, 4, 0),
+            (transport, 16, 0),
+            (11, 6, 0),
+            (transport + 4, 4, 0),
+            (transport + 16, 6, 1),
+        ] {
+            let offload = Offload { checksum: Some(PartialChecksum { start, offset }), segment: None };
+            let packet = Packet { buffer: VecBuffer::of(&frame), port: HOST, offload };
+            assert_eq!(world.walk_packets(vec![packet]).len(), sent, "start {start}, offset {offset}");
+            let dropped = world.moved().iter().any(|line| line.contains("transport-header-invalid"));
+            assert_eq!(dropped, sent == 0, "start {start}, offset {offset}");
+        }
+    }
 }

@@ -49,9 +49,7 @@ fn pod<B: Buffer>(packet: &mut Packet<B>, parsed: &Parsed, station: &PortEntry) 
     if parsed.destination_mac != Mac::GATEWAY || parsed.network == Network::Arp {
         return to_group(packet, parsed, station);
     }
-    let forwarded = is_destination(parsed.destination) && !is_gateway(parsed.destination);
-    // Neighbour discovery never leaves its link: a pod may ask for another's address by unicast, too.
-    if forwarded && owns(station, parsed.source) && !is_discovery(parsed) {
+    if owns(station, parsed.source) && is_destination(parsed.destination) && !is_gateway(parsed.destination) {
         return Ok(Entry::Goes);
     }
     to_gateway(packet, parsed, station)
@@ -109,7 +107,7 @@ fn to_gateway<B: Buffer>(
     Ok(Entry::Answered)
 }
 
-pub(crate) fn is_gateway(address: IpAddr) -> bool {
+fn is_gateway(address: IpAddr) -> bool {
     address == IpAddr::V4(GATEWAY_V4) || address == IpAddr::V6(GATEWAY_V6)
 }
 

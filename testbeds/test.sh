@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Every check and every test. Green means: exit status 0. The demo's report and the log of each section stay in
+# target/test-logs.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. testbeds/setup.sh
+export CI=1                      # a test that cannot run fails, where it would be skipped on a desk
+logs=$target/test-logs
+mkdir -p "$logs"
+times=()
+
+# section NAME COMMAND...: runs it, its output in a log; on failure prints the end of that.
+section() {
+  local name=$1 start=$SECONDS
+  shift
+  printf '%-8s ' "$name" >&2
+  if ! "$@" >"$logs/$name.log" 2>&1; then
+    echo "FAILED after $((SECONDS - start)) s; the end of $logs/$name.log:" >&2
+    tail -n 60 "$logs/$name.log" >&2
+    exit 1
+  fi
+  times+=("$(printf '%5d s  %s' $((SECONDS - start)) "$name")")
+  echo "$((SECONDS - start)) s" >&2
+}
+
+demo() {
+  "$target/release/vswitch-testbed" demo --json --id check
+}
+
+section format cargo fmt --all --check
+section clippy cargo clippy --locked --workspace --all-targets -- -D warnings
+section docs env RUSTDOCFLAGS=-Dwarnings cargo doc --locked --workspace --no-deps --document-private-items
+section release cargo build --release --locked --workspace --bins
+section build cargo test --locked --workspace --no-run
+section fuzz testbeds/fuzz/run.sh "${FUZZ_SECONDS:-20}"
+section demo demo
+tail -n 1 "$logs/demo.log"
+
+# Scenarios run the release build, as the demo does. One at a time: they measure, and the machine is one.
+start=$SECONDS
+VSWITCH_BIN_DIR=$target/release cargo test --locked --workspace --no-fail-fast 2>&1 | tee "$logs/tests.log"
+times+=("$(printf '%5d s  tests' $((SECONDS - start)))")
+
+echo
+printf '%s\n' "${times[@]}"
+printf '%5d s  in all\n' "$SECONDS"
+grep '^test result:' "$logs/tests.log"
