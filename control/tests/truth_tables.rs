@@ -5,6 +5,8 @@
 //! Read from `$VSWITCH_CASES`, or `../shared/cases/netpol` beside the repository; where they are absent the test says
 //! so and passes, unless `VSWITCH_CASES` is set.
 
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;

@@ -17,7 +17,8 @@ mod inputs;
 mod numbering;
 mod policy;
 mod route;
-
+#[cfg(test)]
+mod tests;
 
 pub use explain::{End, ExplainError, Explainer, Explanation, Question, Side, explain};
 pub use inputs::{Inputs, NamespacedName};
