@@ -50,14 +50,14 @@ impl Options {
     /// A pod's veth, by its host end.
     #[must_use]
     pub fn pod(interface: &str) -> Self {
-        let fill = Fill { idle: 128, busy: 1024 };
+        let fill = Fill { idle: 256, busy: 1024 };
         Self { interface: interface.to_owned(), netns: None, role: Role::Pod, fill }
     }
 
     /// An uplink.
     #[must_use]
     pub fn uplink(interface: &str) -> Self {
-        let fill = Fill { idle: 512, busy: RINGS as usize };
+        let fill = Fill { idle: 1024, busy: RINGS as usize };
         Self { interface: interface.to_owned(), netns: None, role: Role::Uplink, fill }
     }
 

@@ -16,17 +16,22 @@ use crate::io::{Frame, FramePool, PortState, PortStatistics};
 
 /// System calls of one flush before the rest is left to the next one.
 const KICKS_MAX: u32 = 32;
-/// Empty turns after which a socket is lent half as many frames.
-const QUIET_TURNS: u32 = 4096;
+/// Empty turns after which a socket is lent half as many frames: some 50 ms of a worker that spins.
+const QUIET_TURNS: u32 = 1 << 20;
+/// Packets in one turn from which on a socket is busy: a backlog had formed.
+const BUSY_TURN: usize = BATCH / 2;
 /// Fewest frames lent at once, so that the ring is not touched for each packet.
 const REFILL: usize = 16;
-/// Of a pool's share, the part kept for sockets that have less than their idle frames: 1 / RESERVE.
+/// Frames a quiet socket is lent once half of the pool is gone, so that there are some for ports to come.
+const MODEST: usize = 128;
+/// Frames any socket is lent once all but this part of the pool is gone, 1 / RESERVE.
+const FRUGAL: usize = 64;
 const RESERVE: usize = 8;
 
 /// How many frames a socket is lent to receive into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fill {
-    /// When it is idle. 64 to 128 do for a pod.
+    /// When it is idle: what comes while the worker is away for a moment. Fewer when frames run short.
     pub idle: usize,
     /// At most, when it is busy: at most the size of the rings.
     pub busy: usize,
@@ -122,7 +127,9 @@ impl Queue {
             }
         }
         self.follow_load(count);
-        self.refill(pool);
+        if self.state != PortState::Gone {
+            self.refill(pool);
+        }
         received
     }
 
@@ -138,15 +145,18 @@ impl Queue {
             return;
         }
         self.quiet = 0;
-        if received * 4 > self.target {
+        if received >= BUSY_TURN {
             self.target = (self.target * 2).min(self.fill.busy);
         }
     }
 
     #[inline]
     fn refill(&mut self, pool: &mut FramePool) {
-        let scarce = pool.free() < pool.share() / RESERVE;
-        let target = if scarce { self.fill.idle } else { self.target };
+        let target = match pool.free() {
+            free if free < pool.share() / RESERVE => self.target.min(FRUGAL),
+            free if free < pool.share() / 2 && self.target == self.fill.idle => self.target.min(MODEST),
+            _ => self.target,
+        };
         while self.lent + REFILL <= target {
             let wanted = (target - self.lent).min(BATCH);
             let count = pool.lend_free(self.slot.fill(), &mut self.numbers[..wanted]);
@@ -282,7 +292,8 @@ impl Queue {
         PortStatistics {
             receive_ring_full: kernel.rx_ring_full(),
             fill_ring_empty: kernel.rx_fill_ring_empty_descs(),
-            receive_dropped: kernel.rx_dropped(),
+            // The kernel counts what it had no frame for here too.
+            receive_dropped: kernel.rx_dropped().saturating_sub(kernel.rx_fill_ring_empty_descs()),
             invalid_descriptors: self.counted.invalid_descriptors
                 + kernel.rx_invalid_descs()
                 + kernel.tx_invalid_descs(),
