@@ -5,3 +5,4 @@ pub mod calc;
 pub mod ipam;
 pub mod object;
 pub mod store;
+pub mod vsctl;

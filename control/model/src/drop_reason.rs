@@ -49,7 +49,8 @@ drop_reasons! {
     TransportHeaderInvalid = "transport-header-invalid",
     /// A source that cannot be one: multicast, broadcast, loopback or unspecified.
     SourceInvalid = "source-invalid",
-    /// A multicast, broadcast, loopback or unspecified destination.
+    /// A multicast, broadcast, loopback or unspecified destination, a link-local one of IPv6,
+    /// or the pods' gateway, which answers pings only.
     DestinationInvalid = "destination-invalid",
     /// A pod sent from an Ethernet address that is not its own.
     SpoofedMac = "spoofed-mac",

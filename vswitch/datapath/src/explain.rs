@@ -6,9 +6,10 @@ use std::net::IpAddr;
 use vswitch_model::{DropReason, RuleId};
 
 use crate::PortIndex;
+use crate::parse::protocol;
 use crate::stage::flow::policy_port;
-use crate::stage::is_destination;
-use crate::stage::is_source;
+use crate::stage::source::is_gateway;
+use crate::stage::{is_destination, is_source};
 use crate::tables::{Adjacency, Leaf, Role, Tables};
 use crate::trace::Way;
 
@@ -96,6 +97,13 @@ fn walk(tables: &Tables, query: &Query, told: &mut Explanation) -> Result<PortIn
     let (source, destination) = (tables.lookup(query.source), tables.lookup(query.destination));
     let in_port = enter(tables, query, source, told)?;
     told.in_port = Some(in_port);
+    if is_gateway(query.destination) && tables.port(in_port).role == Role::Pod {
+        if !matches!(query.protocol, protocol::ICMP | protocol::ICMPV6) {
+            return Err(DropReason::DestinationInvalid);
+        }
+        told.say("answer", "the engine answers pings of the pod's gateway itself");
+        return Ok(in_port);
+    }
     if !is_destination(query.destination) {
         return Err(DropReason::DestinationInvalid);
     }

@@ -49,7 +49,9 @@ fn pod<B: Buffer>(packet: &mut Packet<B>, parsed: &Parsed, station: &PortEntry) 
     if parsed.destination_mac != Mac::GATEWAY || parsed.network == Network::Arp {
         return to_group(packet, parsed, station);
     }
-    if owns(station, parsed.source) && is_destination(parsed.destination) && !is_gateway(parsed.destination) {
+    let forwarded = is_destination(parsed.destination) && !is_gateway(parsed.destination);
+    // Neighbour discovery never leaves its link: a pod may ask for another's address by unicast, too.
+    if forwarded && owns(station, parsed.source) && !is_discovery(parsed) {
         return Ok(Entry::Goes);
     }
     to_gateway(packet, parsed, station)
@@ -107,7 +109,7 @@ fn to_gateway<B: Buffer>(
     Ok(Entry::Answered)
 }
 
-fn is_gateway(address: IpAddr) -> bool {
+pub(crate) fn is_gateway(address: IpAddr) -> bool {
     address == IpAddr::V4(GATEWAY_V4) || address == IpAddr::V6(GATEWAY_V6)
 }
 

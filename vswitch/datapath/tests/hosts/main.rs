@@ -1,6 +1,9 @@
 //! Hosts with a network stack of their own (smoltcp) talk through the walk: on one node, across two with VXLAN between
 //! them, and with the node itself. Time is simulated: nothing waits for a clock.
 
+// The whole crate is a test.
+#![allow(clippy::unwrap_used)]
+
 mod net;
 
 use net::Net;

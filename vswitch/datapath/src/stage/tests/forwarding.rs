@@ -239,3 +239,14 @@ fn what_is_to_be_cut_into_segments_has_no_way_yet() {
     assert_eq!(sent[0].offload, Offload::default(), "it fits in one piece");
     assert_eq!(parse(sent[0].buffer.bytes()).unwrap().piece, Piece::Whole);
 }
+
+#[test]
+fn more_than_a_batch_is_walked_in_order() {
+    let mut world = World::node(1);
+    let ends = world.ends(A, v4(1, B));
+    let frames = (0..150u8).map(|number| (A, ends.udp(7, 5000, &[number])));
+    let sent = world.send_all(frames.collect::<Vec<_>>());
+    let numbers: Vec<_> = sent.iter().map(|(_, frame)| frame[42]).collect();
+    assert_eq!(numbers, (0..150).collect::<Vec<u8>>());
+    assert_eq!(world.moved_ports(), ["a rx 150", "b tx 150", "flows created 1"]);
+}

@@ -80,3 +80,19 @@ fn a_checksum_left_to_us_is_finished_before_the_cut() {
     assert_eq!(sent[0].buffer.bytes()[40..42], right[40..42]);
     assert!(transport_checksum_is_right(&right));
 }
+
+#[test]
+fn fragments_that_do_not_fit_are_cut_again() {
+    let mut world = World::node(1);
+    let payload: Vec<u8> = (0..4000u32).map(|at| (at / 3) as u8).collect();
+    let whole = frames::may_fragment(world.host_ends(v4(1, A)).udp(7, 5000, &payload), 9);
+    let sent = world.send_all(frames::cut_v4(&whole, 2000).map(|piece| (HOST, piece)));
+    let mut joined = Vec::new();
+    for (number, (_, frame)) in sent.iter().enumerate() {
+        let field = u16::from_be_bytes([frame[20], frame[21]]);
+        assert_eq!(usize::from(field & 0x1fff) * 8, joined.len());
+        assert_eq!(field & 0x2000 != 0, number + 1 < sent.len(), "more follow all but the last");
+        joined.extend_from_slice(&frame[34..]);
+    }
+    assert_eq!((sent.len(), &joined[..]), (4, &whole[34..]));
+}

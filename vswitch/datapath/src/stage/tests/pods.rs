@@ -105,7 +105,13 @@ fn the_gateway_advertises_itself_for_everything_but_the_pod_itself() {
             assert_eq!((&reply[78..80], &reply[80..86]), (&[2, 1][..], &Mac::GATEWAY.0[..]));
             assert!(transport_checksum_is_right(reply));
         }
-        assert_eq!(world.moved(), ["a rx 2", "a tx 2", "stage answer 2", "stage parse 2"]);
+        // Asked again by unicast, as before a neighbour is given up (RFC 4861, section 7.3.3).
+        let mut unicast = frames::solicitation(mac, ip6(v6(1, A)), target);
+        unicast[..6].copy_from_slice(&Mac::GATEWAY.0);
+        unicast[38..54].copy_from_slice(&target.octets());
+        frames::mend_icmpv6(&mut unicast);
+        assert!(matches!(world.send(A, &unicast)[..], [(A, _)]));
+        assert_eq!(world.moved(), ["a rx 3", "a tx 3", "stage answer 3", "stage parse 3"]);
     }
 }
 

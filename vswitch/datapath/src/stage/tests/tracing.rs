@@ -110,6 +110,7 @@ fn explanation_and_walk_agree() {
         [10, 0, 4, 5].into(),
         [10, 0, 3, 5].into(),
         [224, 0, 0, 1].into(),
+        [169, 254, 1, 1].into(),
         v6(1, A),
         v6(1, B),
         v6(2, C),

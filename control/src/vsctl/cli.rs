@@ -1,0 +1,214 @@
+//! The command line.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use vswitch_model::api::{AGENT_SOCKET, ENGINE_SOCKET};
+
+use super::protocol::{Protocol, Service};
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 an error; 2 a command line that makes no sense.
+`explain`: 0 the flow is allowed; 3 it is denied.";
+
+/// Shows, changes and explains the vSwitch of a node.
+#[derive(Debug, Parser)]
+#[command(name = "vsctl", version, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// How results are printed.
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
+    pub output: Format,
+    /// Socket of vswitch-agent.
+    #[arg(long, global = true, env = "VSWITCH_AGENT_SOCKET", default_value = AGENT_SOCKET, value_name = "PATH")]
+    pub agent_socket: PathBuf,
+    /// Socket of vswitchd.
+    #[arg(long, global = true, env = "VSWITCH_ENGINE_SOCKET", default_value = ENGINE_SOCKET, value_name = "PATH")]
+    pub engine_socket: PathBuf,
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// One JSON value; `trace` prints one a line.
+    Json,
+    /// The same as YAML; `trace` prints one document a packet.
+    Yaml,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Write objects from files: all are checked before any is written.
+    Apply(Apply),
+    /// List objects, or what the engine has: flows, counters, drops, ports, tunnels.
+    Get(Get),
+    /// One object, and what the agent knows beside it.
+    Describe(Describe),
+    /// Delete objects, by name or by the files they came from.
+    Delete(Delete),
+    /// How the agent and the engine are.
+    Status,
+    /// Why would the first packet of a flow pass, or not.
+    Explain(Explain),
+    /// What the engine does with packets, as they pass.
+    Trace(Trace),
+    /// A completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Apply {
+    /// A file, a folder (its .yaml, .yml and .json), or - for standard input.
+    #[arg(short, long = "filename", required = true, value_name = "PATH")]
+    pub(super) filename: Vec<String>,
+    /// Namespace of objects that name none.
+    #[arg(short, long, default_value = "default")]
+    pub(super) namespace: String,
+    /// Check only, write nothing.
+    #[arg(long)]
+    pub(super) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Get {
+    /// A kind such as networkpolicy, ippool, pod, node, namespace, endpoint, block; or flows, counters, drops, ports,
+    /// tunnels.
+    pub(super) kind: String,
+    /// One object; for counters and ports, one port.
+    pub(super) name: Option<String>,
+    /// Namespace to look in [default: default].
+    #[arg(short, long, conflicts_with = "all_namespaces")]
+    pub(super) namespace: Option<String>,
+    /// Look in all namespaces.
+    #[arg(short = 'A', long, conflicts_with = "name")]
+    pub(super) all_namespaces: bool,
+    /// Flows with this address at either end.
+    #[arg(long)]
+    pub(super) address: Option<IpAddr>,
+    /// At most so many flows [default: 1000].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) limit: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Describe {
+    /// Kind of the object.
+    pub(super) kind: String,
+    /// Its name.
+    pub(super) name: String,
+    /// Its namespace.
+    #[arg(short, long, default_value = "default")]
+    pub(super) namespace: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Delete {
+    /// Kind of the object.
+    #[arg(required_unless_present = "filename", requires = "name")]
+    pub(super) kind: Option<String>,
+    /// Its name.
+    pub(super) name: Option<String>,
+    /// Namespace of the object, or of objects in files that name none.
+    #[arg(short, long, default_value = "default")]
+    pub(super) namespace: String,
+    /// Delete what these name: a file, a folder, or - for standard input.
+    #[arg(short, long = "filename", value_name = "PATH", conflicts_with_all = ["kind", "name"])]
+    pub(super) filename: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Explain {
+    /// Where the flow begins: namespace/pod, pod, or an address.
+    pub(super) from: String,
+    /// Where it goes.
+    pub(super) to: String,
+    /// Destination port and protocol: 5060/udp, 443/tcp, 80 (TCP), icmp, icmpv6.
+    #[arg(value_name = "PORT/PROTO")]
+    pub(super) service: Service,
+    /// Family, when both ends have both.
+    #[arg(long, value_name = "4|6", value_parser = clap::value_parser!(u32).range(4..=6))]
+    pub(super) family: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Trace {
+    /// Packets from this address.
+    #[arg(long)]
+    pub(super) source: Option<IpAddr>,
+    /// Packets to this address.
+    #[arg(long)]
+    pub(super) destination: Option<IpAddr>,
+    /// Packets from or to this address.
+    #[arg(long)]
+    pub(super) address: Option<IpAddr>,
+    /// tcp, udp, sctp, icmp, icmpv6 or a number.
+    #[arg(long)]
+    pub(super) protocol: Option<Protocol>,
+    /// Packets from or to this transport port.
+    #[arg(long)]
+    pub(super) port: Option<u16>,
+    /// Packets that come in by this port of the switch.
+    #[arg(long)]
+    pub(super) in_port: Option<String>,
+    /// Only packets that are dropped.
+    #[arg(long)]
+    pub(super) drops: bool,
+    /// Stop after so many packets.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(super) limit: u32,
+    /// Stop after so many seconds.
+    #[arg(long = "for", value_name = "SECONDS")]
+    pub(super) seconds: Option<u32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_whole() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let parses = |line: &str| Cli::try_parse_from(line.split_whitespace()).is_ok();
+        for line in [
+            "vsctl get netpol -A",
+            "vsctl get netpol relay -n media -o json",
+            "vsctl delete netpol relay",
+            "vsctl delete -f a.yaml -f -",
+            "vsctl explain media/relay 10.0.0.1 5060/udp --family 4",
+            "vsctl trace --drops --protocol udp --for 5",
+            "vsctl completions bash",
+        ] {
+            assert!(parses(line), "{line}");
+        }
+        for line in [
+            "vsctl",
+            "vsctl get",
+            "vsctl get netpol relay -A",
+            "vsctl get netpol -A -n media",
+            "vsctl delete",
+            "vsctl delete netpol",
+            "vsctl delete netpol relay -f a.yaml",
+            "vsctl apply",
+            "vsctl explain a b",
+            "vsctl explain a b 70000/udp",
+            "vsctl trace --limit 0",
+            "vsctl status -o xml",
+        ] {
+            assert!(!parses(line), "{line}");
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! `explain`: which policy and rule let a flow pass or kill it, at both ends, and what the walk would do.
+
+use serde_json::{Value, json};
+use tonic::transport::Channel;
+use vswitch_model::api::agent::agent_client::AgentClient;
+use vswitch_model::api::agent::{ExplainFlowReply, ExplainFlowRequest, SideVerdict};
+
+use super::Failure;
+use super::cli::Explain;
+use super::output::{Report, facts, indent};
+use super::protocol::Service;
+
+/// The report, and whether the flow is allowed.
+pub(super) async fn explain(
+    agent: &mut AgentClient<Channel>,
+    explain: &Explain,
+) -> Result<(Report, bool), Failure> {
+    let request = ExplainFlowRequest {
+        from: explain.from.clone(),
+        to: explain.to.clone(),
+        protocol: u32::from(explain.service.protocol.0),
+        port: u32::from(explain.service.port),
+        family: explain.family.unwrap_or(0),
+    };
+    let reply = agent.explain(request).await?.into_inner();
+    Ok((report(&reply, explain.service), reply.allowed))
+}
+
+fn report(reply: &ExplainFlowReply, service: Service) -> Report {
+    let value = json!({
+        "allowed": reply.allowed,
+        "from": reply.from, "to": reply.to, "service": service.to_string(),
+        "egress": reply.egress.as_ref().map_or(Value::Null, side_value),
+        "ingress": reply.ingress.as_ref().map_or(Value::Null, side_value),
+        "walk": reply.walk, "walkError": reply.walk_error,
+    });
+    let verdict = if reply.allowed { "ALLOWED" } else { "DENIED" };
+    let mut text = format!("{} -> {}, {service}: {verdict}", reply.from, reply.to);
+    for (name, side) in [("leaving", &reply.egress), ("arriving", &reply.ingress)] {
+        if let Some(side) = side {
+            text = format!(
+                "{text}\n\n{name} ({}): {}\n{}",
+                end_of(reply, name),
+                word(side.allowed),
+                indent(&side_text(side), 2)
+            );
+        }
+    }
+    let walk = match (reply.walk.is_empty(), reply.walk_error.is_empty()) {
+        (false, _) => Some(reply.walk.join("\n")),
+        (true, false) => Some(format!("not known: {}", reply.walk_error)),
+        (true, true) => None,
+    };
+    if let Some(walk) = walk {
+        text = format!("{text}\n\nwalk on this node\n{}", indent(&walk, 2));
+    }
+    Report { value, text }
+}
+
+fn end_of<'a>(reply: &'a ExplainFlowReply, direction: &str) -> &'a str {
+    if direction == "leaving" { &reply.from } else { &reply.to }
+}
+
+fn word(allowed: bool) -> &'static str {
+    if allowed { "allowed" } else { "denied" }
+}
+
+fn side_value(side: &SideVerdict) -> Value {
+    json!({
+        "allowed": side.allowed, "isolated": side.isolated, "policies": side.policies, "policy": side.policy,
+        "position": side.position, "reason": side.reason, "hint": side.hint,
+    })
+}
+
+fn side_text(side: &SideVerdict) -> String {
+    let decided = match (side.policy.is_empty(), side.position.is_empty()) {
+        (true, _) => String::new(),
+        (false, true) => side.policy.clone(),
+        (false, false) => format!("{}, {}", side.policy, side.position),
+    };
+    let policies = if side.policies.is_empty() { "(none)".to_owned() } else { side.policies.join(", ") };
+    let pairs = [
+        ("decided by", decided),
+        ("because", side.reason.clone()),
+        ("selected by", policies),
+        ("to change it", side.hint.clone()),
+    ];
+    let given: Vec<_> = pairs.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+    facts(&given)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply() -> ExplainFlowReply {
+        ExplainFlowReply {
+            allowed: false,
+            from: "guest/phone".into(),
+            to: "media/relay".into(),
+            egress: Some(SideVerdict {
+                allowed: true,
+                reason: "no policy isolates it".into(),
+                ..SideVerdict::default()
+            }),
+            ingress: Some(SideVerdict {
+                allowed: false,
+                isolated: true,
+                policies: vec!["NetworkPolicy media/relay".into()],
+                policy: "NetworkPolicy media/relay".into(),
+                position: "no rule".into(),
+                reason: "isolated, and no rule matched".into(),
+                hint: "add guest/phone to ingress rule 1, from 1".into(),
+            }),
+            walk: vec!["parse: udp".into(), "policy: denied".into()],
+            walk_error: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_denied_flow_names_policy_and_rule() {
+        let report = report(&reply(), "5060/udp".parse().unwrap());
+        let expected = "guest/phone -> media/relay, 5060/udp: DENIED
+
+leaving (guest/phone): allowed
+  because:      no policy isolates it
+  selected by:  (none)
+
+arriving (media/relay): denied
+  decided by:    NetworkPolicy media/relay, no rule
+  because:       isolated, and no rule matched
+  selected by:   NetworkPolicy media/relay
+  to change it:  add guest/phone to ingress rule 1, from 1
+
+walk on this node
+  parse: udp
+  policy: denied";
+        assert_eq!(report.text, expected);
+        assert_eq!(report.value["ingress"]["policy"], "NetworkPolicy media/relay");
+        assert_eq!(report.value["service"], "5060/udp");
+    }
+
+    #[test]
+    fn an_engine_that_is_away_is_said_to_be() {
+        let away = ExplainFlowReply {
+            walk: vec![],
+            walk_error: "vswitchd does not answer on /x".into(),
+            ingress: None,
+            ..reply()
+        };
+        let report = report(&away, "icmp".parse().unwrap());
+        assert!(
+            report.text.ends_with("walk on this node\n  not known: vswitchd does not answer on /x"),
+            "{}",
+            report.text
+        );
+        assert_eq!(report.value["ingress"], Value::Null);
+    }
+}

@@ -1,0 +1,215 @@
+//! `apply`, `get`, `describe` and `delete` of objects.
+
+use serde_json::{Map, Value, json};
+use tonic::transport::Channel;
+use vswitch_model::api::agent::agent_client::AgentClient;
+use vswitch_model::api::agent::{
+    ApplyObjectsRequest, DeleteObjectsRequest, DescribeReply, DescribeRequest, ListObjectsReply,
+    ListObjectsRequest, ObjectResult,
+};
+
+use super::cli::{Apply, Delete, Describe, Get};
+use super::output::{Report, indent, table_of, yaml};
+use super::{Failure, columns, files};
+
+type Client = AgentClient<Channel>;
+
+pub(super) async fn apply(agent: &mut Client, apply: &Apply) -> Result<Report, Failure> {
+    let request = ApplyObjectsRequest {
+        documents: files::read(&apply.filename)?,
+        namespace: apply.namespace.clone(),
+        dry_run: apply.dry_run,
+    };
+    let reply = agent.apply(request).await?.into_inner();
+    Ok(outcomes(&reply.results, if apply.dry_run { " (dry run)" } else { "" }))
+}
+
+pub(super) async fn delete(agent: &mut Client, delete: &Delete) -> Result<Report, Failure> {
+    let request = DeleteObjectsRequest {
+        kind: delete.kind.clone().unwrap_or_default(),
+        namespace: delete.namespace.clone(),
+        name: delete.name.clone().unwrap_or_default(),
+        documents: files::read(&delete.filename)?,
+    };
+    Ok(outcomes(&agent.delete(request).await?.into_inner().results, ""))
+}
+
+pub(super) async fn get(agent: &mut Client, get: &Get) -> Result<Report, Failure> {
+    let request = ListObjectsRequest {
+        kind: get.kind.clone(),
+        namespace: get.namespace.clone().unwrap_or_default(),
+        all_namespaces: get.all_namespaces,
+        name: get.name.clone().unwrap_or_default(),
+    };
+    listing(&agent.list(request).await?.into_inner(), get)
+}
+
+pub(super) async fn describe(agent: &mut Client, describe: &Describe) -> Result<Report, Failure> {
+    let request = DescribeRequest {
+        kind: describe.kind.clone(),
+        namespace: describe.namespace.clone(),
+        name: describe.name.clone(),
+    };
+    description(&agent.describe(request).await?.into_inner())
+}
+
+/// `networkpolicy media/relay created` for each.
+fn outcomes(results: &[ObjectResult], suffix: &str) -> Report {
+    let line = |result: &ObjectResult| {
+        let kind = result.kind.to_lowercase();
+        let slash = if result.namespace.is_empty() { "" } else { "/" };
+        format!("{kind} {}{slash}{} {}{suffix}", result.namespace, result.name, result.outcome)
+    };
+    let value = |result: &ObjectResult| {
+        json!({
+            "kind": result.kind, "namespace": result.namespace, "name": result.name, "outcome": result.outcome,
+        })
+    };
+    let lines: Vec<_> = results.iter().map(line).collect();
+    Report { value: results.iter().map(value).collect(), text: lines.join("\n") }
+}
+
+fn listing(reply: &ListObjectsReply, get: &Get) -> Result<Report, Failure> {
+    let objects: Result<Vec<Value>, Failure> = reply.objects.iter().map(|object| parse(object)).collect();
+    let mut objects = objects?;
+    let columns = columns::of(&reply.kind);
+    let with_namespace = reply.namespaced && get.all_namespaces;
+    let mut header = Vec::new();
+    if with_namespace {
+        header.push("namespace".to_owned());
+    }
+    header.push("name".to_owned());
+    header.extend(columns.iter().map(|column| column.name.to_owned()));
+    let text_of =
+        |object: &Value, field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+    let rows = objects.iter().map(|object| {
+        let mut row = Vec::new();
+        if with_namespace {
+            row.push(text_of(object, "namespace"));
+        }
+        row.push(text_of(object, "name"));
+        row.extend(columns.iter().map(|column| (column.cell)(object)));
+        row
+    });
+    let text = if objects.is_empty() { nothing(reply, get) } else { table_of(&header, rows.collect()) };
+    if get.name.is_none() {
+        return Ok(Report { value: json!({"apiVersion": "v1", "kind": "List", "items": objects}), text });
+    }
+    match objects.pop() {
+        Some(object) => Ok(Report { value: object, text }),
+        None => Err(Failure(text)),
+    }
+}
+
+fn nothing(reply: &ListObjectsReply, get: &Get) -> String {
+    let of = get.name.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
+    let place = match (reply.namespaced && !get.all_namespaces, get.namespace.as_deref()) {
+        (false, _) => String::new(),
+        (true, namespace) => format!(" in namespace {}", namespace.unwrap_or("default")),
+    };
+    format!("no {}{of}{place}", reply.kind)
+}
+
+fn description(reply: &DescribeReply) -> Result<Report, Failure> {
+    let object = parse(&reply.object)?;
+    let mut text = yaml(&object)?;
+    let mut facts = Map::new();
+    for fact in &reply.facts {
+        facts.insert(fact.name.clone(), fact.values.clone().into());
+        let values = if fact.values.is_empty() { "(none)".to_owned() } else { fact.values.join("\n") };
+        text.push_str(&format!("\n{}:\n{}", fact.name, indent(&values, 2)));
+    }
+    Ok(Report { value: json!({"object": object, "facts": facts}), text })
+}
+
+fn parse(object: &str) -> Result<Value, Failure> {
+    serde_json::from_str(object)
+        .map_err(|error| Failure(format!("the agent sent an object that is not JSON: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use vswitch_model::api::agent::Fact;
+
+    use super::*;
+
+    fn get_of(kind: &str, name: Option<&str>, all_namespaces: bool) -> Get {
+        Get {
+            kind: kind.into(),
+            name: name.map(str::to_owned),
+            namespace: None,
+            all_namespaces,
+            address: None,
+            limit: None,
+        }
+    }
+
+    fn pools() -> ListObjectsReply {
+        let pool = r#"{"apiVersion":"projectcalico.org/v3","kind":"IPPool","metadata":{"name":"v4"},
+                       "spec":{"cidr":"10.244.0.0/16","vxlanMode":"Always"}}"#;
+        ListObjectsReply { kind: "IPPool".into(), namespaced: false, objects: vec![pool.into()] }
+    }
+
+    #[test]
+    fn outcomes_are_a_line_each() {
+        let result = |namespace: &str| ObjectResult {
+            kind: "NetworkPolicy".into(),
+            namespace: namespace.into(),
+            name: "relay".into(),
+            outcome: "created".into(),
+        };
+        let report = outcomes(&[result("media"), result("")], " (dry run)");
+        let expected = "networkpolicy media/relay created (dry run)\nnetworkpolicy relay created (dry run)";
+        assert_eq!(report.text, expected);
+        assert_eq!(report.value[0]["namespace"], "media");
+    }
+
+    #[test]
+    fn listings_have_the_columns_of_their_kind() {
+        let report = listing(&pools(), &get_of("pools", None, false)).unwrap();
+        assert_eq!(
+            report.text,
+            "NAME  CIDR           BLOCKSIZE  VXLAN   DISABLED\nv4    10.244.0.0/16  26         Always  no"
+        );
+        assert_eq!(report.value["items"][0]["metadata"]["name"], "v4");
+        let one = listing(&pools(), &get_of("pools", Some("v4"), false)).unwrap();
+        assert_eq!(one.value["spec"]["cidr"], "10.244.0.0/16");
+    }
+
+    #[test]
+    fn the_namespace_is_a_column_when_there_are_several() {
+        let policy = r#"{"metadata":{"name":"relay","namespace":"media"},"spec":{"podSelector":{"matchLabels":{"app":"relay"}},"ingress":[]}}"#;
+        let reply =
+            ListObjectsReply { kind: "NetworkPolicy".into(), namespaced: true, objects: vec![policy.into()] };
+        let text = listing(&reply, &get_of("netpol", None, true)).unwrap().text;
+        assert_eq!(
+            text,
+            "NAMESPACE  NAME   PODS       TYPES    INGRESS  EGRESS\nmedia      relay  app=relay  Ingress  0        0"
+        );
+        let none = ListObjectsReply { objects: vec![], ..reply };
+        assert_eq!(
+            listing(&none, &get_of("netpol", None, false)).unwrap().text,
+            "no NetworkPolicy in namespace default"
+        );
+        let missing = listing(&none, &get_of("netpol", Some("x"), false)).unwrap_err();
+        assert_eq!(missing.0, "no NetworkPolicy x in namespace default");
+    }
+
+    #[test]
+    fn descriptions_end_with_what_the_agent_knows() {
+        let facts = vec![
+            Fact {
+                name: "selected pods".into(),
+                values: vec!["media/relay-0".into(), "media/relay-1".into()],
+            },
+            Fact { name: "problems".into(), values: vec![] },
+        ];
+        let report = description(&DescribeReply { object: r#"{"kind":"X"}"#.into(), facts }).unwrap();
+        assert_eq!(
+            report.text,
+            "kind: X\nselected pods:\n  media/relay-0\n  media/relay-1\nproblems:\n  (none)"
+        );
+        assert_eq!(report.value["facts"]["selected pods"][1], "media/relay-1");
+        assert!(description(&DescribeReply { object: "no".into(), facts: vec![] }).is_err());
+    }
+}
