@@ -9,7 +9,7 @@
 //! 4. ports that are no more wanted are closed; uplinks and the kernel are told what is ours now;
 //! 5. the state is saved.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,8 @@ use crate::worker::Published;
 const IN_FORCE: Duration = Duration::from_secs(5);
 /// How often what failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// Tables whose generation is remembered, for flows that were judged by them.
+const HISTORY: usize = 256;
 /// How often it is looked whether the ports' devices are still there.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -106,6 +108,7 @@ pub(super) struct Compiler {
     compiled: (PortMap, Underlay),
     /// Tables that a worker may still run.
     retired: Vec<Arc<Tables>>,
+    history: VecDeque<(Revision, Generation)>,
     ports: Ports,
     facts: Arc<Facts>,
     save_error: Option<String>,
@@ -135,6 +138,7 @@ impl Compiler {
             tables: Arc::new(Tables::empty()),
             compiled: (PortMap::new(), Underlay::default()),
             retired: Vec::new(),
+            history: VecDeque::with_capacity(HISTORY + 1),
             ports: Ports::default(),
             facts: Arc::default(),
             save_error: None,
@@ -315,6 +319,8 @@ impl Compiler {
         let tables = Arc::new(compile(&inputs)?);
         self.compiled = (ports, underlay);
         self.published.publish(&tables);
+        self.history.push_back((revision, generation));
+        self.history.drain(..self.history.len().saturating_sub(HISTORY));
         self.generation_before = self.tables.generation;
         self.retired.push(std::mem::replace(&mut self.tables, tables));
         self.shared.workers.iter().for_each(crate::worker::Handle::wake);
@@ -426,6 +432,7 @@ impl Compiler {
             save_error: self.save_error.clone(),
             steer_error: self.steer_error.clone(),
             restored: self.restored,
+            history: self.history.clone(),
             ..Snapshot::empty()
         }));
     }

@@ -2,14 +2,78 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use ipnet::IpNet;
+use vswitch_datapath::PortIndex;
+use vswitch_datapath::tables::Role;
 use vswitch_model::{DesiredState, NextHop, PortName};
 use vswitch_xdp::TunnelEndpoint;
 
-use super::devices::Device;
+use super::devices::{Device, DeviceError, Devices};
+use super::ports::HOST_MTU;
 use crate::config::Config;
+use crate::io::afxdp::Options;
+use crate::io::tun::TunPort;
+use crate::io::{self, Port, Umem, UmemError};
 use crate::netlink::{HostDevice, Wanted};
+
+/// Opens AF_XDP sockets on veths and uplinks, and a tun device towards the node's kernel.
+#[derive(Debug)]
+pub struct KernelDevices {
+    umem: Arc<Umem>,
+    sockets: io::Devices,
+}
+
+impl KernelDevices {
+    /// Devices whose ports share `frames` frames. Needs root, or the capabilities that the error names.
+    pub fn new(frames: u32) -> Result<Self, UmemError> {
+        let umem = Umem::registered(frames as usize, false)?;
+        let sockets = io::Devices::new(&umem);
+        Ok(Self { umem, sockets })
+    }
+
+    fn socket(&mut self, options: &Options, index: PortIndex) -> Result<Box<dyn Port>, DeviceError> {
+        match self.sockets.open(options, index) {
+            Ok(port) => Ok(Box::new(port)),
+            Err(error) => Err(DeviceError(error.to_string())),
+        }
+    }
+}
+
+impl Devices for KernelDevices {
+    fn umem(&self) -> &Arc<Umem> {
+        &self.umem
+    }
+
+    fn kind(&self, role: Role) -> &'static str {
+        match role {
+            Role::Host => "tun",
+            Role::Pod | Role::Uplink | Role::None => "af_xdp",
+        }
+    }
+
+    fn open(&mut self, device: &Device, index: PortIndex) -> Result<Box<dyn Port>, DeviceError> {
+        match device {
+            Device::Pod { interface, netns } => {
+                let options = Options::pod(interface.as_str()).in_netns(netns.clone().map(PathBuf::from));
+                self.socket(&options, index)
+            }
+            Device::Uplink { interface } => self.socket(&Options::uplink(interface.as_str()), index),
+            Device::Host { interface } => match TunPort::open(interface.as_str(), HOST_MTU, None, index) {
+                Ok(port) => Ok(Box::new(port)),
+                Err(error) => Err(DeviceError(error.to_string())),
+            },
+        }
+    }
+
+    fn steer(&mut self, prefixes: &[IpNet], tunnels: &[TunnelEndpoint]) -> Result<(), DeviceError> {
+        let prefixes = self.sockets.set_local_prefixes(prefixes);
+        let tunnels = self.sockets.set_tunnels(tunnels);
+        prefixes.and(tunnels).map_err(|error| DeviceError(error.to_string()))
+    }
+}
 
 /// What is ours on the uplinks: the addresses of this node's pods, and our tunnel ends.
 pub(super) fn ours(

@@ -36,6 +36,7 @@ use crate::worker::{Handle, Published, WorkerConfig, WorkerError};
 
 pub use compiler::{Applied, ApplyError};
 pub use devices::{Device, DeviceError, Devices};
+pub use kernel::KernelDevices;
 pub use memory::{MemoryDevices, MemoryWorld};
 pub use ports::{Counts, OpenPort, Ports, reports, role_name};
 pub use report::FinalReport;

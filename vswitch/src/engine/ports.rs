@@ -17,7 +17,7 @@ use crate::netlink::Facts;
 use crate::worker::{Command, Handle, PortReport};
 
 /// MTU of the host port until the agent has said one, in bytes.
-const HOST_MTU: u16 = 1450;
+pub(super) const HOST_MTU: u16 = 1450;
 /// How long a worker may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 

@@ -1,11 +1,12 @@
 //! What other threads see of the engine: it changes only as a whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use vswitch_datapath::Tables;
+use vswitch_datapath::tables::Revision;
+use vswitch_datapath::{PortIndex, Tables};
 use vswitch_model::{DesiredState, Generation, RuleId};
 
 use super::ports::Ports;
@@ -59,6 +60,8 @@ pub struct Snapshot {
     pub steer_error: Option<String>,
     /// Whether the state came from disk and nobody has confirmed it since.
     pub restored: bool,
+    /// The generations of the tables that were published last, the newest last.
+    pub(super) history: VecDeque<(Revision, Generation)>,
     pub(super) rules: OnceLock<BTreeMap<RuleId, RuleSource>>,
 }
 
@@ -85,8 +88,22 @@ impl Snapshot {
             save_error: None,
             steer_error: None,
             restored: false,
+            history: VecDeque::new(),
             rules: OnceLock::new(),
         }
+    }
+
+    /// The generation of the tables `revision`; None when that is too long ago.
+    #[must_use]
+    pub fn generation_of(&self, revision: Revision) -> Option<Generation> {
+        self.history.iter().rev().find(|(known, _)| *known == revision).map(|(_, generation)| *generation)
+    }
+
+    /// The name of the port of this number, for people.
+    #[must_use]
+    pub fn port_name(&self, index: PortIndex) -> String {
+        let open = self.ports.open.iter().find(|(_, open)| open.index == index);
+        open.map_or_else(|| format!("number {}", index.0), |(name, _)| name.to_string())
     }
 
     /// Where a rule was written; None for those the engine has built in.

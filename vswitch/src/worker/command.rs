@@ -2,7 +2,7 @@
 
 use crossbeam::channel::Sender;
 use vswitch_datapath::flow::{Flow, FlowIndex};
-use vswitch_datapath::{PortIndex, TraceSpec};
+use vswitch_datapath::{Now, PortIndex, TraceSpec};
 
 use super::Worker;
 use crate::io::{Port, PortState, PortStatistics};
@@ -35,13 +35,15 @@ pub struct FlowChunk {
     pub flows: Vec<Flow>,
     /// The first record that was not looked at yet. None: all were.
     pub next: Option<u32>,
+    /// When they were looked at, by the worker's clock.
+    pub now: Now,
 }
 
 impl FlowChunk {
     /// An empty chunk that starts at the record `from`.
     #[must_use]
     pub fn starting_at(from: u32) -> Self {
-        Self { flows: Vec::with_capacity(FLOWS_LOOKED_AT as usize), next: Some(from) }
+        Self { flows: Vec::with_capacity(FLOWS_LOOKED_AT as usize), next: Some(from), now: Now(0) }
     }
 }
 
@@ -97,6 +99,7 @@ impl Worker {
 
     fn append_flows(&self, mut chunk: FlowChunk) -> FlowChunk {
         let table = self.walk.flow_table();
+        chunk.now = self.now();
         let Some(first) = chunk.next else { return chunk };
         let end = table.capacity() as u32;
         let last = end.min(first.saturating_add(FLOWS_LOOKED_AT));

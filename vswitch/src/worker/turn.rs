@@ -31,6 +31,11 @@ impl Worker {
         self.end(&reply);
     }
 
+    /// The time by the worker's clock.
+    pub(super) fn now(&self) -> Now {
+        Now(self.start.elapsed().as_nanos() as u64)
+    }
+
     /// Takes the newest tables. The compiler keeps the ones before until it has seen that we run these.
     fn adopt(&mut self) {
         let newest = self.published.revision.load(Ordering::Acquire);
@@ -42,7 +47,7 @@ impl Worker {
 
     /// Visits ports, walks what they have and sends what comes of it. Whether there was anything.
     fn turn(&mut self) -> bool {
-        let now = Now(self.start.elapsed().as_nanos() as u64);
+        let now = self.now();
         let (mut batches, mut worked) = (0, false);
         for visit in 0..self.ports.visits() {
             let Some(index) = self.ports.next(visit) else { continue };

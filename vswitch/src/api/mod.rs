@@ -1,0 +1,217 @@
+//! The engine API, served on a unix socket. Shapes, units and errors: `control/model/proto/engine.proto`.
+
+mod counters;
+mod explain;
+mod flows;
+mod status;
+mod trace;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::Stream;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Mutex, Semaphore};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::{Request, Response, Status};
+use vswitch_model::api::MESSAGE_SIZE_MAX;
+use vswitch_model::api::engine as pb;
+use vswitch_model::api::engine::engine_server::{Engine as EngineApi, EngineServer};
+use vswitch_model::{Delta, DesiredState, Generation, Invalid};
+
+use crate::engine::{Applier, ApplyError, Desire, Engine, Shared};
+
+pub use counters::{PortNumbers, port_numbers};
+
+type Reply<T> = Result<Response<T>, Status>;
+type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Traces that may run at once: a worker follows one.
+const TRACES_MAX: usize = 1;
+
+/// Why the API cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Somebody serves there already.
+    #[error("{}: another vswitchd is serving there", .0.display())]
+    Taken(PathBuf),
+    /// The kernel refused.
+    #[error("{}: cannot {what}: {cause}", path.display())]
+    Io {
+        /// The socket.
+        path: PathBuf,
+        /// What was tried.
+        what: &'static str,
+        /// What the kernel said.
+        cause: io::Error,
+    },
+    /// The server ended by itself.
+    #[error("the engine API ended: {0}")]
+    Ended(#[from] tonic::transport::Error),
+}
+
+/// A listening socket of the API. Removed from the file system when it is dropped.
+#[derive(Debug)]
+pub struct Socket {
+    listener: Option<UnixListener>,
+    path: PathBuf,
+}
+
+impl Socket {
+    /// Listens at `path`, which only root and its group may use. A socket that a dead engine left is replaced.
+    pub async fn bind(path: &Path) -> Result<Self, ServeError> {
+        let failed = |what| move |cause| ServeError::Io { path: path.to_owned(), what, cause };
+        if let Some(directory) = path.parent() {
+            std::fs::create_dir_all(directory).map_err(failed("make its directory"))?;
+        }
+        if UnixStream::connect(path).await.is_ok() {
+            return Err(ServeError::Taken(path.to_owned()));
+        }
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("replace it")(error)),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path).map_err(failed("listen"))?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))
+            .map_err(failed("set its mode"))?;
+        Ok(Self { listener: Some(listener), path: path.to_owned() })
+    }
+
+    /// Serves `engine` until `stop` is done.
+    pub async fn serve(mut self, engine: &Engine, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
+        let Some(listener) = self.listener.take() else { return Ok(()) };
+        let service = EngineServer::new(Service::new(engine))
+            .max_decoding_message_size(MESSAGE_SIZE_MAX)
+            .max_encoding_message_size(MESSAGE_SIZE_MAX);
+        let server = tonic::transport::Server::builder().add_service(service);
+        // Streams that never end by themselves must not keep us: no waiting for connections to close.
+        tokio::select! {
+            ended = server.serve_with_incoming(UnixListenerStream::new(listener)) => Ok(ended?),
+            () = stop => Ok(()),
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.path).ok();
+    }
+}
+
+/// What answers calls.
+struct Service {
+    shared: Arc<Shared>,
+    applier: Applier,
+    /// One change after the other: each is judged against the state the one before left.
+    applying: Mutex<()>,
+    traces: Arc<Semaphore>,
+}
+
+impl Service {
+    fn new(engine: &Engine) -> Self {
+        Self {
+            shared: Arc::clone(engine.shared()),
+            applier: engine.applier(),
+            applying: Mutex::new(()),
+            traces: Arc::new(Semaphore::new(TRACES_MAX)),
+        }
+    }
+}
+
+/// The status of a message with a wrong field: the text starts with the field's path.
+#[allow(clippy::needless_pass_by_value)]
+fn invalid(invalid: Invalid) -> Status {
+    Status::invalid_argument(invalid.to_string())
+}
+
+/// The status of a worker that does not answer.
+fn silent(error: impl std::fmt::Display) -> Status {
+    Status::deadline_exceeded(error.to_string())
+}
+
+fn refused(error: &ApplyError) -> Status {
+    let text = error.to_string();
+    match error {
+        ApplyError::ResyncNeeded { .. } => Status::failed_precondition(text),
+        ApplyError::Generation { .. } | ApplyError::Invalid(_) => Status::invalid_argument(text),
+        ApplyError::TooLarge(_) => Status::resource_exhausted(text),
+        ApplyError::NotInForce(_) => Status::deadline_exceeded(text),
+        ApplyError::Stopping => Status::unavailable(text),
+    }
+}
+
+/// Runs what waits for workers where waiting disturbs nobody.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Status::internal(error.to_string()))
+}
+
+#[tonic::async_trait]
+impl EngineApi for Service {
+    async fn apply(&self, request: Request<pb::ApplyRequest>) -> Reply<pb::ApplyReply> {
+        let pb::ApplyRequest { generation, change } = request.into_inner();
+        let desire = blocking(move || match change {
+            Some(pb::apply_request::Change::Full(state)) => DesiredState::try_from(state)
+                .map(|state| Desire::Full(Box::new(state)))
+                .map_err(|error| error.within("full")),
+            Some(pb::apply_request::Change::Delta(delta)) => {
+                Delta::try_from(delta).map(Desire::Delta).map_err(|error| error.within("delta"))
+            }
+            None => Err(Invalid::new("change", "is missing: full or delta")),
+        });
+        let desire = desire.await?.map_err(invalid)?;
+        let _one_at_a_time = self.applying.lock().await;
+        let applied =
+            self.applier.apply(Generation(generation), desire).await.map_err(|error| refused(&error))?;
+        let failed_ports = applied.failed_ports.into_iter();
+        Ok(Response::new(pb::ApplyReply {
+            generation: applied.generation.0,
+            failed_ports: failed_ports
+                .map(|(port, reason)| pb::PortFailure { port: port.to_string(), reason })
+                .collect(),
+        }))
+    }
+
+    async fn get_state(&self, _: Request<pb::GetStateRequest>) -> Reply<pb::GetStateReply> {
+        let snapshot = self.shared.snapshot.load_full();
+        let generation = snapshot.generation.0;
+        let state = blocking(move || DesiredState::clone(&snapshot.desired).into()).await?;
+        Ok(Response::new(pb::GetStateReply { generation, state: Some(state) }))
+    }
+
+    async fn get_status(&self, _: Request<pb::GetStatusRequest>) -> Reply<pb::EngineStatus> {
+        Ok(Response::new(status::status(&self.shared)))
+    }
+
+    async fn get_counters(&self, _: Request<pb::GetCountersRequest>) -> Reply<pb::Counters> {
+        let shared = Arc::clone(&self.shared);
+        Ok(Response::new(blocking(move || counters::counters(&shared)).await?))
+    }
+
+    type ListFlowsStream = Streamed<pb::Flow>;
+
+    async fn list_flows(&self, request: Request<pb::ListFlowsRequest>) -> Reply<Self::ListFlowsStream> {
+        let query = flows::FlowQuery::try_from(request.into_inner()).map_err(invalid)?;
+        Ok(Response::new(flows::list(Arc::clone(&self.shared), query)))
+    }
+
+    type TraceStream = Streamed<pb::TraceRecord>;
+
+    async fn trace(&self, request: Request<pb::TraceRequest>) -> Reply<Self::TraceStream> {
+        let busy = || Status::resource_exhausted(format!("{TRACES_MAX} trace at a time, and one is running"));
+        let permit = Arc::clone(&self.traces).try_acquire_owned().map_err(|_| busy())?;
+        let stream = trace::start(Arc::clone(&self.shared), &request.into_inner(), permit)?;
+        Ok(Response::new(stream))
+    }
+
+    async fn explain(&self, request: Request<pb::ExplainRequest>) -> Reply<pb::ExplainReply> {
+        let query = explain::query(&request.into_inner()).map_err(invalid)?;
+        let snapshot = self.shared.snapshot.load_full();
+        Ok(Response::new(blocking(move || explain::explain(&snapshot, &query)).await?))
+    }
+}
