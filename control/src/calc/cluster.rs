@@ -191,6 +191,12 @@ impl<'a> Cluster<'a> {
 }
 
 impl PodView<'_> {
+    /// Whether two of its addresses are in one sandbox, so that what goes between them never leaves it.
+    pub(super) fn has_together(&self, one: IpAddr, other: IpAddr) -> bool {
+        let has_both = |addresses: &[IpAddr]| addresses.contains(&one) && addresses.contains(&other);
+        self.endpoints.is_empty() || self.endpoints.iter().any(|(_, addresses)| has_both(addresses))
+    }
+
     /// Whether the pod, or container, is in this namespace with labels like these.
     pub(super) fn is_selected(&self, namespace: &str, selector: &crate::object::LabelSelector) -> bool {
         !self.name.is_empty() && self.namespace == namespace && selector.matches(&self.labels)

@@ -235,10 +235,10 @@ impl<'a> Flow<'a> {
         let Some(Owner::Pod(pod)) = own.owner else {
             return Side::open(format!("{} is no pod: no policy speaks of it", self.describe(own)));
         };
-        if own.owner == other.owner {
+        let pod = &self.cluster.pods[pod];
+        if own.owner == other.owner && pod.has_together(own.address, other.address) {
             return Side::open("a pod always reaches itself".into());
         }
-        let pod = &self.cluster.pods[pod];
         if let (PolicyType::Ingress, Some(Owner::Node(node))) = (direction, other.owner)
             && pod.addresses.get(&own.address) == Some(&Some(node))
         {

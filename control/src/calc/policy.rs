@@ -67,8 +67,9 @@ pub(super) enum NamespaceScope {
 
 /// Policies that select a pod of this node.
 pub(super) fn in_force<'a>(inputs: &'a Inputs, cluster: &Cluster<'_>, node: &str) -> Vec<&'a NetworkPolicy> {
+    let local: Vec<_> = cluster.local_pods(node).collect();
     let selects_local = |policy: &&NetworkPolicy| {
-        cluster.local_pods(node).any(|pod| pod.is_selected(policy.namespace(), &policy.spec.pod_selector))
+        local.iter().any(|pod| pod.is_selected(policy.namespace(), &policy.spec.pod_selector))
     };
     inputs.policies.values().map(AsRef::as_ref).filter(selects_local).collect()
 }

@@ -29,7 +29,7 @@ const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from
 pub struct EtcdOptions {
     /// Its members, for instance `http://192.0.2.1:2379`. At least one.
     pub endpoints: Vec<String>,
-    /// What all keys begin with.
+    /// What all keys begin with; ends with `/`.
     pub prefix: String,
     /// How long a call may take.
     pub timeout: Duration,
@@ -59,6 +59,11 @@ impl Etcd {
                 let problem = format!("etcd endpoint \"{endpoint}\": only http://host:port is supported yet");
                 return Err(StoreError::Failed(problem));
             }
+        }
+        if !options.prefix.ends_with('/') {
+            let problem =
+                format!("etcd prefix \"{}\" must end with '/': /vswitch/ is the usual one", options.prefix);
+            return Err(StoreError::Failed(problem));
         }
         let connect = ConnectOptions::new()
             .with_connect_timeout(options.timeout)

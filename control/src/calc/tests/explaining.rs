@@ -93,6 +93,12 @@ fn nodes_reach_their_own_pods_and_pods_themselves() {
         said("media/relay", "192.0.2.1").ingress.reason,
         "node n0 (192.0.2.1) is no pod: no policy speaks of it"
     );
+    let again = endpoint("v1", "n0", "media/relay", "10.0.0.6");
+    let inputs = cluster(&(again + &policy("media/all", "podSelector: {}, policyTypes: [Ingress]")));
+    assert!(
+        !ask(&inputs, "10.0.0.5", "10.0.0.6", 1).unwrap().allowed,
+        "another sandbox of the pod is not itself"
+    );
 }
 
 #[test]

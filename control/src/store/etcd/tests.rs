@@ -156,8 +156,11 @@ async fn the_picture_survives_an_etcd_that_goes_and_comes_back() {
 
 #[tokio::test]
 async fn what_is_not_supported_is_refused_at_once() {
-    for endpoints in [vec!["https://192.0.2.1:2379".to_owned()], Vec::new()] {
-        let refused = Etcd::connect(EtcdOptions::new(endpoints)).await.err();
+    let mut no_slash = EtcdOptions::new(vec!["http://127.0.0.1:1".into()]);
+    no_slash.prefix = "/vswitch".into();
+    let tls = EtcdOptions::new(vec!["https://192.0.2.1:2379".into()]);
+    for options in [tls, EtcdOptions::new(Vec::new()), no_slash] {
+        let refused = Etcd::connect(options).await.err();
         assert!(matches!(refused, Some(StoreError::Failed(_))), "{refused:?}");
     }
 }
