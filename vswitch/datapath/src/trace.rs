@@ -11,7 +11,7 @@ use crossbeam::queue::ArrayQueue;
 use vswitch_model::{DropReason, RuleId, TunnelId};
 
 use crate::flow::FlowTable;
-use crate::parse::Parsed;
+use crate::parse::{Network, Parsed};
 use crate::stage::{Fate, Scratch};
 use crate::tables::{Adjacency, Tables};
 use crate::{BATCH, Buffer, Now, Packet, PortIndex};
@@ -22,7 +22,7 @@ pub const HEAD: usize = 128;
 pub const STEPS_MAX: usize = 8;
 
 /// Which packets are traced. What is `None` matches all. Addresses, protocol and ports are those of the inner packet when
-/// it came by a tunnel; a packet that could not be read has none, and matches only when nothing is asked of them.
+/// it came by a tunnel; ARP and what could not be read has none, and matches only when nothing is asked of them.
 #[derive(Debug, Clone, Default)]
 pub struct TraceFilter {
     /// Its source.
@@ -253,7 +253,7 @@ impl Tracer {
                 (Some(reason), _) | (None, Fate::Dropped(reason) | Fate::Reported(reason, _)) => Err(reason),
                 (None, Fate::Sent | Fate::Split | Fate::Walking) => Ok(scratch.egress[index]),
             };
-            let parsed = scratch.read[index].then_some(&scratch.parsed[index]);
+            let parsed = Some(&scratch.parsed[index]).filter(|parsed| parsed.network != Network::Arp);
             let in_port = scratch.ingress[index];
             if !self.spec.filter.matches(parsed, in_port, outcome.is_err()) {
                 continue;
@@ -282,7 +282,7 @@ fn steps(scratch: &Scratch, tables: &Tables, flows: &FlowTable, index: usize) ->
     let way = Way::of(tables.adjacency(scratch.adjacency[index]));
     [
         scratch.tunnel[index].map(Step::Decapsulated),
-        scratch.read[index].then_some(Step::Parsed {
+        (parsed.network != Network::Arp).then_some(Step::Parsed {
             source: parsed.source,
             destination: parsed.destination,
             protocol: parsed.protocol,

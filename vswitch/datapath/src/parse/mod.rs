@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use vswitch_model::{DropReason, Mac};
 
-use crate::read::{be16, chunk, length16};
+use crate::read::{chunk, length16};
 
 pub(crate) use quoted::quoted;
 
@@ -164,22 +164,29 @@ impl Parsed {
 
 /// Reads a frame. The reason says what is wrong with it.
 pub fn parse(frame: &[u8]) -> Result<Parsed, DropReason> {
+    let mut parsed = Parsed::EMPTY;
+    parse_into(frame, &mut parsed)?;
+    Ok(parsed)
+}
+
+/// Reads a frame into the place where the walk keeps what it knows; half-filled when it is refused.
+#[inline]
+pub(crate) fn parse_into(frame: &[u8], parsed: &mut Parsed) -> Result<(), DropReason> {
     let header = chunk::<ETHERNET>(frame, 0).ok_or(DropReason::Truncated)?;
-    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, _, _] = *header;
-    let mut parsed = Parsed {
+    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, high, low] = *header;
+    *parsed = Parsed {
         destination_mac: Mac([d0, d1, d2, d3, d4, d5]),
         source_mac: Mac([s0, s1, s2, s3, s4, s5]),
         end: length16(frame.len()),
         ..Parsed::EMPTY
     };
     // Tagged frames (802.1Q) have an EtherType of their own and end here too.
-    match be16(frame, 12) {
-        Some(ARP) => {}
-        Some(IPV4) => ip::v4(frame, &mut parsed)?,
-        Some(IPV6) => ip::v6(frame, &mut parsed)?,
-        _ => return Err(DropReason::EtherTypeUnknown),
+    match u16::from_be_bytes([high, low]) {
+        ARP => Ok(()),
+        IPV4 => ip::v4(frame, parsed),
+        IPV6 => ip::v6(frame, parsed),
+        _ => Err(DropReason::EtherTypeUnknown),
     }
-    Ok(parsed)
 }
 
 #[cfg(test)]

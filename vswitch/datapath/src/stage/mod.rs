@@ -91,7 +91,7 @@ impl Indices {
 pub(crate) struct Scratch {
     /// The port it came by.
     pub(crate) ingress: [PortIndex; BATCH],
-    /// What its headers say: the inner ones, once outer ones are off.
+    /// What its headers say: the inner ones, once outer ones are off. Empty when they could not be read.
     pub(crate) parsed: [Parsed; BATCH],
     /// How its walk ended.
     pub(crate) fate: [Fate; BATCH],
@@ -99,8 +99,6 @@ pub(crate) struct Scratch {
     pub(crate) adjacency: [AdjacencyIndex; BATCH],
     /// The hash of its flow's key, which spreads tunnel packets over the underlay.
     pub(crate) entropy: [u64; BATCH],
-    /// Whether its headers could be read.
-    pub(crate) read: [bool; BATCH],
     /// For the trace: the tunnel it came by.
     pub(crate) tunnel: [Option<TunnelId>; BATCH],
     /// For the trace: its flow, and whether it opened it.
@@ -123,7 +121,6 @@ impl Scratch {
             fate: [Fate::Walking; BATCH],
             adjacency: [AdjacencyIndex(0); BATCH],
             entropy: [0; BATCH],
-            read: [false; BATCH],
             tunnel: [None; BATCH],
             flow: [None; BATCH],
             denied: [None; BATCH],
@@ -136,7 +133,6 @@ impl Scratch {
     /// Forgets the batch before.
     pub(crate) fn reset(&mut self, count: usize) {
         self.fate[..count].fill(Fate::Walking);
-        self.read[..count].fill(false);
         self.tunnel[..count].fill(None);
         self.flow[..count].fill(None);
         self.denied[..count].fill(None);
@@ -146,8 +142,7 @@ impl Scratch {
 
     /// Whether a way was chosen for it: it belongs to a flow, or is an ICMP error about one that went on.
     pub(crate) fn routed(&self, index: usize) -> bool {
-        let related =
-            self.read[index] && self.parsed[index].is_icmp_error() && self.fate[index] == Fate::Sent;
+        let related = self.parsed[index].is_icmp_error() && self.fate[index] == Fate::Sent;
         self.flow[index].is_some() || related
     }
 

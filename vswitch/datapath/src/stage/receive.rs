@@ -4,7 +4,7 @@ use vswitch_model::DropReason;
 
 use super::{Context, Indices, Scratch};
 use crate::counters::Stage;
-use crate::parse::{Network, Parsed, parse, protocol};
+use crate::parse::{Network, Parsed, parse_into, protocol};
 use crate::tables::Role;
 use crate::{Buffer, Packet, PartialChecksum};
 
@@ -24,19 +24,14 @@ pub(crate) fn run<B: Buffer>(
     for (index, packet) in packets.iter_mut().enumerate() {
         scratch.ingress[index] = packet.port;
         context.counters.received(packet.port, packet.buffer.bytes().len());
-        match read(&mut packet.buffer) {
-            Ok(parsed) => {
-                if packet.offload.checksum.is_some_and(|partial| !is_of_transport(&parsed, partial)) {
-                    scratch.drop(index, DropReason::TransportHeaderInvalid);
-                    continue;
-                }
-                scratch.parsed[index] = parsed;
-                scratch.read[index] = true;
-            }
-            Err(reason) => {
-                scratch.drop(index, reason);
-                continue;
-            }
+        let parsed = &mut scratch.parsed[index];
+        if let Err(reason) = read(&mut packet.buffer, parsed) {
+            scratch.drop(index, reason);
+            continue;
+        }
+        if packet.offload.checksum.is_some_and(|partial| !is_of_transport(parsed, partial)) {
+            scratch.drop(index, DropReason::TransportHeaderInvalid);
+            continue;
         }
         match context.tables.port(packet.port).role {
             Role::Pod => received.pods.push(index),
@@ -62,18 +57,23 @@ fn is_of_transport(parsed: &Parsed, partial: PartialChecksum) -> bool {
 }
 
 /// Reads a frame and cuts off what follows its IP packet.
-pub(crate) fn read<B: Buffer>(buffer: &mut B) -> Result<Parsed, DropReason> {
-    let parsed = parse(buffer.bytes())?;
+#[inline]
+pub(crate) fn read<B: Buffer>(buffer: &mut B, parsed: &mut Parsed) -> Result<(), DropReason> {
+    if let Err(reason) = parse_into(buffer.bytes(), parsed) {
+        *parsed = Parsed::EMPTY;
+        return Err(reason);
+    }
     let end = usize::from(parsed.end);
     if parsed.network != Network::Arp && buffer.bytes().len() > end && !buffer.set_len(end) {
         return Err(DropReason::Truncated);
     }
-    Ok(parsed)
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::parse::parse;
     use crate::testing::World;
     use crate::testing::world::{A, HOST, v4};
     use crate::{Offload, VecBuffer};

@@ -90,11 +90,11 @@ fn tunnelled<B: Buffer>(
     parsed: &mut Parsed,
 ) -> Result<TunnelId, DropReason> {
     let peer = context.tables.tunnel_from(parsed.source).ok_or(DropReason::TunnelPeerUnknown)?;
-    let outer = *parsed;
-    encap::decapsulate(&mut packet.buffer, &outer, endpoint)?;
+    encap::decapsulate(&mut packet.buffer, parsed, endpoint)?;
+    let outer = parsed.traffic_class;
     // What the sender left undone concerns the outer packet, and is gone with its headers.
     packet.offload = crate::Offload::default();
-    *parsed = receive::read(&mut packet.buffer)?;
+    receive::read(&mut packet.buffer, parsed)?;
     if parsed.network == Network::Arp {
         return Err(DropReason::ArpInvalid);
     }
@@ -105,6 +105,6 @@ fn tunnelled<B: Buffer>(
     if !context.tables.lives_behind(context.tables.lookup(parsed.source), peer) {
         return Err(DropReason::TunnelSourceInvalid);
     }
-    encap::combine_ecn(packet.buffer.bytes_mut(), parsed, outer.traffic_class)?;
+    encap::combine_ecn(packet.buffer.bytes_mut(), parsed, outer)?;
     Ok(peer.tunnel)
 }
