@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::content::Content;
 use super::view::View;
 use super::{Handle, Ipam, Result};
-use crate::object::{Endpoint, Key};
+use crate::object::{Block, Endpoint, Key};
 
 /// How much of a pool is in use. "Here" is in the blocks of this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +76,17 @@ impl Ipam {
         let due = assigned.filter(|(_, assignment)| assignment.since_ms <= latest);
         Ok(leaks(due.map(|(address, a)| (address, &a.handle, a.workload.as_str())), endpoints))
     }
+}
+
+/// What is in use in a block, for people: address, holder, and whose that is. The error says why it cannot be read.
+pub fn held_in(block: &Block) -> std::result::Result<Vec<String>, String> {
+    let content = Content::of(block)?;
+    let line = |(address, assignment): (IpAddr, &super::Assignment)| {
+        let workload =
+            if assignment.workload.is_empty() { "" } else { &format!(" ({})", assignment.workload) };
+        format!("{address} by {}{workload}", assignment.handle)
+    };
+    Ok(content.assigned().map(line).collect())
 }
 
 /// Of what is assigned, given as (address, holder, holder for people), that which belongs to no endpoint. A node's own

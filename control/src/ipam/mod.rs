@@ -36,7 +36,7 @@ mod space;
 mod tests;
 mod view;
 
-pub use audit::{Leak, PoolUse, leaks};
+pub use audit::{Leak, PoolUse, held_in, leaks};
 use content::{Assignment, Content};
 pub use error::IpamError;
 #[cfg(test)]

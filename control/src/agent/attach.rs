@@ -1,0 +1,354 @@
+//! Attachments of pods: the CNI side of the agent.
+//!
+//! An attachment is an [`Endpoint`] in the store, named after the sandbox and its interface, and nothing else: what the
+//! engine does follows from it. Two sandboxes of one pod, as they exist for a while when a sandbox is made again, are
+//! two endpoints with interfaces and addresses of their own; removing one does not touch the other.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout, timeout_at};
+use tonic::Status;
+use tracing::{info, warn};
+use vswitch_model::{Attachment, Generation, Port};
+
+use super::engine::Progress;
+use super::{Core, failure};
+use crate::ipam::Handle;
+use crate::object::{Endpoint, EndpointSpec, Key, Kind, Object, Pod};
+use crate::store::{self, Applied, Revision, Snapshot, StoreError};
+
+/// How long to wait for a pod's policy to be in force when the caller does not say.
+pub(super) const ATTACH_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a removal waits for the engine; it is complete in the store before.
+const REMOVAL_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often undoing a failed attach is tried.
+const UNDO_ATTEMPTS: u32 = 5;
+/// Annotation of an endpoint: path of the pod's network namespace.
+pub(super) const NETNS: &str = "vswitch/netns";
+
+/// What became of garbage collection.
+pub(super) struct Collected {
+    pub(super) removed: Vec<(String, String)>,
+    pub(super) released: Vec<IpAddr>,
+}
+
+impl Core {
+    /// Attaches a pod. Answers when every worker enforces its policy; whatever goes wrong, the endpoint is gone then.
+    pub(super) async fn attach(&self, endpoint: Endpoint, within: Duration) -> Result<Generation, Status> {
+        let deadline = Instant::now() + within;
+        if timeout_at(deadline, self.until_known(&endpoint.spec)).await.is_err() {
+            let why = if self.reflector.current().stale.is_some() {
+                self.store_reason()
+            } else {
+                let EndpointSpec { namespace, pod, .. } = &endpoint.spec;
+                format!("pod {namespace}/{pod} is not in the store, so its policy is not known")
+            };
+            return Err(Status::unavailable(why));
+        }
+        let attached = match timeout_at(deadline, self.record(&endpoint)).await {
+            Ok(Ok(revision)) => self.until_in_force(&endpoint, revision, deadline).await,
+            Ok(Err(refused @ Refused::Before(_))) => return Err(refused.into()),
+            Ok(Err(Refused::Perhaps(status))) => Err(status),
+            Err(_) => {
+                Err(Status::unavailable(format!("the store gave no answer within {} ms", within.as_millis())))
+            }
+        };
+        if attached.is_err() {
+            self.undo(&endpoint).await;
+        }
+        attached
+    }
+
+    /// Waits until the pod's object is there: without its labels nobody can say which policies are for it. Of two pods
+    /// that had one name after another, the one with the identifier the runtime gave is meant.
+    async fn until_known(&self, spec: &EndpointSpec) {
+        if spec.pod.is_empty() {
+            return;
+        }
+        let name = (spec.namespace.clone(), spec.pod.clone());
+        let known = |snapshot: &Snapshot| {
+            let uid = |pod: &Pod| pod.metadata.uid.clone();
+            let pod = snapshot.inputs.pods.get(&name).map(|pod| uid(pod));
+            let is_meant =
+                |uid: Option<String>| uid.is_none() || spec.pod_uid.is_none() || uid == spec.pod_uid;
+            snapshot.synced && pod.is_some_and(is_meant)
+        };
+        // The reflector outlives every call.
+        drop(self.reflector.snapshots().wait_for(known).await);
+    }
+
+    /// Puts the endpoint into the store, unless it would take from another what is that one's.
+    async fn record(&self, endpoint: &Endpoint) -> Result<Revision, Refused> {
+        let _one_at_a_time = self.attaching.lock().await;
+        if !self.reflector.current().synced {
+            return Err(Refused::Before(Status::unavailable(self.store_reason())));
+        }
+        let listing = self.store.list(Some(Kind::Endpoint)).await;
+        let listing = listing.map_err(|e| Refused::Before(failure(&e)))?;
+        for entry in listing.entries {
+            if let Ok(Object::Endpoint(other)) = entry.object()
+                && let Some(clash) = clash(endpoint, &other)
+            {
+                return Err(Refused::Before(Status::already_exists(clash)));
+            }
+        }
+        match store::apply(&*self.store, &endpoint.clone().into()).await {
+            Ok(Applied::Created(at) | Applied::Updated(at) | Applied::Unchanged(at)) => Ok(at),
+            Err(error) => Err(Refused::Perhaps(failure(&error))),
+        }
+    }
+
+    async fn until_in_force(
+        &self,
+        endpoint: &Endpoint,
+        revision: Revision,
+        deadline: Instant,
+    ) -> Result<Generation, Status> {
+        let arrived = timeout_at(deadline, self.reflector.reached(revision)).await;
+        if arrived.is_err() {
+            return Err(Status::unavailable(self.store_reason()));
+        }
+        // An acknowledgement from before may be of an engine that is gone, or of a port that failed since.
+        let request = self.engine.request();
+        let mut progress = self.engine.progress();
+        loop {
+            let judged = judge(&progress.borrow_and_update(), endpoint, revision, request);
+            match judged {
+                Judged::InForce(generation) => return Ok(generation),
+                Judged::Failed(reason) => return Err(Status::unavailable(reason)),
+                Judged::NotYet => {}
+            }
+            if self.is_replaced(endpoint) {
+                return Err(Status::aborted(format!("{} was detached meanwhile", endpoint.metadata.name)));
+            }
+            match timeout_at(deadline, progress.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(Status::unavailable("vswitch-agent is stopping")),
+                Err(_) => return Err(Status::deadline_exceeded(self.why_not_in_force(endpoint))),
+            }
+        }
+    }
+
+    fn is_replaced(&self, endpoint: &Endpoint) -> bool {
+        let inputs = self.reflector.current().inputs;
+        inputs.endpoints.get(&endpoint.metadata.name).is_none_or(|now| now.spec != endpoint.spec)
+    }
+
+    fn why_not_in_force(&self, endpoint: &Endpoint) -> String {
+        let progress = self.engine.progress().borrow().clone();
+        let snapshot = self.reflector.current();
+        let spec = &endpoint.spec;
+        let cause = if let Some(error) = progress.engine_error {
+            error
+        } else if let Some(error) = progress.calculation_error {
+            error
+        } else if let Some(stale) = snapshot.stale {
+            stale.to_string()
+        } else if let Some(problem) = progress.problems.first() {
+            problem.clone()
+        } else {
+            "vswitchd did not acknowledge it".to_owned()
+        };
+        format!("the policy of {}/{} did not come into force in time: {cause}", spec.namespace, spec.pod)
+    }
+
+    /// Removes an endpoint whose attach failed. It may not be there, and may by now be somebody else's.
+    async fn undo(&self, endpoint: &Endpoint) {
+        let key = Endpoint::key_of(&endpoint.spec.container_id, &endpoint.spec.interface);
+        let mut last = None;
+        for attempt in 0..UNDO_ATTEMPTS {
+            if attempt > 0 {
+                tokio::time::sleep(Duration::from_millis(100 << attempt)).await;
+            }
+            match self.remove_if(&key, |found| found.spec == endpoint.spec).await {
+                Ok(_) => return,
+                Err(error) => last = Some(error),
+            }
+        }
+        if let Some(error) = last {
+            warn!(%key, %error, "the endpoint of a failed attach stays until DEL or GC");
+        }
+    }
+
+    /// Removes the endpoint when `goes` says so of what is there; returns the change, None when there was none.
+    async fn remove_if(
+        &self,
+        key: &Key,
+        goes: impl Fn(&Endpoint) -> bool,
+    ) -> store::Result<Option<Revision>> {
+        loop {
+            let Some(entry) = self.store.get(key).await? else { return Ok(None) };
+            // One that cannot be read is nobody's.
+            let stays = matches!(entry.object(), Ok(Object::Endpoint(found)) if !goes(&found));
+            if stays {
+                return Ok(None);
+            }
+            match self.store.delete(key, Some(entry.revision)).await {
+                Ok(revision) => return Ok(Some(revision)),
+                Err(StoreError::NotFound(_)) => return Ok(None),
+                Err(StoreError::Conflict { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Detaches; whether there was something to detach. The engine is given a moment to let go of the interface, but
+    /// need not be there.
+    pub(super) async fn detach(&self, container_id: &str, ifname: &str) -> Result<bool, Status> {
+        let key = Endpoint::key_of(container_id, ifname);
+        let removed = self.remove_if(&key, |found| {
+            found.spec.container_id == container_id && found.spec.interface == ifname
+        });
+        let Some(revision) = removed.await.map_err(|e| failure(&e))? else { return Ok(false) };
+        info!(%key, "detached");
+        self.until_removed(revision).await;
+        Ok(true)
+    }
+
+    /// Removes every endpoint of this node that `stays` does not pick, and every address held by such.
+    pub(super) async fn collect_garbage(
+        &self,
+        stays: &BTreeSet<(String, String)>,
+    ) -> Result<Collected, Status> {
+        let listing = self.store.list(Some(Kind::Endpoint)).await.map_err(|e| failure(&e))?;
+        let mut collected = Collected { removed: Vec::new(), released: Vec::new() };
+        let mut last = None;
+        for entry in listing.entries {
+            let Ok(Object::Endpoint(endpoint)) = entry.object() else { continue };
+            let name = (endpoint.spec.container_id.clone(), endpoint.spec.interface.clone());
+            if endpoint.spec.node != self.settings.node || stays.contains(&name) {
+                continue;
+            }
+            let removed = self.remove_if(&entry.key, |found| found.spec == endpoint.spec).await;
+            if let Some(revision) = removed.map_err(|e| failure(&e))? {
+                info!(key = %entry.key, "removed as garbage");
+                collected.removed.push(name);
+                last = last.max(Some(revision));
+            }
+        }
+        if let Some(revision) = last {
+            self.until_removed(revision).await;
+        }
+        let held: BTreeSet<Handle> =
+            stays.iter().map(|(container, ifname)| Handle::attachment(container, ifname)).collect();
+        let released = self.ipam.release_except(|handle| held.contains(handle)).await;
+        collected.released = released.map_err(|e| super::server::no_address(&e))?;
+        Ok(collected)
+    }
+
+    async fn until_removed(&self, revision: Revision) {
+        let mut progress = self.engine.progress();
+        let done = |progress: &Progress| {
+            progress.engine_error.is_some()
+                || progress.in_force.as_ref().is_none_or(|f| f.revision >= revision)
+        };
+        // The pod is detached whether the engine has noticed or not.
+        drop(timeout(REMOVAL_TIMEOUT, progress.wait_for(done)).await);
+    }
+
+    /// Compares an endpoint with what its creator was told.
+    pub(super) async fn check(&self, spec: &Expected) -> Result<(), Status> {
+        let key = Endpoint::key_of(&spec.container_id, &spec.ifname);
+        let found = self.store.get(&key).await.map_err(|e| failure(&e))?;
+        let Some(Ok(Object::Endpoint(found))) = found.map(|entry| entry.object()) else {
+            return Err(Status::not_found(format!("{} {} is not attached", spec.container_id, spec.ifname)));
+        };
+        let addresses: BTreeSet<IpAddr> = found.spec.addresses.iter().copied().collect();
+        let list = |addresses: &BTreeSet<IpAddr>| {
+            addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        };
+        for (field, was, is) in [
+            ("host_interface", spec.host_interface.clone(), found.spec.port.to_string()),
+            ("mac", spec.mac.clone(), found.spec.mac.to_string()),
+            ("addresses", list(&spec.addresses), list(&addresses)),
+        ] {
+            if was != is {
+                return Err(Status::failed_precondition(format!("{field}: {is} is attached, not {was}")));
+            }
+        }
+        let progress = self.engine.progress().borrow().clone();
+        let failed = progress.in_force.and_then(|f| f.failed_ports.get(found.spec.port.as_str()).cloned());
+        match failed {
+            Some(reason) => Err(Status::failed_precondition(format!("port {}: {reason}", found.spec.port))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What CHECK says should be.
+pub(super) struct Expected {
+    pub(super) container_id: String,
+    pub(super) ifname: String,
+    pub(super) host_interface: String,
+    pub(super) mac: String,
+    pub(super) addresses: BTreeSet<IpAddr>,
+}
+
+/// Why an endpoint was not recorded.
+enum Refused {
+    /// Nothing was written.
+    Before(Status),
+    /// It may have been written all the same.
+    Perhaps(Status),
+}
+
+impl From<Refused> for Status {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Before(status) | Refused::Perhaps(status) => status,
+        }
+    }
+}
+
+enum Judged {
+    InForce(Generation),
+    NotYet,
+    Failed(String),
+}
+
+/// Whether the workers run a state with this endpoint in it. A state is calculated as a whole: one that has the port
+/// has its policy.
+fn judge(progress: &Progress, endpoint: &Endpoint, revision: Revision, request: u64) -> Judged {
+    let Some(in_force) =
+        progress.in_force.as_ref().filter(|f| f.revision >= revision && f.request >= request)
+    else {
+        return Judged::NotYet;
+    };
+    let spec = &endpoint.spec;
+    if !in_force.state.ports.get(&spec.port).is_some_and(|port| is_port_of(port, spec)) {
+        return Judged::NotYet;
+    }
+    match in_force.failed_ports.get(spec.port.as_str()) {
+        Some(reason) => Judged::Failed(format!("vswitchd could not open port {}: {reason}", spec.port)),
+        None => Judged::InForce(in_force.generation),
+    }
+}
+
+fn is_port_of(port: &Port, spec: &EndpointSpec) -> bool {
+    let set = |addresses: &[IpAddr]| addresses.iter().copied().collect::<BTreeSet<_>>();
+    port.attachment == spec.attachment
+        && port.mac == spec.mac
+        && port.mtu == spec.mtu
+        && set(&port.addresses) == set(&spec.addresses)
+}
+
+/// What of `new` already belongs to `other`, in words.
+fn clash(new: &Endpoint, other: &Endpoint) -> Option<String> {
+    let (new, other) = (&new.spec, &other.spec);
+    if (&new.container_id, &new.interface) == (&other.container_id, &other.interface) {
+        return None;
+    }
+    let whose =
+        format!("{}/{} (container {}, node {})", other.namespace, other.pod, other.container_id, other.node);
+    if let Some(address) = new.addresses.iter().find(|address| other.addresses.contains(address)) {
+        return Some(format!("addresses: {address} belongs to {whose}"));
+    }
+    let Attachment::Veth { interface, .. } = &new.attachment;
+    let Attachment::Veth { interface: taken, .. } = &other.attachment;
+    if new.node == other.node && (interface == taken || new.port == other.port) {
+        return Some(format!("host_interface: {interface} belongs to {whose}"));
+    }
+    None
+}

@@ -1,0 +1,344 @@
+//! Keeping the engine in step: what is calculated goes to it, until it says that its workers run it.
+//!
+//! Nothing is queued. There is one wanted state, the newest; it goes out as a delta when the engine is known to have
+//! what the delta starts from, and whole when it isn't: after a reconnect, after an error, or when the engine says it
+//! has another generation. The engine applies the difference either way.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+use tracing::{info, warn};
+use vswitch_model::api::engine::engine_client::EngineClient;
+use vswitch_model::api::engine::{
+    ApplyRequest, EngineStatus, ExplainReply, ExplainRequest, GetStatusRequest,
+};
+use vswitch_model::api::{MESSAGE_SIZE_MAX, apply_request, connect};
+use vswitch_model::{DesiredState, Generation};
+
+use super::Calculate;
+use crate::calc::Calculated;
+use crate::store::{Revision, Snapshot};
+
+/// First pause after a failure, doubled each time.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+/// Longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How often an engine that is in step is asked whether it still is.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+/// How long an engine may take to answer what costs it nothing.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an engine may take to bring a state into force.
+const APPLY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What the engine's workers run, as it has acknowledged.
+#[derive(Debug, Clone)]
+pub(super) struct InForce {
+    /// Its number.
+    pub(super) generation: Generation,
+    /// The state itself.
+    pub(super) state: Arc<DesiredState>,
+    /// The last change of the store that is in it.
+    pub(super) revision: Revision,
+    /// The last request for an acknowledgement that it answers.
+    pub(super) request: u64,
+    /// Ports that are desired and could not be opened, and why.
+    pub(super) failed_ports: Arc<BTreeMap<String, String>>,
+}
+
+/// How far the way from the store to the workers has been gone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Progress {
+    /// The newest state's number.
+    pub(super) calculated: Generation,
+    /// What was acknowledged last, be the engine there now or not.
+    pub(super) in_force: Option<InForce>,
+    /// Why the engine is not in step. None: it is.
+    pub(super) engine_error: Option<String>,
+    /// Why the newest objects yield no state; the one before stays in force.
+    pub(super) calculation_error: Option<String>,
+    /// What of the newest objects could not be done as they say.
+    pub(super) problems: Vec<String>,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self { engine_error: Some("not connected yet".to_owned()), ..Self::default() }
+    }
+}
+
+/// The agent's end of the task that keeps the engine in step.
+#[derive(Debug, Clone)]
+pub(super) struct Engine {
+    requests: Arc<watch::Sender<u64>>,
+    progress: watch::Receiver<Progress>,
+    socket: PathBuf,
+}
+
+impl Engine {
+    /// Begins to lead the engine at `socket` to what `calculate` makes of `snapshots`; ends when those do.
+    pub(super) fn start(
+        socket: PathBuf,
+        snapshots: watch::Receiver<Snapshot>,
+        calculate: Calculate,
+    ) -> (Self, impl Future<Output = ()> + Send) {
+        let (requests, asked) = watch::channel(0);
+        let (publish, progress) = watch::channel(Progress::new());
+        let sync = Sync {
+            socket: socket.clone(),
+            snapshots,
+            asked,
+            publish,
+            calculate,
+            client: None,
+            wanted: None,
+            generation: Generation::default(),
+            in_step: false,
+            state: Progress::new(),
+        };
+        (Self { requests: Arc::new(requests), progress, socket }, sync.run())
+    }
+
+    /// Asks for an acknowledgement that begins from now on; [`InForce::request`] reaches the returned number with it.
+    pub(super) fn request(&self) -> u64 {
+        let mut number = 0;
+        self.requests.send_modify(|last| {
+            *last += 1;
+            number = *last;
+        });
+        number
+    }
+
+    /// How far things are, and a way to wait for more.
+    pub(super) fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.clone()
+    }
+
+    /// What the engine would do with the first packet of a flow.
+    pub(super) async fn explain(&self, request: ExplainRequest) -> Result<ExplainReply, String> {
+        let mut client = client(&self.socket).await?;
+        match timeout(PROBE_TIMEOUT, client.explain(request)).await {
+            Ok(Ok(reply)) => Ok(reply.into_inner()),
+            Ok(Err(status)) => Err(format!("vswitchd: {}", status.message())),
+            Err(_) => Err(format!("vswitchd gave no answer within {} s", PROBE_TIMEOUT.as_secs())),
+        }
+    }
+}
+
+async fn client(socket: &std::path::Path) -> Result<EngineClient<Channel>, String> {
+    let channel = connect("vswitchd", socket).await.map_err(|e| e.to_string())?;
+    Ok(EngineClient::new(channel)
+        .max_decoding_message_size(MESSAGE_SIZE_MAX)
+        .max_encoding_message_size(MESSAGE_SIZE_MAX))
+}
+
+/// The newest state, and what it was made of.
+struct Wanted {
+    state: Arc<DesiredState>,
+    revision: Revision,
+}
+
+struct Sync {
+    socket: PathBuf,
+    snapshots: watch::Receiver<Snapshot>,
+    asked: watch::Receiver<u64>,
+    publish: watch::Sender<Progress>,
+    calculate: Calculate,
+    client: Option<EngineClient<Channel>>,
+    wanted: Option<Wanted>,
+    /// The last number given to a state.
+    generation: Generation,
+    /// Whether the engine is known to have what `state.in_force` says.
+    in_step: bool,
+    state: Progress,
+}
+
+impl Sync {
+    async fn run(mut self) {
+        let mut pause = PAUSE_MIN;
+        let mut recalculate = true;
+        loop {
+            if recalculate {
+                self.recalculate();
+                recalculate = false;
+            }
+            if self.is_due() {
+                match self.bring_into_force().await {
+                    Ok(()) => pause = PAUSE_MIN,
+                    Err(error) => {
+                        self.fails(error);
+                        sleep(pause).await;
+                        pause = (pause * 2).min(PAUSE_MAX);
+                    }
+                }
+                recalculate = self.snapshots.has_changed().unwrap_or(false);
+                continue;
+            }
+            tokio::select! {
+                changed = self.snapshots.changed() => match changed {
+                    Ok(()) => recalculate = true,
+                    Err(_) => return,
+                },
+                asked = self.asked.changed() => if asked.is_err() { return },
+                () = sleep(PROBE_EVERY), if self.in_step => self.probe().await,
+            }
+        }
+    }
+
+    /// Makes the newest picture of the store the wanted state, once there is a picture.
+    fn recalculate(&mut self) {
+        let (inputs, revision) = {
+            let snapshot = self.snapshots.borrow_and_update();
+            if !snapshot.synced {
+                return;
+            }
+            (Arc::clone(&snapshot.inputs), snapshot.revision)
+        };
+        let Calculated { state, problems } = (self.calculate)(&inputs);
+        for problem in problems.iter().filter(|problem| !self.state.problems.contains(problem)) {
+            warn!(problem, "not everything can be done as the objects say");
+        }
+        self.state.problems = problems;
+        if let Err(invalid) = state.check() {
+            let error = format!("the desired state is not whole: {invalid}; the one before stays in force");
+            if self.state.calculation_error.as_ref() != Some(&error) {
+                warn!(%invalid, "the desired state is not whole; the one before stays in force");
+            }
+            self.state.calculation_error = Some(error);
+            return self.tell();
+        }
+        self.state.calculation_error = None;
+        if self.wanted.as_ref().is_some_and(|wanted| *wanted.state == state) {
+            self.wanted = self.wanted.take().map(|wanted| Wanted { revision, ..wanted });
+        } else {
+            self.generation.0 += 1;
+            self.state.calculated = self.generation;
+            self.wanted = Some(Wanted { state: Arc::new(state), revision });
+        }
+        // What is in force may hold the newest changes already: those that concern this node's state in no way.
+        if let (Some(wanted), Some(in_force)) = (&self.wanted, &mut self.state.in_force)
+            && self.in_step
+            && in_force.state == wanted.state
+        {
+            in_force.revision = revision;
+        }
+        self.tell();
+    }
+
+    fn is_due(&self) -> bool {
+        let Some(wanted) = &self.wanted else { return false };
+        let is_new =
+            |in_force: &InForce| in_force.state != wanted.state || in_force.request < *self.asked.borrow();
+        !self.in_step || self.state.in_force.as_ref().is_none_or(is_new)
+    }
+
+    async fn bring_into_force(&mut self) -> Result<(), String> {
+        let Some(wanted) = &self.wanted else { return Ok(()) };
+        let (state, revision) = (Arc::clone(&wanted.state), wanted.revision);
+        let request = *self.asked.borrow_and_update();
+        let base = self.state.in_force.clone().filter(|_| self.in_step);
+        if base.is_none() {
+            let status = self.status().await?;
+            self.generation.0 = self.generation.0.max(status.generation_desired);
+        }
+        // Never the number of something else that the engine may have seen.
+        if base.as_ref().is_none_or(|base| base.generation >= self.generation) {
+            self.generation.0 += 1;
+        }
+        let generation = self.generation;
+        let from = base.as_ref().map(|base| (base.generation, &*base.state));
+        let reply = self.apply(apply_request(generation, from, &state)).await;
+        let failed_ports = match reply {
+            Ok(reply) => reply,
+            Err(status) if status.code() == Code::FailedPrecondition && self.in_step => {
+                info!("vswitchd has another generation; sending it the whole state");
+                self.in_step = false;
+                return Ok(());
+            }
+            Err(status) => return Err(self.explained(&status)),
+        };
+        if !self.in_step {
+            info!(%generation, "vswitchd is in step");
+        }
+        self.in_step = true;
+        self.state.calculated = generation;
+        self.state.engine_error = None;
+        let failed_ports = Arc::new(failed_ports);
+        self.state.in_force = Some(InForce { generation, state, revision, request, failed_ports });
+        self.tell();
+        Ok(())
+    }
+
+    async fn apply(&mut self, request: ApplyRequest) -> Result<BTreeMap<String, String>, Status> {
+        let mut client = self.client().await.map_err(Status::unavailable)?;
+        let late = |_| Status::deadline_exceeded(format!("no answer within {} s", APPLY_TIMEOUT.as_secs()));
+        let reply = timeout(APPLY_TIMEOUT, client.apply(request)).await.map_err(late)??.into_inner();
+        Ok(reply.failed_ports.into_iter().map(|failure| (failure.port, failure.reason)).collect())
+    }
+
+    async fn status(&mut self) -> Result<EngineStatus, String> {
+        let mut client = self.client().await?;
+        match timeout(PROBE_TIMEOUT, client.get_status(GetStatusRequest {})).await {
+            Ok(Ok(reply)) => Ok(reply.into_inner()),
+            Ok(Err(status)) => Err(self.explained(&status)),
+            Err(_) => Err(format!("vswitchd gave no answer within {} s", PROBE_TIMEOUT.as_secs())),
+        }
+    }
+
+    async fn client(&mut self) -> Result<EngineClient<Channel>, String> {
+        if self.client.is_none() {
+            self.client = Some(client(&self.socket).await?);
+        }
+        self.client.clone().ok_or_else(|| "not connected".to_owned())
+    }
+
+    /// Sees whether the engine still has what it acknowledged, and which of its ports are open by now.
+    async fn probe(&mut self) {
+        let status = match self.status().await {
+            Ok(status) => status,
+            Err(error) => return self.fails(error),
+        };
+        let Some(in_force) = &mut self.state.in_force else { return };
+        if status.restored || status.generation_desired != in_force.generation.0 {
+            info!(
+                generation = status.generation_desired,
+                "vswitchd has another state; sending it the whole one"
+            );
+            self.in_step = false;
+            return;
+        }
+        let failed = status.ports.into_iter().filter(|port| !port.failure.is_empty());
+        let failed: BTreeMap<_, _> = failed.map(|port| (port.name, port.failure)).collect();
+        if *in_force.failed_ports != failed {
+            in_force.failed_ports = Arc::new(failed);
+            self.tell();
+        }
+    }
+
+    fn fails(&mut self, error: String) {
+        if self.state.engine_error.as_ref() != Some(&error) {
+            warn!(error, "vswitchd is not in step; what it has stays in force");
+        }
+        // A new connection says better why there is none.
+        self.client = None;
+        self.in_step = false;
+        self.state.engine_error = Some(error);
+        self.tell();
+    }
+
+    fn explained(&self, status: &Status) -> String {
+        match status.code() {
+            Code::Unavailable => format!("vswitchd ({}): {}", self.socket.display(), status.message()),
+            _ => format!("vswitchd refused the state ({:?}): {}", status.code(), status.message()),
+        }
+    }
+
+    fn tell(&self) {
+        self.publish.send_replace(self.state.clone());
+    }
+}

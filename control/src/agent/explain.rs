@@ -1,0 +1,91 @@
+//! Why the first packet of a flow would pass or not: policy from the objects, the walk from this node's engine.
+
+use tonic::Status;
+use vswitch_model::api::agent as pb;
+use vswitch_model::api::engine::ExplainRequest;
+
+use super::Core;
+use crate::calc::{Question, Side, explain};
+
+/// Source port of the flow that the engine is asked about: any will do, policy does not look at it.
+const SOURCE_PORT: u32 = 49152;
+
+impl Core {
+    pub(super) async fn explain(
+        &self,
+        request: pb::ExplainFlowRequest,
+    ) -> Result<pb::ExplainFlowReply, Status> {
+        let question = question(&request)?;
+        let snapshot = self.reflector.current();
+        if !snapshot.synced {
+            return Err(Status::unavailable(self.store_reason()));
+        }
+        let explanation =
+            explain(&snapshot.inputs, &question).map_err(|error| Status::not_found(error.to_string()))?;
+        let asked = ExplainRequest {
+            source: explanation.from_address.to_string(),
+            destination: explanation.to_address.to_string(),
+            protocol: request.protocol,
+            source_port: SOURCE_PORT,
+            destination_port: request.port,
+        };
+        let (walk, walk_error) = match self.engine.explain(asked).await {
+            Ok(reply) => (walk(&reply), String::new()),
+            Err(error) => (Vec::new(), error),
+        };
+        Ok(pb::ExplainFlowReply {
+            allowed: explanation.allowed,
+            from: explanation.from,
+            to: explanation.to,
+            egress: Some(side(explanation.egress)),
+            ingress: Some(side(explanation.ingress)),
+            walk,
+            walk_error,
+        })
+    }
+}
+
+fn question(request: &pb::ExplainFlowRequest) -> Result<Question, Status> {
+    let wrong = |field: &str, problem: String| Status::invalid_argument(format!("{field}: {problem}"));
+    let end = |field: &str, text: &str| match text {
+        "" => Err(wrong(field, "must not be empty: namespace/pod, pod, or an address".to_owned())),
+        text => Ok(match text.parse() {
+            Ok(end) => end,
+            Err(never) => match never {},
+        }),
+    };
+    Ok(Question {
+        from: end("from", &request.from)?,
+        to: end("to", &request.to)?,
+        protocol: u8::try_from(request.protocol)
+            .map_err(|_| wrong("protocol", format!("{} is not a protocol: 0 to 255", request.protocol)))?,
+        port: u16::try_from(request.port)
+            .map_err(|_| wrong("port", format!("{} is not a port: 0 to 65535", request.port)))?,
+        is_ipv4: match request.family {
+            0 => None,
+            4 => Some(true),
+            6 => Some(false),
+            other => return Err(wrong("family", format!("{other}: 4 or 6, or 0 for either"))),
+        },
+    })
+}
+
+/// The engine's answer, a step a line, and what came of it.
+fn walk(reply: &vswitch_model::api::engine::ExplainReply) -> Vec<String> {
+    let line = |stage: &str, detail: &str| match detail {
+        "" => stage.to_owned(),
+        detail => format!("{stage}: {detail}"),
+    };
+    let mut lines: Vec<String> = reply.steps.iter().map(|step| line(&step.stage, &step.detail)).collect();
+    lines.push(match (reply.drop_reason.as_str(), reply.out_port.as_str()) {
+        ("", "") => "answered".to_owned(),
+        ("", port) => format!("sent by port {port}"),
+        (reason, _) => format!("dropped: {reason}"),
+    });
+    lines
+}
+
+fn side(side: Side) -> pb::SideVerdict {
+    let Side { allowed, isolated, policies, policy, position, reason, hint } = side;
+    pb::SideVerdict { allowed, isolated, policies, policy, position, reason, hint }
+}

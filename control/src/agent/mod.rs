@@ -1,0 +1,179 @@
+//! The agent of one node.
+//!
+//! | file | what |
+//! |---|---|
+//! | here | [`Agent`]: what it consists of, starting it |
+//! | `node` | this node's own object, and its own addresses |
+//! | `engine` | the task that keeps the engine in step with the store |
+//! | `attach` | attachments of pods: CNI |
+//! | `objects`, `describe` | what people apply, list, delete, look at |
+//! | `explain`, `status` | why, and how it is |
+//! | `server`, `socket` | the agent API over its unix socket |
+//! | `underlay` | which of the node's addresses the others reach it by |
+//!
+//! State flows one way: store -> [`Reflector`] -> calculation -> engine. What the API changes, it changes in the store,
+//! and where it has to know that the change is in force it waits for the engine's acknowledgement of a generation that
+//! was calculated from it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinSet;
+use tonic::Status;
+use tracing::debug;
+use vswitch_model::Vni;
+
+use crate::calc::{self, CalcConfig, Calculated, Inputs, Numbering};
+use crate::ipam::{self, Ipam};
+use crate::store::{Reflector, SharedStore, StoreError};
+
+mod attach;
+mod describe;
+mod engine;
+mod explain;
+mod node;
+mod objects;
+mod server;
+mod socket;
+mod status;
+#[cfg(test)]
+mod tests;
+
+pub mod underlay;
+
+pub use server::Service;
+pub use socket::{SocketError, serve};
+pub use underlay::Underlay;
+
+/// How often idle blocks are looked for.
+const GIVE_BACK_EVERY: Duration = Duration::from_secs(10);
+
+/// Makes desired state of objects, and keeps the numbers it gave between calls.
+type Calculate = Box<dyn FnMut(&Inputs) -> Calculated + Send>;
+
+/// What an agent has to know of its node.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The node's name.
+    pub node: String,
+    /// How the other nodes reach it.
+    pub underlay: Underlay,
+    /// MTU of its pods, in bytes.
+    pub pod_mtu: u16,
+    /// The VXLAN network of the cluster.
+    pub vni: Vni,
+    /// Its UDP port.
+    pub vxlan_port: u16,
+    /// Where vswitchd listens.
+    pub engine_socket: std::path::PathBuf,
+    /// How long an address rests before it is assigned again.
+    pub cool_down: Duration,
+}
+
+impl Settings {
+    fn calculation(&self) -> Calculate {
+        let config = CalcConfig { vni: self.vni, vxlan_port: self.vxlan_port, host_mtu: self.pod_mtu };
+        let (node, mut numbering) = (self.node.clone(), Numbering::default());
+        Box::new(move |inputs| calc::calculate(inputs, &node, &config, &mut numbering))
+    }
+}
+
+/// What all parts of the agent share.
+struct Core {
+    settings: Settings,
+    store: SharedStore,
+    /// "embedded" or "etcd".
+    store_kind: &'static str,
+    reflector: Reflector,
+    ipam: Ipam,
+    engine: engine::Engine,
+    /// Endpoints are recorded one after another, so that each sees what the others have.
+    attaching: Mutex<()>,
+    /// Why this node is not registered; None: it is.
+    registration: watch::Sender<Option<String>>,
+    started: Instant,
+}
+
+/// A running agent; it stops when it is dropped.
+pub struct Agent {
+    core: Arc<Core>,
+    _tasks: JoinSet<()>,
+}
+
+impl Agent {
+    /// Starts to follow `store`, to register the node, and to keep the engine in step. Must be called within a tokio
+    /// runtime.
+    #[must_use]
+    pub fn start(
+        settings: Settings,
+        store: SharedStore,
+        store_kind: &'static str,
+        clock: ipam::Clock,
+    ) -> Self {
+        let mut tasks = JoinSet::new();
+        let reflector = Reflector::start(Arc::clone(&store));
+        let (engine, keep_in_step) = engine::Engine::start(
+            settings.engine_socket.clone(),
+            reflector.snapshots(),
+            settings.calculation(),
+        );
+        tasks.spawn(keep_in_step);
+        let core = Arc::new(Core {
+            ipam: Ipam::new(Arc::clone(&store), &settings.node, settings.cool_down, clock),
+            settings,
+            store,
+            store_kind,
+            reflector,
+            engine,
+            attaching: Mutex::new(()),
+            registration: watch::Sender::new(Some("it has not been registered yet".to_owned())),
+            started: Instant::now(),
+        });
+        tasks.spawn(node::keep_registered(Arc::clone(&core)));
+        tasks.spawn(give_back_idle_blocks(Arc::clone(&core)));
+        Self { core, _tasks: tasks }
+    }
+
+    /// The agent API, to be served.
+    #[must_use]
+    pub fn service(&self) -> Service {
+        Service::new(Arc::clone(&self.core))
+    }
+}
+
+async fn give_back_idle_blocks(core: Arc<Core>) {
+    loop {
+        tokio::time::sleep(GIVE_BACK_EVERY).await;
+        if core.reflector.current().stale.is_some() {
+            continue;
+        }
+        if let Err(error) = core.ipam.give_back_idle().await {
+            debug!(%error, "idle blocks are not given back now");
+        }
+    }
+}
+
+impl Core {
+    /// Why the store cannot be relied on now, for people.
+    fn store_reason(&self) -> String {
+        let snapshot = self.reflector.current();
+        match snapshot.stale {
+            Some(error) => error.to_string(),
+            None if !snapshot.synced => "the store has not been read yet".to_owned(),
+            None => "the store does not tell of its changes".to_owned(),
+        }
+    }
+}
+
+/// A store's error as the API has it.
+fn failure(error: &StoreError) -> Status {
+    let text = error.to_string();
+    match error {
+        StoreError::Exists(_) => Status::already_exists(text),
+        StoreError::NotFound(_) => Status::not_found(text),
+        StoreError::Conflict { .. } => Status::aborted(text),
+        StoreError::Compacted(_) | StoreError::Unavailable(_) => Status::unavailable(text),
+        StoreError::Failed(_) => Status::internal(text),
+    }
+}

@@ -1,0 +1,217 @@
+//! Objects that people apply, list and delete.
+
+use std::collections::BTreeMap;
+
+use tonic::Status;
+use vswitch_model::api::agent as pb;
+
+use super::node::OWN_ANNOTATIONS;
+use super::{Core, failure};
+use crate::object::{Key, Kind, Object, manifest};
+use crate::store::{self, Applied, StoreError};
+
+/// Namespace of objects that name none.
+const DEFAULT_NAMESPACE: &str = "default";
+
+impl Core {
+    /// Checks all objects, then writes all. When a write fails, those before it are made and the error names it.
+    pub(super) async fn apply(
+        &self,
+        request: pb::ApplyObjectsRequest,
+    ) -> Result<Vec<pb::ObjectResult>, Status> {
+        let mut objects = parse(&request.documents, &request.namespace)?;
+        objects.sort_by_key(|object| Kind::ALL.iter().position(|kind| *kind == object.kind()));
+        let stored = self.stored_pools().await?;
+        check_pools(&objects, stored)?;
+        let mut results = Vec::new();
+        for object in objects {
+            let key = object.key();
+            let object = self.keep_own_annotations(object).await?;
+            let applied = if request.dry_run {
+                let found = self.store.get(&key).await;
+                found.map(|found| match found {
+                    None => "created",
+                    Some(found) if found.value == object.to_json() => "unchanged",
+                    Some(_) => "configured",
+                })
+            } else {
+                store::apply(&*self.store, &object).await.map(|applied| match applied {
+                    Applied::Created(_) => "created",
+                    Applied::Updated(_) => "configured",
+                    Applied::Unchanged(_) => "unchanged",
+                })
+            };
+            results.push(result(&key, applied.map_err(|e| about(&key, &e))?));
+        }
+        Ok(results)
+    }
+
+    /// A node's manifest says nothing of what the agents have written into the object.
+    async fn keep_own_annotations(&self, object: Object) -> Result<Object, Status> {
+        let Object::Node(mut node) = object else { return Ok(object) };
+        let key = Key::cluster(Kind::Node, &node.metadata.name);
+        let found = self.store.get(&key).await.map_err(|e| about(&key, &e))?;
+        if let Some(Ok(Object::Node(found))) = found.map(|entry| entry.object()) {
+            for (name, value) in found.metadata.annotations {
+                if OWN_ANNOTATIONS.contains(&name.as_str()) {
+                    node.metadata.annotations.entry(name).or_insert(value);
+                }
+            }
+        }
+        Ok(node.into())
+    }
+
+    async fn stored_pools(&self) -> Result<BTreeMap<String, crate::object::IpPool>, Status> {
+        let listing = self.store.list(Some(Kind::IpPool)).await.map_err(|e| failure(&e))?;
+        let pools = listing.entries.iter().filter_map(|entry| match entry.object() {
+            Ok(Object::IpPool(pool)) => Some((pool.metadata.name.clone(), pool)),
+            _ => None,
+        });
+        Ok(pools.collect())
+    }
+
+    /// The objects of a kind, as JSON, by name.
+    pub(super) async fn list(&self, request: pb::ListObjectsRequest) -> Result<pb::ListObjectsReply, Status> {
+        let kind = kind(&request.kind)?;
+        let namespace = or_default(&request.namespace);
+        let listing = self.store.list(Some(kind)).await.map_err(|e| failure(&e))?;
+        let asked_for = |key: &Key| {
+            (!kind.is_namespaced() || request.all_namespaces || key.namespace == namespace)
+                && (request.name.is_empty() || key.name == request.name)
+        };
+        let entries = listing.entries.into_iter().filter(|entry| asked_for(&entry.key));
+        let objects: Vec<String> =
+            entries.map(|entry| String::from_utf8_lossy(&entry.value).into_owned()).collect();
+        if objects.is_empty() && !request.name.is_empty() {
+            return Err(Status::not_found(format!(
+                "{} does not exist",
+                Key::new(kind, namespace, request.name)
+            )));
+        }
+        Ok(pb::ListObjectsReply { kind: kind.name().to_owned(), namespaced: kind.is_namespaced(), objects })
+    }
+
+    /// Deletes one object, or what documents name; of those, what is not there is told and is no error.
+    pub(super) async fn delete(
+        &self,
+        request: pb::DeleteObjectsRequest,
+    ) -> Result<Vec<pb::ObjectResult>, Status> {
+        if request.documents.is_empty() {
+            let key = self.key(&request.kind, &request.namespace, &request.name)?;
+            applied_by_people(key.kind, &key.to_string())?;
+            self.store.delete(&key, None).await.map_err(|e| about(&key, &e))?;
+            return Ok(vec![result(&key, "deleted")]);
+        }
+        let mut keys: Vec<Key> =
+            parse(&request.documents, &request.namespace)?.iter().map(Object::key).collect();
+        keys.sort_by_key(|key| std::cmp::Reverse(Kind::ALL.iter().position(|kind| *kind == key.kind)));
+        let mut results = Vec::new();
+        for key in keys {
+            let outcome = match self.store.delete(&key, None).await {
+                Ok(_) => "deleted",
+                Err(StoreError::NotFound(_)) => "absent",
+                Err(error) => return Err(about(&key, &error)),
+            };
+            results.push(result(&key, outcome));
+        }
+        Ok(results)
+    }
+
+    /// The key that a person's words mean.
+    #[allow(clippy::unused_self, reason = "reads as the others do")]
+    pub(super) fn key(&self, kind_text: &str, namespace: &str, name: &str) -> Result<Key, Status> {
+        if name.is_empty() {
+            return Err(Status::invalid_argument("name: must not be empty"));
+        }
+        Ok(Key::new(kind(kind_text)?, or_default(namespace), name))
+    }
+}
+
+fn or_default(namespace: &str) -> &str {
+    if namespace.is_empty() { DEFAULT_NAMESPACE } else { namespace }
+}
+
+fn kind(text: &str) -> Result<Kind, Status> {
+    text.parse().map_err(|invalid: vswitch_model::Invalid| Status::invalid_argument(invalid.to_string()))
+}
+
+fn applied_by_people(kind: Kind, what: &str) -> Result<(), Status> {
+    if kind.is_applied_by_people() {
+        return Ok(());
+    }
+    let why =
+        format!("{what}: kind: {kind} objects are the agents' own and cannot be applied or deleted by hand");
+    Err(Status::invalid_argument(why))
+}
+
+/// The objects of all documents, none of them twice.
+fn parse(documents: &[pb::Document], namespace: &str) -> Result<Vec<Object>, Status> {
+    let mut objects = Vec::new();
+    let mut seen: BTreeMap<Key, &str> = BTreeMap::new();
+    for document in documents {
+        let parsed = manifest::parse(&document.file, or_default(namespace), &document.text);
+        for manifest::Document { number, object } in
+            parsed.map_err(|e| Status::invalid_argument(e.to_string()))?
+        {
+            let key = object.key();
+            applied_by_people(object.kind(), &format!("{}, document {number}", document.file))?;
+            if let Some(other) = seen.insert(key.clone(), &document.file) {
+                let problem = format!("{}, document {number}: {key} is already in {other}", document.file);
+                return Err(Status::invalid_argument(problem));
+            }
+            objects.push(object);
+        }
+    }
+    Ok(objects)
+}
+
+/// Pools must not overlap, and what addresses were assigned by must not change under them.
+fn check_pools(objects: &[Object], mut pools: BTreeMap<String, crate::object::IpPool>) -> Result<(), Status> {
+    for object in objects {
+        let Object::IpPool(pool) = object else { continue };
+        let name = &pool.metadata.name;
+        let refuse = |field: &str, problem: String| {
+            Err(Status::invalid_argument(format!("IPPool {name}: spec.{field}: {problem}")))
+        };
+        if let Some(before) = pools.get(name) {
+            let (was, is) = (before.spec.cidr, pool.spec.cidr);
+            if was != is {
+                return refuse("cidr", format!("cannot be changed from {was}; make another pool"));
+            }
+            let (was, is) = (before.block_size(), pool.block_size());
+            if was != is {
+                return refuse("blockSize", format!("cannot be changed from {was}; make another pool"));
+            }
+        }
+        let (mine, overlaps) = (pool.spec.cidr, |other: ipnet::IpNet, mine: ipnet::IpNet| {
+            other.contains(&mine) || mine.contains(&other)
+        });
+        let other =
+            pools.values().find(|other| other.metadata.name != *name && overlaps(other.spec.cidr, mine));
+        if let Some(other) = other {
+            return refuse(
+                "cidr",
+                format!("{mine} overlaps {} of IPPool {}", other.spec.cidr, other.metadata.name),
+            );
+        }
+        pools.insert(name.clone(), pool.clone());
+    }
+    Ok(())
+}
+
+fn result(key: &Key, outcome: &str) -> pb::ObjectResult {
+    pb::ObjectResult {
+        kind: key.kind.name().to_owned(),
+        namespace: key.namespace.clone(),
+        name: key.name.clone(),
+        outcome: outcome.to_owned(),
+    }
+}
+
+fn about(key: &Key, error: &StoreError) -> Status {
+    let status = failure(error);
+    if status.message().contains(&key.to_string()) {
+        return status;
+    }
+    Status::new(status.code(), format!("{key}: {}", status.message()))
+}

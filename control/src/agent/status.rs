@@ -1,0 +1,76 @@
+//! How the agent is.
+
+use std::time::Duration;
+
+use vswitch_model::api::agent as pb;
+
+use super::Core;
+
+/// How long an address may be assigned before its pod is attached.
+const ATTACH_GRACE: Duration = Duration::from_secs(600);
+
+impl Core {
+    /// Whether an attach would be served now; None: yes, else why not.
+    pub(super) fn not_ready(&self) -> Option<String> {
+        let snapshot = self.reflector.current();
+        let progress = self.engine.progress().borrow().clone();
+        if !snapshot.synced || snapshot.stale.is_some() {
+            return Some(self.store_reason());
+        }
+        if let Some(reason) = self.registration.borrow().as_ref() {
+            return Some(format!("node {}: {reason}", self.settings.node));
+        }
+        progress.engine_error.or(progress.calculation_error)
+    }
+
+    pub(super) async fn status(&self) -> pb::AgentStatus {
+        let snapshot = self.reflector.current();
+        let progress = self.engine.progress().borrow().clone();
+        let in_force = progress.in_force;
+        let connected = snapshot.synced && snapshot.stale.is_none();
+        // Of a store that is away nothing is asked.
+        let pools = if connected { self.ipam.pool_use().await.unwrap_or_default() } else { Vec::new() };
+        let mut problems: Vec<String> =
+            snapshot.problems.iter().map(|(key, problem)| format!("{key}: {problem}")).collect();
+        problems.extend(progress.problems);
+        problems.extend(progress.calculation_error);
+        problems.extend(
+            self.registration.borrow().as_ref().map(|why| format!("node {}: {why}", self.settings.node)),
+        );
+        let failed = in_force.iter().flat_map(|in_force| in_force.failed_ports.iter());
+        problems.extend(failed.map(|(port, reason)| format!("port {port}: {reason}")));
+        problems.extend(self.leaks(ATTACH_GRACE).await.iter().map(ToString::to_string));
+        let local = snapshot.inputs.endpoints.values().filter(|e| e.spec.node == self.settings.node);
+        pb::AgentStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node: self.settings.node.clone(),
+            uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            store: self.store_kind.to_owned(),
+            store_connected: connected,
+            store_synced: snapshot.synced,
+            store_error: if connected { String::new() } else { self.store_reason() },
+            engine_connected: progress.engine_error.is_none(),
+            engine_error: progress.engine_error.unwrap_or_default(),
+            generation_calculated: progress.calculated.0,
+            generation_acknowledged: in_force.as_ref().map_or(0, |in_force| in_force.generation.0),
+            pods_local: count(local.count()),
+            nodes: count(snapshot.inputs.nodes.len()),
+            policies: count(snapshot.inputs.policies.len()),
+            pools: pools
+                .into_iter()
+                .map(|pool| pb::PoolUse {
+                    name: pool.name,
+                    cidr: pool.cidr.to_string(),
+                    blocks: pool.blocks,
+                    addresses_used: pool.used,
+                    addresses_used_local: pool.used_here,
+                })
+                .collect(),
+            problems,
+        }
+    }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}

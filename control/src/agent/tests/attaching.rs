@@ -1,0 +1,257 @@
+//! Attach, detach, check, garbage: CNI's side.
+
+use futures::FutureExt;
+
+use super::*;
+
+#[tokio::test]
+async fn attach_waits_until_the_workers_enforce_the_policy() {
+    let bench = Bench::with_cluster().await;
+    bench.apply(POLICY).await;
+    bench.until_progress(|p| p.engine_error.is_none()).await;
+    bench.engine.hold(true);
+    let before = bench.engine.content().arrived;
+    let mut attaching = bench.attach(request("a", "relay", 1)).boxed();
+    tokio::select! {
+        _ = &mut attaching => panic!("attached before the engine has acknowledged"),
+        _ = bench.engine.until(|content| content.arrived > before) => {}
+    }
+    assert!((&mut attaching).now_or_never().is_none());
+    bench.engine.hold(false);
+    let generation = attaching.await.unwrap();
+    let content = bench.engine.content();
+    assert!(content.generation >= generation);
+    let identity = content.state.prefixes[&"10.244.9.1/32".parse().unwrap()];
+    assert_eq!(content.state.ports[&port_of("a")].workload, "media/relay");
+    assert_eq!(content.state.subjects[&identity].ingress.len(), 1, "isolated by the policy from the start");
+}
+
+#[tokio::test]
+async fn an_attach_the_engine_does_not_answer_is_undone() {
+    let bench = Bench::without_engine();
+    bench.apply(CLUSTER).await;
+    let status =
+        bench.attach(pb::AttachRequest { timeout_ms: 300, ..request("a", "relay", 1) }).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    assert!(status.message().contains("vswitchd does not answer on"), "{status}");
+    assert_eq!(bench.endpoints().await, Vec::<String>::new());
+    bench.engine.start();
+    bench.attach(request("a", "relay", 1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_port_that_will_not_open_is_an_error_and_undone() {
+    let bench = Bench::with_cluster().await;
+    bench.engine.change(|content| drop(content.failing.insert("vswa".into(), "no such device".into())));
+    let status = bench.attach(request("a", "relay", 1)).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().contains("could not open port vswa: no such device"), "{status}");
+    assert_eq!(bench.endpoints().await, Vec::<String>::new());
+    bench.engine.until(|content| content.state.ports.is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_pod_nobody_knows_is_not_attached_before_it_is_known() {
+    let bench = Bench::with_cluster().await;
+    let short = pb::AttachRequest { timeout_ms: 200, ..request("a", "new", 1) };
+    let status = bench.attach(short).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().contains("pod media/new is not in the store"), "{status}");
+    assert_eq!(bench.endpoints().await, Vec::<String>::new());
+    let mut attaching = bench.attach(request("a", "new", 1)).boxed();
+    assert!((&mut attaching).now_or_never().is_none());
+    bench.apply("{apiVersion: v1, kind: Pod, metadata: {name: new, namespace: media, uid: u2}}").await;
+    attaching.await.unwrap();
+    // The runtime's pod is a later one of the same name than the one that is known.
+    let later = pb::AttachRequest { timeout_ms: 200, uid: "u3".into(), ..request("b", "new", 2) };
+    assert_eq!(bench.attach(later).await.unwrap_err().code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn a_container_that_is_no_pod_is_attached() {
+    let bench = Bench::with_cluster().await;
+    let bare = pb::AttachRequest { namespace: String::new(), pod: String::new(), ..request("a", "", 1) };
+    bench.attach(bare).await.unwrap();
+    assert!(bench.has_port("a"));
+}
+
+#[tokio::test]
+async fn two_sandboxes_of_one_pod_live_side_by_side() {
+    let bench = Bench::with_cluster().await;
+    bench.attach(request("old", "relay", 1)).await.unwrap();
+    bench.attach(request("new", "relay", 2)).await.unwrap();
+    assert!(bench.has_port("old") && bench.has_port("new"));
+    assert!(bench.detach("old").await);
+    assert!(!bench.detach("old").await, "there is nothing left to detach, and that is fine");
+    assert_eq!(bench.endpoints().await, ["new.eth0"]);
+    bench.engine.until(|content| content.state.ports.len() == 1).await;
+    assert!(bench.has_port("new"));
+}
+
+#[tokio::test]
+async fn a_repeated_attach_is_the_same_one() {
+    let bench = Bench::with_cluster().await;
+    let first = bench.attach(request("a", "relay", 1)).await.unwrap();
+    let second = bench.attach(request("a", "relay", 1)).await.unwrap();
+    assert!(second >= first);
+    assert_eq!(bench.endpoints().await, ["a.eth0"]);
+}
+
+#[tokio::test]
+async fn what_belongs_to_another_is_refused() {
+    let bench = Bench::with_cluster().await;
+    bench.attach(request("a", "relay", 1)).await.unwrap();
+    let status = bench.attach(request("b", "caller", 1)).await.unwrap_err();
+    assert_eq!(status.code(), Code::AlreadyExists);
+    assert!(
+        status.message().starts_with("addresses: 10.244.9.1 belongs to media/relay (container a"),
+        "{status}"
+    );
+    let same_port = pb::AttachRequest { host_interface: "vswa".into(), ..request("b", "caller", 2) };
+    let status = bench.attach(same_port).await.unwrap_err();
+    assert!(status.message().starts_with("host_interface: vswa belongs to media/relay"), "{status}");
+    assert_eq!(bench.endpoints().await, ["a.eth0"]);
+}
+
+#[tokio::test]
+async fn a_request_that_makes_no_sense_is_refused_by_field() {
+    let bench = Bench::with_cluster().await;
+    let good = request("a", "relay", 1);
+    for (wrong, field) in [
+        (pb::AttachRequest { attachment: None, ..good.clone() }, "attachment: missing"),
+        (pb::AttachRequest { attachment: attachment("a/b"), ..good.clone() }, "attachment.container_id:"),
+        (pb::AttachRequest { pod: String::new(), ..good.clone() }, "pod:"),
+        (pb::AttachRequest { host_interface: "a b".into(), ..good.clone() }, "host_interface:"),
+        (pb::AttachRequest { mac: "ee:ee:ee:ee:ee:ee".into(), ..good.clone() }, "mac:"),
+        (pb::AttachRequest { addresses: Vec::new(), ..good.clone() }, "addresses:"),
+        (pb::AttachRequest { addresses: vec!["10.0.0.1/32".into()], ..good.clone() }, "addresses[0]:"),
+        (
+            pb::AttachRequest { addresses: vec!["10.0.0.1".into(), "10.0.0.1".into()], ..good.clone() },
+            "addresses:",
+        ),
+        (pb::AttachRequest { mtu: 9000, ..good.clone() }, "mtu: 9000"),
+    ] {
+        let status = bench.attach(wrong).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{field}: {status}");
+        assert!(status.message().starts_with(field), "{field}: {status}");
+    }
+    assert_eq!(bench.endpoints().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_pod_detached_while_it_is_attached_is_not_attached() {
+    let bench = Bench::with_cluster().await;
+    bench.until_progress(|p| p.engine_error.is_none()).await;
+    bench.engine.hold(true);
+    let before = bench.engine.content().arrived;
+    let attaching = bench.attach(request("a", "relay", 1));
+    let detaching = async {
+        bench.engine.until(|content| content.arrived > before).await;
+        let detaching = bench.detach("a");
+        let letting_go = async {
+            bench.until(|s| s.inputs.endpoints.is_empty()).await;
+            bench.engine.hold(false);
+        };
+        tokio::join!(detaching, letting_go).0
+    };
+    let (attached, detached) = tokio::join!(attaching, detaching);
+    // Had the engine acknowledged first, the pod was attached, and then detached.
+    assert!(attached.is_ok() || attached.unwrap_err().code() == Code::Aborted);
+    assert!(detached);
+    assert_eq!(bench.endpoints().await, Vec::<String>::new());
+    bench.engine.until(|content| content.state.ports.is_empty()).await;
+}
+
+#[tokio::test]
+async fn an_attach_whose_caller_went_away_ends_all_the_same() {
+    let bench = Bench::with_cluster().await;
+    bench.until_progress(|p| p.engine_error.is_none()).await;
+    bench.engine.hold(true);
+    let before = bench.engine.content().arrived;
+    tokio::select! {
+        _ = bench.attach(request("a", "relay", 1)) => panic!("attached before the engine has acknowledged"),
+        _ = bench.engine.until(|content| content.arrived > before) => {}
+    }
+    bench.engine.hold(false);
+    bench.engine.until(|content| content.state.ports.contains_key(&port_of("a"))).await;
+    assert!(bench.detach("a").await);
+}
+
+#[tokio::test]
+async fn check_says_what_differs() {
+    let bench = Bench::with_cluster().await;
+    bench.attach(request("a", "relay", 1)).await.unwrap();
+    let good = pb::CheckRequest {
+        attachment: attachment("a"),
+        host_interface: "vswa".into(),
+        mac: "02:00:00:00:00:01".into(),
+        addresses: vec!["10.244.9.1".into()],
+    };
+    let check = |request| bench.api.check(Request::new(request));
+    check(good.clone()).await.unwrap();
+    for (wrong, code, expected) in [
+        (
+            pb::CheckRequest { attachment: attachment("b"), ..good.clone() },
+            Code::NotFound,
+            "b eth0 is not attached",
+        ),
+        (
+            pb::CheckRequest { mac: "02:00:00:00:00:02".into(), ..good.clone() },
+            Code::FailedPrecondition,
+            "mac: 02:00:00:00:00:01 is attached, not 02:00:00:00:00:02",
+        ),
+        (
+            pb::CheckRequest { addresses: vec!["10.244.9.2".into()], ..good.clone() },
+            Code::FailedPrecondition,
+            "addresses: 10.244.9.1 is attached, not 10.244.9.2",
+        ),
+    ] {
+        let status = check(wrong).await.unwrap_err();
+        assert_eq!((status.code(), status.message()), (code, expected));
+    }
+}
+
+#[tokio::test]
+async fn garbage_is_what_the_runtime_does_not_know() {
+    let bench = Bench::with_cluster().await;
+    let mut held = Vec::new();
+    for (container, pod, last) in [("a", "relay", 1), ("b", "caller", 2)] {
+        bench.attach(request(container, pod, last)).await.unwrap();
+        let assign = pb::AssignAddressesRequest { attachment: attachment(container), ..Default::default() };
+        held.push(bench.api.assign_addresses(Request::new(assign)).await.unwrap().into_inner().addresses);
+    }
+    assert_eq!(held[0].len(), 2, "one address of each family");
+    let request = pb::CollectGarbageRequest { valid: vec![attachment("a").unwrap()] };
+    let collected = bench.api.collect_garbage(Request::new(request)).await.unwrap().into_inner();
+    assert_eq!(collected.removed, vec![attachment("b").unwrap()]);
+    assert_eq!(collected.released, held[1]);
+    assert_eq!(bench.endpoints().await, ["a.eth0"]);
+    let check = pb::CheckAddressesRequest { attachment: attachment("a") };
+    let kept = bench.api.check_addresses(Request::new(check)).await.unwrap().into_inner().addresses;
+    assert_eq!(kept, held[0]);
+    let check = pb::CheckAddressesRequest { attachment: attachment("b") };
+    assert_eq!(bench.api.check_addresses(Request::new(check)).await.unwrap_err().code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn addresses_are_assigned_and_released() {
+    let bench = Bench::new().await;
+    let assign = |requested: &[&str]| pb::AssignAddressesRequest {
+        attachment: attachment("a"),
+        namespace: "media".into(),
+        pod: "relay".into(),
+        requested: requested.iter().map(|text| (*text).to_owned()).collect(),
+    };
+    let status = bench.api.assign_addresses(Request::new(assign(&[]))).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert!(status.message().starts_with("no IPPool serves Workload"), "{status}");
+    bench.apply(CLUSTER).await;
+    let status = bench.api.assign_addresses(Request::new(assign(&["10.0.0.256"]))).await.unwrap_err();
+    assert_eq!(status.message(), "requested[0]: \"10.0.0.256\" is not an address");
+    let first = bench.api.assign_addresses(Request::new(assign(&[]))).await.unwrap().into_inner();
+    let again = bench.api.assign_addresses(Request::new(assign(&[]))).await.unwrap().into_inner();
+    assert_eq!(first, again);
+    let release = || Request::new(pb::ReleaseAddressesRequest { attachment: attachment("a") });
+    assert_eq!(bench.api.release_addresses(release()).await.unwrap().into_inner().released, first.addresses);
+    assert!(bench.api.release_addresses(release()).await.unwrap().into_inner().released.is_empty());
+}

@@ -1,0 +1,218 @@
+//! An engine that runs nothing: it keeps the rules of the engine API and remembers what it was given.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use futures::stream::BoxStream;
+use tokio::net::UnixListener;
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server;
+use tonic::{Request, Response, Status};
+use vswitch_model::api::engine as pb;
+use vswitch_model::api::engine::engine_server::{Engine, EngineServer};
+use vswitch_model::{Delta, DesiredState};
+
+/// What the engine has.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Content {
+    pub(super) generation: u64,
+    pub(super) state: DesiredState,
+    /// Whether the state came from disk.
+    pub(super) restored: bool,
+    /// Applies that arrived, those on hold included.
+    pub(super) arrived: u32,
+    /// How many applies were whole states.
+    pub(super) wholes: u32,
+    /// How many applies were deltas that fitted.
+    pub(super) deltas: u32,
+    /// Ports that will not open.
+    pub(super) failing: BTreeMap<String, String>,
+}
+
+/// A fake engine, there or not.
+pub(super) struct FakeEngine {
+    socket: PathBuf,
+    content: Arc<watch::Sender<Content>>,
+    hold: Arc<watch::Sender<bool>>,
+    /// A runtime of its own: when it ends, so do the connections, as those of a process do.
+    server: Mutex<Option<Runtime>>,
+}
+
+impl FakeEngine {
+    /// An engine that is not there yet.
+    pub(super) fn new(folder: &Path) -> Self {
+        let socket = folder.join("engine.sock");
+        let (content, hold) = (watch::Sender::new(Content::default()), watch::Sender::new(false));
+        Self { socket, content: Arc::new(content), hold: Arc::new(hold), server: Mutex::new(None) }
+    }
+
+    pub(super) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    pub(super) fn start(&self) {
+        let _ = std::fs::remove_file(&self.socket);
+        let service = Handler { content: Arc::clone(&self.content), hold: self.hold.subscribe() };
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listener = {
+            let _inside = runtime.enter();
+            UnixListener::bind(&self.socket).unwrap()
+        };
+        let serving = Server::builder()
+            .add_service(EngineServer::new(service))
+            .serve_with_incoming(UnixListenerStream::new(listener));
+        runtime.spawn(serving);
+        *self.server() = Some(runtime);
+    }
+
+    /// Dies: connections break. What it has stays, as on disk.
+    pub(super) fn stop(&self) {
+        if let Some(server) = self.server().take() {
+            server.shutdown_background();
+        }
+        let _ = std::fs::remove_file(&self.socket);
+    }
+
+    fn server(&self) -> MutexGuard<'_, Option<Runtime>> {
+        self.server.lock().unwrap()
+    }
+
+    /// While held, no apply is answered, nor takes effect.
+    pub(super) fn hold(&self, hold: bool) {
+        self.hold.send_replace(hold);
+    }
+
+    pub(super) fn change(&self, change: impl FnOnce(&mut Content)) {
+        self.content.send_modify(change);
+    }
+
+    pub(super) fn content(&self) -> Content {
+        self.content.borrow().clone()
+    }
+
+    /// Waits until its content is so.
+    pub(super) async fn until(&self, what: impl FnMut(&Content) -> bool) -> Content {
+        let mut content = self.content.subscribe();
+        let deadline = std::time::Duration::from_secs(20);
+        tokio::time::timeout(deadline, content.wait_for(what)).await.expect("in time").unwrap().clone()
+    }
+}
+
+impl Drop for FakeEngine {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+struct Handler {
+    content: Arc<watch::Sender<Content>>,
+    hold: watch::Receiver<bool>,
+}
+
+fn not_faked<T>() -> Result<Response<T>, Status> {
+    Err(Status::unimplemented("the agent does not ask for this"))
+}
+
+#[tonic::async_trait]
+impl Engine for Handler {
+    type ListFlowsStream = BoxStream<'static, Result<pb::Flow, Status>>;
+    type TraceStream = BoxStream<'static, Result<pb::TraceRecord, Status>>;
+
+    async fn apply(&self, request: Request<pb::ApplyRequest>) -> Result<Response<pb::ApplyReply>, Status> {
+        let request = request.into_inner();
+        self.content.send_modify(|content| content.arrived += 1);
+        let mut hold = self.hold.clone();
+        drop(hold.wait_for(|hold| !hold).await);
+        let mut content = self.content.borrow().clone();
+        match request.change.expect("a change") {
+            pb::apply_request::Change::Full(full) => {
+                content.state =
+                    DesiredState::try_from(full).map_err(|e| Status::invalid_argument(e.to_string()))?;
+                content.wholes += 1;
+            }
+            pb::apply_request::Change::Delta(delta) => {
+                let delta = Delta::try_from(delta).map_err(|e| Status::invalid_argument(e.to_string()))?;
+                if delta.base.0 != content.generation {
+                    return Err(Status::failed_precondition("another generation"));
+                }
+                delta.changes.into_iter().for_each(|change| content.state.apply(change));
+                content.deltas += 1;
+            }
+        }
+        content.state.check().map_err(|e| Status::invalid_argument(e.to_string()))?;
+        if request.generation <= content.generation {
+            return Err(Status::invalid_argument("generation: not larger than the one before"));
+        }
+        content.generation = request.generation;
+        content.restored = false;
+        let desired = |name: &&String| content.state.ports.keys().any(|port| port.as_str() == name.as_str());
+        let failed = content.failing.keys().filter(desired).cloned();
+        let failed_ports =
+            failed.map(|port| pb::PortFailure { reason: content.failing[&port].clone(), port }).collect();
+        let generation = content.generation;
+        self.content.send_modify(|now| *now = Content { arrived: now.arrived, ..content });
+        Ok(Response::new(pb::ApplyReply { generation, failed_ports }))
+    }
+
+    async fn get_status(
+        &self,
+        _: Request<pb::GetStatusRequest>,
+    ) -> Result<Response<pb::EngineStatus>, Status> {
+        let content = self.content.borrow().clone();
+        let ports = content.state.ports.keys().map(|port| pb::PortStatus {
+            name: port.to_string(),
+            failure: content.failing.get(port.as_str()).cloned().unwrap_or_default(),
+            ..Default::default()
+        });
+        Ok(Response::new(pb::EngineStatus {
+            generation_desired: content.generation,
+            generation_in_force: content.generation,
+            restored: content.restored,
+            ports: ports.collect(),
+            ..Default::default()
+        }))
+    }
+
+    async fn explain(
+        &self,
+        request: Request<pb::ExplainRequest>,
+    ) -> Result<Response<pb::ExplainReply>, Status> {
+        let detail = format!("to {}", request.into_inner().destination);
+        let steps = vec![pb::Step { stage: "route".into(), detail }];
+        Ok(Response::new(pb::ExplainReply {
+            allowed: true,
+            steps,
+            out_port: "p".into(),
+            ..Default::default()
+        }))
+    }
+
+    async fn get_state(
+        &self,
+        _: Request<pb::GetStateRequest>,
+    ) -> Result<Response<pb::GetStateReply>, Status> {
+        not_faked()
+    }
+
+    async fn get_counters(
+        &self,
+        _: Request<pb::GetCountersRequest>,
+    ) -> Result<Response<pb::Counters>, Status> {
+        not_faked()
+    }
+
+    async fn list_flows(
+        &self,
+        _: Request<pb::ListFlowsRequest>,
+    ) -> Result<Response<Self::ListFlowsStream>, Status> {
+        not_faked()
+    }
+
+    async fn trace(&self, _: Request<pb::TraceRequest>) -> Result<Response<Self::TraceStream>, Status> {
+        not_faked()
+    }
+}

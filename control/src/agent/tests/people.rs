@@ -1,0 +1,229 @@
+//! Objects, status, explanations: vsctl's side; and the socket.
+
+use super::*;
+
+async fn list(bench: &Bench, kind: &str, all: bool, name: &str) -> Result<Vec<String>, Status> {
+    let request = pb::ListObjectsRequest {
+        kind: kind.into(),
+        namespace: String::new(),
+        all_namespaces: all,
+        name: name.into(),
+    };
+    bench.api.list(Request::new(request)).await.map(|reply| reply.into_inner().objects)
+}
+
+async fn describe(bench: &Bench, kind: &str, namespace: &str, name: &str) -> Vec<String> {
+    let request = pb::DescribeRequest { kind: kind.into(), namespace: namespace.into(), name: name.into() };
+    let reply = bench.api.describe(Request::new(request)).await.unwrap().into_inner();
+    reply.facts.into_iter().map(|fact| format!("{}: {}", fact.name, fact.values.join(", "))).collect()
+}
+
+#[tokio::test]
+async fn objects_are_applied_listed_and_deleted() {
+    let bench = Bench::new().await;
+    let results = bench.apply(CLUSTER).await;
+    assert_eq!(results[0], "Namespace media created", "what others refer to comes first");
+    assert!(bench.apply(CLUSTER).await.iter().all(|result| result.ends_with("unchanged")));
+    let changed = "{apiVersion: v1, kind: Pod, metadata: {name: relay, namespace: media, labels: {a: b}}}";
+    assert_eq!(bench.apply(changed).await, ["Pod relay configured"]);
+
+    assert_eq!(list(&bench, "po", true, "").await.unwrap().len(), 2);
+    assert_eq!(list(&bench, "pods", false, "").await.unwrap().len(), 0, "none in namespace default");
+    let pool = list(&bench, "IPPool", false, "v4").await.unwrap();
+    assert!(pool[0].contains("10.244.0.0/16"), "{pool:?}");
+    assert_eq!(list(&bench, "ippool", false, "none").await.unwrap_err().code(), Code::NotFound);
+    let status = list(&bench, "services", false, "").await.unwrap_err();
+    assert!(status.message().starts_with("kind: \"services\" is not supported"), "{status}");
+
+    let delete = |kind: &str, name: &str| pb::DeleteObjectsRequest {
+        kind: kind.into(),
+        namespace: "media".into(),
+        name: name.into(),
+        documents: Vec::new(),
+    };
+    let results = bench.api.delete(Request::new(delete("pod", "relay"))).await.unwrap().into_inner().results;
+    assert_eq!(results[0].outcome, "deleted");
+    let status = bench.api.delete(Request::new(delete("pod", "relay"))).await.unwrap_err();
+    assert_eq!((status.code(), status.message()), (Code::NotFound, "pods/media/relay does not exist"));
+    let documents = vec![pb::Document { file: "c.yaml".into(), text: CLUSTER.into() }];
+    let request = pb::DeleteObjectsRequest { documents, ..Default::default() };
+    let results = bench.api.delete(Request::new(request)).await.unwrap().into_inner().results;
+    let outcomes: Vec<_> = results.iter().map(|r| format!("{} {}", r.name, r.outcome)).collect();
+    assert_eq!(outcomes, ["relay absent", "caller deleted", "v4 deleted", "v6 deleted", "media deleted"]);
+}
+
+#[tokio::test]
+async fn a_dry_run_writes_nothing() {
+    let bench = Bench::new().await;
+    let documents = vec![pb::Document { file: "-".into(), text: CLUSTER.into() }];
+    let request = pb::ApplyObjectsRequest { documents, dry_run: true, ..Default::default() };
+    let results = bench.api.apply(Request::new(request)).await.unwrap().into_inner().results;
+    assert!(results.iter().all(|result| result.outcome == "created"), "{results:?}");
+    assert_eq!(list(&bench, "pods", true, "").await.unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_named_and_nothing_is_written() {
+    let bench = Bench::new().await;
+    bench.apply(CLUSTER).await;
+    let pool = |name: &str, rest: &str| {
+        format!(
+            "{{apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {{name: {name}}}, spec: {{{rest}}}}}"
+        )
+    };
+    let good = "{apiVersion: v1, kind: Namespace, metadata: {name: good}}";
+    for (text, expected) in [
+        (
+            POLICY.replace("ingress:", "ingres:"),
+            "test.yaml, document 2, NetworkPolicy media/relay: spec.ingres: unknown field `ingres`",
+        ),
+        (
+            pool("new", "cidr: 10.244.3.0/24"),
+            "IPPool new: spec.cidr: 10.244.3.0/24 overlaps 10.244.0.0/16 of IPPool v4",
+        ),
+        (pool("v4", "cidr: 10.0.0.0/16"), "IPPool v4: spec.cidr: cannot be changed from 10.244.0.0/16"),
+        (
+            pool("v4", "cidr: 10.244.0.0/16, blockSize: 24"),
+            "IPPool v4: spec.blockSize: cannot be changed from 26",
+        ),
+        (good.to_owned(), "test.yaml: document 2: namespaces/good is already in document 1"),
+    ] {
+        let error = bench.refused(&format!("{good}\n---\n{text}")).await;
+        let same = |text: &str| text.replace([':', ','], "");
+        assert!(same(&error).starts_with(&same(expected)), "{error}\nnot\n{expected}");
+    }
+    let block =
+        r#"{apiVersion: vswitch/v1, kind: Block, metadata: {name: 10.0.0.0-26}, spec: {cidr: 10.0.0.0/26}}"#;
+    let error = bench.refused(block).await;
+    assert!(error.contains("Block objects are the agents' own"), "{error}");
+    assert_eq!(list(&bench, "ns", false, "").await.unwrap().len(), 1, "namespace good was not written");
+}
+
+#[tokio::test]
+async fn a_nodes_manifest_keeps_what_its_agent_wrote() {
+    let bench = Bench::new().await;
+    bench.until(|s| s.inputs.nodes.contains_key("n1")).await;
+    bench.apply("{apiVersion: v1, kind: Node, metadata: {name: n1, labels: {zone: a}}}").await;
+    let node = bench.until(|s| s.inputs.nodes.get("n1").is_some_and(|n| !n.metadata.labels.is_empty())).await;
+    let annotations = &node.inputs.nodes["n1"].metadata.annotations;
+    assert_eq!(annotations["projectcalico.org/IPv4Address"], "192.0.2.1/24");
+}
+
+#[tokio::test]
+async fn objects_are_described_by_what_they_mean() {
+    let bench = Bench::with_cluster().await;
+    bench.apply(POLICY).await;
+    bench.attach(request("a", "relay", 1)).await.unwrap();
+    bench.until(|s| s.inputs.policies.len() == 1).await;
+    assert_eq!(
+        describe(&bench, "netpol", "media", "relay").await,
+        ["isolates: ingress", "selected pods: media/relay"]
+    );
+    assert_eq!(
+        describe(&bench, "pod", "media", "relay").await,
+        ["attached: 10.244.9.1 on node n1, port vswa, container a", "policies: media/relay"]
+    );
+    assert_eq!(describe(&bench, "ns", "", "media").await, ["pods: caller, relay", "policies: relay"]);
+    let endpoint = describe(&bench, "endpoint", "", "a.eth0").await;
+    assert!(endpoint[0].starts_with("in force: yes, in generation "), "{endpoint:?}");
+    let pool = describe(&bench, "pool", "", "v4").await;
+    assert!(pool[0].starts_with("use: pool v4 (10.244.0.0/16) has 1 of 65536 addresses in use"), "{pool:?}");
+    let node = describe(&bench, "node", "", "n1").await;
+    assert!(node[0].starts_with("blocks: 10.244."), "{node:?}");
+    assert_eq!(node[1], "attached pods: media/relay");
+    let block = bench.agent.core.reflector.current().inputs.blocks.keys().next().unwrap().clone();
+    let block = describe(&bench, "block", "", &block).await;
+    assert!(block[0].contains("by node:n1:tunnel"), "{block:?}");
+}
+
+#[tokio::test]
+async fn status_tells_how_it_is() {
+    let bench = Bench::with_cluster().await;
+    bench.apply(POLICY).await;
+    let registered = |p: &engine::Progress| {
+        let local = p.in_force.as_ref().and_then(|in_force| in_force.state.local.as_ref());
+        local.is_some_and(|local| local.host_addresses.len() == 2)
+    };
+    bench.until_progress(registered).await;
+    let generation = bench.attach(request("a", "relay", 1)).await.unwrap();
+    let ready = bench.api.ready(Request::new(pb::ReadyRequest {})).await.unwrap().into_inner();
+    assert_eq!((ready.ready, ready.reason.as_str(), ready.pod_mtu), (true, "", 1430));
+    let status = bench.api.get_status(Request::new(pb::GetAgentStatusRequest {})).await.unwrap().into_inner();
+    assert_eq!((status.node.as_str(), status.store.as_str()), ("n1", "embedded"));
+    assert!(status.store_connected && status.store_synced && status.engine_connected);
+    assert_eq!((status.pods_local, status.nodes, status.policies), (1, 1, 1));
+    assert!(status.generation_acknowledged >= generation, "{status:?}");
+    let pools: Vec<_> = status.pools.iter().map(|p| (p.name.as_str(), p.addresses_used_local)).collect();
+    assert_eq!(pools, [("v4", 1), ("v6", 1)], "the node's own addresses");
+    assert_eq!(status.problems, Vec::<String>::new());
+
+    bench.engine.stop();
+    bench.until_progress(|p| p.engine_error.is_some()).await;
+    let ready = bench.api.ready(Request::new(pb::ReadyRequest {})).await.unwrap().into_inner();
+    assert!(!ready.ready && ready.reason.contains("vswitchd"), "{ready:?}");
+}
+
+#[tokio::test]
+async fn a_flow_is_explained_by_policy_and_walk() {
+    let bench = Bench::with_cluster().await;
+    bench.apply(POLICY).await;
+    bench.attach(request("a", "relay", 1)).await.unwrap();
+    bench.attach(request("b", "caller", 2)).await.unwrap();
+    bench.until(|s| s.inputs.policies.len() == 1).await;
+    let ask = |from: &str, port| pb::ExplainFlowRequest {
+        from: from.into(),
+        to: "media/relay".into(),
+        protocol: 17,
+        port,
+        family: 0,
+    };
+    let reply = bench.api.explain(Request::new(ask("media/caller", 5060))).await.unwrap().into_inner();
+    assert!(!reply.allowed);
+    let ingress = reply.ingress.unwrap();
+    assert_eq!(ingress.policies, ["NetworkPolicy media/relay"]);
+    assert_eq!(reply.walk, ["route: to 10.244.9.1", "sent by port p"]);
+    bench.engine.stop();
+    let reply = bench.api.explain(Request::new(ask("media/caller", 5060))).await.unwrap().into_inner();
+    assert!(reply.walk.is_empty() && reply.walk_error.contains("vswitchd does not answer"), "{reply:?}");
+    let status = bench.api.explain(Request::new(ask("media/nobody", 5060))).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound);
+    let status = bench.api.explain(Request::new(ask("media/caller", 70_000))).await.unwrap_err();
+    assert_eq!(status.message(), "port: 70000 is not a port: 0 to 65535");
+}
+
+#[tokio::test]
+async fn the_socket_is_one_agents() {
+    let bench = Bench::new().await;
+    let path = bench.folder.path().join("run/agent.sock");
+    let stop = watch::Sender::new(false);
+    let start = || {
+        let (service, path, mut stopped) = (bench.api.clone(), path.clone(), stop.subscribe());
+        tokio::spawn(async move {
+            serve(service, &path, async move { drop(stopped.wait_for(|stop| *stop).await) }).await
+        })
+    };
+    // A socket that nobody serves any more is in nobody's way.
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let first = start();
+    let channel = in_time(async {
+        loop {
+            match vswitch_model::api::connect("vswitch-agent", &path).await {
+                Ok(channel) => break channel,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    })
+    .await;
+    let mut client = pb::agent_client::AgentClient::new(channel);
+    client.get_status(pb::GetAgentStatusRequest {}).await.unwrap();
+    let error = start().await.unwrap().unwrap_err().to_string();
+    assert!(error.contains("another vswitch-agent is serving there"), "{error}");
+    drop(client);
+    stop.send_replace(true);
+    in_time(first).await.unwrap().unwrap();
+    assert!(!path.exists());
+    std::fs::write(&path, "").unwrap();
+    let error = start().await.unwrap().unwrap_err().to_string();
+    assert!(error.contains("is not a socket"), "{error}");
+}
