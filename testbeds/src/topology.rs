@@ -108,7 +108,7 @@ pub struct Namespace {
 }
 
 /// A whole network.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Topology {
     /// The nodes.
     pub nodes: Vec<Node>,

@@ -1,5 +1,7 @@
 //! The testbed itself, on kernels in place of our engines: what it builds forwards, and nothing of it stays behind.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::{FAMILIES, must, scene, three_pods};

@@ -290,15 +290,21 @@ impl Bed {
         Ok(())
     }
 
+    /// Adds a pod to the topology and applies it as an object; it is not attached yet.
+    pub fn add_pod(&mut self, key: &str, node: &str, labels: &[(&str, &str)]) -> Result<()> {
+        self.topology = std::mem::take(&mut self.topology).pod(key, node, labels);
+        let manifest = self.topology.pods.last().map(topology::Pod::manifest).unwrap_or_default();
+        self.apply(&manifest)
+    }
+
     /// The container of a pod of the topology, in a fresh namespace, not attached yet.
     pub fn container(&mut self, key: &str) -> Result<Container> {
         let pod = self.topology.pods.iter().find(|pod| pod.key() == key).cloned();
         let pod = pod.ok_or_else(|| Error::other(format!("no pod {key} in the topology")))?;
         self.attached += 1;
-        let name = match self.containers.contains_key(key) {
-            false => pod.name.clone(),
-            true => format!("{}-{}", pod.name, self.attached),
-        };
+        // A pod's first namespace is called by it, later ones by a number as well.
+        let taken = Netns::named(format!("vsw-{}-{}", self.run.id(), pod.name)).path().exists();
+        let name = if taken { format!("{}-{}", pod.name, self.attached) } else { pod.name.clone() };
         let netns = self.run.netns(&name)?;
         Ok(Container::new(&pod, netns, self.attached))
     }

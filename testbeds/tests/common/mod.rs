@@ -1,5 +1,5 @@
 //! What scenario tests share: a bed of their own, and short ways to say what should be seen.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
