@@ -8,7 +8,7 @@ use crate::flow::{Direction, FlowState};
 use crate::icmp::{self, IcmpError};
 use crate::parse::parse;
 use crate::testing::World;
-use crate::testing::frames::Ends;
+use crate::testing::frames::{self, Ends};
 use crate::testing::world::{A, B, C, HOST, RULE_SERVER, pod_mac, v4, v6};
 use crate::{Buffer, VecBuffer};
 
@@ -186,4 +186,29 @@ fn a_pod_speaks_of_its_own_flows_only() {
     assert_eq!(world.moved_ports(), ["c drop flow-unknown 1", "c rx 1"]);
     let honest = error_about(&flow, v4(1, B), world.ends(B, v4(1, A)));
     assert!(matches!(world.send(B, &honest)[..], [(A, _)]));
+}
+
+#[test]
+fn an_error_goes_to_who_sent_what_it_quotes() {
+    let mut world = World::node(1);
+    let flow = world.ends(B, [8, 8, 8, 8].into()).udp(7, 53, &[0; 100]);
+    world.send(B, &flow);
+    world.moved();
+    let mut astray = error_about(&flow, [9, 9, 9, 9].into(), world.host_ends([8, 8, 8, 8].into()));
+    astray[33] = 10;
+    frames::mend_ipv4(&mut astray);
+    assert_eq!(world.send(HOST, &astray), [], "to another pod than the flow's");
+    assert_eq!(world.moved_ports(), ["host drop flow-unknown 1", "host rx 1"]);
+}
+
+#[test]
+fn a_flow_is_over_when_its_time_is_and_not_when_it_is_swept() {
+    let mut world = World::node(1);
+    let out = world.ends(B, v4(1, A));
+    world.send(B, &out.udp(4444, 4445, &[]));
+    world.moved();
+    world.wait_s(31);
+    let answer = Ends::of_pod(pod_mac(1, A), v4(1, A), v4(1, B)).udp(4445, 4444, &[]);
+    assert_eq!(world.send(A, &answer), [], "too late to be an answer, and not admitted as a new flow");
+    assert_eq!(world.moved_ports(), ["a drop policy-ingress 1", "a rx 1"]);
 }

@@ -216,6 +216,15 @@ fn checksums_left_to_us_are_finished_where_nobody_else_will() {
     }
     let moved = world.moved();
     assert!(moved.contains(&"stage checksum 4".to_owned()), "{moved:?}");
+    // An uplink that would finish them could not do so inside a tunnel.
+    for facts in world.ports.values_mut() {
+        facts.finishes_checksums = true;
+    }
+    world.recompile();
+    let sent = world.walk_packets(vec![partial(world.host_ends(v4(2, A)), 101)]);
+    assert!(
+        sent[0].offload == Offload::default() && transport_checksum_is_right(&sent[0].buffer.bytes()[50..])
+    );
     // The host port carries them on.
     let mut packet = partial(world.ends(A, v4(1, HOST)), 20);
     packet.port = A;

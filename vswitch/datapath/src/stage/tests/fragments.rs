@@ -96,3 +96,29 @@ fn fragments_that_do_not_fit_are_cut_again() {
     }
     assert_eq!((sent.len(), &joined[..]), (4, &whole[34..]));
 }
+
+#[test]
+fn no_error_speaks_of_a_later_fragment() {
+    let mut world = World::node(1);
+    let whole = world.ends(A, v4(1, B)).with_ttl(1).udp(7, 5000, &[5; 64]);
+    let pieces = frames::cut_v4(&frames::may_fragment(whole, 9), 32);
+    let sent = world.send_all(pieces.map(|piece| (A, piece)));
+    assert_eq!(sent.len(), 1, "one about the first");
+    assert_eq!(world.moved_ports(), ["a drop ttl-expired 2", "a rx 2", "a tx 1", "flows created 1"]);
+}
+
+#[test]
+fn options_of_the_whole_packet_stay_with_the_first_piece() {
+    let mut world = World::node(1);
+    let plain = world.host_ends(v4(1, A)).udp(7, 5000, &[1; 2000]);
+    // A timestamp belongs to the first piece only, a loose source route to each (RFC 791, section 3.1).
+    let options = [0x44, 4, 5, 0, 0x83, 3, 4, 0];
+    let mut whole = [&plain[..34], &options, &plain[34..]].concat();
+    whole[14] = 0x47;
+    whole[16..18].copy_from_slice(&2036u16.to_be_bytes());
+    let sent = world.send(HOST, &frames::may_fragment(whole, 9));
+    let [(_, first), (_, second)] = &sent[..] else { panic!("{sent:?}") };
+    assert_eq!(first[34..42], options);
+    assert_eq!(second[34..42], [1, 1, 1, 1, 0x83, 3, 4, 0]);
+    assert_eq!([&first[42..], &second[42..]].concat(), plain[34..]);
+}
