@@ -113,17 +113,22 @@ impl Node {
         ip(&format!("netns add {}", self.netns()));
         ip(&format!("-n {} link set lo up", self.netns()));
         for pod in [1, 2] {
-            let (netns, mac) = (self.pod_netns(pod), self.pod_mac(pod));
-            ip(&format!("netns add {netns}"));
-            let ends = format!("link add pod{pod} type veth peer name eth0 netns {netns}");
-            ip(&format!("-n {} {ends}", self.netns()));
-            ip(&format!("-n {} link set pod{pod} address {} up", self.netns(), Mac::GATEWAY));
-            ip(&format!("-n {netns} link set lo up"));
-            ip(&format!("-n {netns} link set eth0 address {mac} mtu 1450 up"));
-            ip(&format!("-n {netns} addr add {}/32 dev eth0", self.pod_address(pod)));
-            ip(&format!("-n {netns} route add 169.254.1.1 dev eth0 scope link"));
-            ip(&format!("-n {netns} route add default via 169.254.1.1 dev eth0"));
+            ip(&format!("netns add {}", self.pod_netns(pod)));
+            self.plug(pod);
         }
+    }
+
+    /// Makes a pod's veth, as the CNI plugin does.
+    fn plug(&self, pod: u8) {
+        let (netns, mac) = (self.pod_netns(pod), self.pod_mac(pod));
+        let ends = format!("link add pod{pod} type veth peer name eth0 netns {netns}");
+        ip(&format!("-n {} {ends}", self.netns()));
+        ip(&format!("-n {} link set pod{pod} address {} up", self.netns(), Mac::GATEWAY));
+        ip(&format!("-n {netns} link set lo up"));
+        ip(&format!("-n {netns} link set eth0 address {mac} mtu 1450 up"));
+        ip(&format!("-n {netns} addr add {}/32 dev eth0", self.pod_address(pod)));
+        ip(&format!("-n {netns} route add 169.254.1.1 dev eth0 scope link"));
+        ip(&format!("-n {netns} route add default via 169.254.1.1 dev eth0"));
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -302,6 +307,24 @@ async fn two_nodes_forward_survive_and_account_for_every_frame() {
         let request = apply_request(Generation(generation), None, state);
         assert!(one.client().await.apply(request).await.unwrap().into_inner().failed_ports.is_empty());
     }
+    reaches(&one.pod_netns(1), &one.pod_address(2));
+
+    // Its veth goes while the engine runs, which is told; a new one of the same name is taken up by itself.
+    ip(&format!("-n {} link del pod2", one.netns()));
+    let failure = async |what: &str, fits: fn(&str) -> bool| {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = one.client().await.get_status(pb::GetStatusRequest {}).await.unwrap().into_inner();
+            if fits(&status.ports.iter().find(|port| port.name == "pod2").unwrap().failure) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{what}: {:?}", status.ports);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    failure("the port is closed", |failure| !failure.is_empty()).await;
+    one.plug(2);
+    failure("the port is open again", str::is_empty).await;
     reaches(&one.pod_netns(1), &one.pod_address(2));
 
     for node in &mut net.nodes {

@@ -82,6 +82,7 @@ fn start(run: &Run) -> Result<(), Failure> {
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .init();
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %run.config.display(), "vswitchd starts");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let report = runtime.block_on(serve(config))?;
     // Calls that still wait for something are cut off: the engine they ask is gone.
