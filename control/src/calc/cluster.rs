@@ -4,7 +4,9 @@
 //! - An address has one owner. Nodes come before endpoints, endpoints before pods without one, then the first by name;
 //!   whoever else claims it goes without, and that is a problem told.
 //! - A pod on the host's network has no address of its own: it is the node.
-//! - An endpoint without a Pod object is a pod without labels and port names.
+//! - An endpoint whose pod has no Pod object (yet) is a pod of unknown labels. As a peer it is what only a selector
+//!   without conditions means; for itself, every policy of its namespace that might select it isolates it, and nothing
+//!   is allowed until its labels are known.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -14,7 +16,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use vswitch_model::Mac;
 
 use super::Inputs;
-use crate::object::{Endpoint, Labels, Namespace, Node, Protocol};
+use crate::object::{Endpoint, LabelSelector, Labels, Namespace, Node, Protocol};
 
 /// Name, protocol and number of a port.
 pub(super) type NamedPort = (String, Protocol, u16);
@@ -43,7 +45,8 @@ pub(super) enum Owner<'a> {
 pub(super) struct PodView<'a> {
     pub(super) namespace: &'a str,
     pub(super) name: &'a str,
-    pub(super) labels: Labels,
+    /// None: not known.
+    pub(super) labels: Option<Labels>,
     pub(super) namespace_labels: Arc<Labels>,
     /// Sorted; one number for a name and protocol.
     pub(super) ports: Vec<NamedPort>,
@@ -137,7 +140,7 @@ impl<'a> Cluster<'a> {
         self.pods.push(PodView {
             namespace,
             name,
-            labels: object.map(|pod| pod.metadata.labels.clone()).unwrap_or_default(),
+            labels: object.map(|pod| pod.metadata.labels.clone()),
             namespace_labels,
             ports: object.map(|pod| pod.named_ports()).unwrap_or_default(),
             addresses: BTreeMap::new(),
@@ -197,10 +200,44 @@ impl PodView<'_> {
         self.endpoints.is_empty() || self.endpoints.iter().any(|(_, addresses)| has_both(addresses))
     }
 
-    /// Whether the pod, or container, is in this namespace with labels like these.
-    pub(super) fn is_selected(&self, namespace: &str, selector: &crate::object::LabelSelector) -> bool {
-        !self.name.is_empty() && self.namespace == namespace && selector.matches(&self.labels)
+    /// Whether a policy of `namespace` with this selector selects it.
+    pub(super) fn selection(&self, namespace: &str, selector: &LabelSelector) -> Selection {
+        if self.namespace == namespace && !self.name.is_empty() {
+            Selection::of(selector, self.labels.as_ref())
+        } else {
+            Selection::Not
+        }
     }
+}
+
+/// Whether a selector means a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Selection {
+    /// It does.
+    Selected,
+    /// It does not.
+    Not,
+    /// It may: the pod's labels are not known, and the selector asks for some.
+    Unknown,
+}
+
+impl Selection {
+    /// Whether `selector` means a pod with these labels.
+    pub(super) fn of(selector: &LabelSelector, labels: Option<&Labels>) -> Self {
+        match labels {
+            Some(labels) if selector.matches(labels) => Self::Selected,
+            Some(_) => Self::Not,
+            None if selector.is_empty() => Self::Selected,
+            None => Self::Unknown,
+        }
+    }
+}
+
+/// Labels for people: `{app=web}`.
+pub(super) fn describe_labels(labels: Option<&Labels>) -> String {
+    let Some(labels) = labels else { return "{labels unknown}".to_owned() };
+    let pairs: Vec<_> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    format!("{{{}}}", pairs.join(","))
 }
 
 impl<'a> NodeView<'a> {

@@ -10,7 +10,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::Inputs;
-use super::cluster::{Cluster, Owner, PodView};
+use super::cluster::{Cluster, Owner, PodView, Selection, describe_labels};
 use super::policy::position;
 use crate::object::{
     LabelSelector, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort, PolicyPort, PolicyType,
@@ -244,7 +244,20 @@ impl<'a> Flow<'a> {
         {
             return Side::open(format!("node {node} always reaches its own pods"));
         }
-        let policies = self.isolating(pod, direction);
+        let may_select = self.isolating(pod, direction, Selection::Unknown);
+        let policies = self.isolating(pod, direction, Selection::Selected);
+        if !may_select.is_empty() {
+            return Side {
+                isolated: true,
+                policies: policies.iter().chain(&may_select).map(|policy| name_of(policy)).collect(),
+                reason: format!(
+                    "the labels of {} are not known, and a policy may select it",
+                    self.describe(own)
+                ),
+                hint: "nothing is allowed until its Pod object is there".into(),
+                ..Side::default()
+            };
+        }
         if policies.is_empty() {
             let mut side =
                 Side::open(format!("no policy isolates {} for {}", self.describe(own), direction.text()));
@@ -257,10 +270,13 @@ impl<'a> Flow<'a> {
         self.verdict(&policies, other, &matching, &misses)
     }
 
-    fn isolating(&self, pod: &PodView<'_>, direction: PolicyType) -> Vec<&'a NetworkPolicy> {
+    /// Policies that isolate a direction of the pod, if they select it like this.
+    fn isolating(&self, pod: &PodView<'_>, direction: PolicyType, like: Selection) -> Vec<&'a NetworkPolicy> {
         let policies = self.inputs.policies.values().map(AsRef::as_ref);
         policies
-            .filter(|policy: &&NetworkPolicy| pod.is_selected(policy.namespace(), &policy.spec.pod_selector))
+            .filter(|policy: &&NetworkPolicy| {
+                pod.selection(policy.namespace(), &policy.spec.pod_selector) == like
+            })
             .filter(|policy| policy.isolates(direction))
             .collect()
     }
@@ -338,7 +354,8 @@ impl<'a> Flow<'a> {
             None => pod.namespace == policy.namespace(),
             Some(selector) => selector.matches(&pod.namespace_labels),
         };
-        let selects = |selector: &LabelSelector| selector.matches(&pod.labels);
+        let selects =
+            |selector: &LabelSelector| Selection::of(selector, pod.labels.as_ref()) == Selection::Selected;
         !pod.name.is_empty() && is_namespace && peer.pod_selector.as_ref().is_none_or(selects)
     }
 
@@ -364,10 +381,10 @@ impl<'a> Flow<'a> {
             Some(Owner::Node(name)) => format!("node {name} ({address})"),
             Some(Owner::Pod(pod)) => {
                 let pod = &self.cluster.pods[pod];
-                let labels: Vec<_> = pod.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+                let labels = describe_labels(pod.labels.as_ref());
                 match pod.name {
                     "" => format!("a container that is no pod ({address})"),
-                    name => format!("pod {}/{name} {{{}}} ({address})", pod.namespace, labels.join(",")),
+                    name => format!("pod {}/{name} {labels} ({address})", pod.namespace),
                 }
             }
         }

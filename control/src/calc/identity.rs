@@ -11,7 +11,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use vswitch_model::{Identity, IdentityId, IdentityKind};
 
 use super::Numbering;
-use super::cluster::{Cluster, NamedPort, Owner, PodView};
+use super::cluster::{Cluster, NamedPort, Owner, PodView, describe_labels};
 use crate::object::Labels;
 
 /// What an identity stands for.
@@ -40,7 +40,8 @@ pub(super) enum Who {
 pub(super) struct PodKey {
     /// Empty for a container that is no pod.
     pub(super) namespace: String,
-    pub(super) labels: Labels,
+    /// None: not known.
+    pub(super) labels: Option<Labels>,
     pub(super) ports: Vec<NamedPort>,
 }
 
@@ -132,10 +133,7 @@ impl IdentityKey {
             Who::Pod(PodKey { namespace, .. }) if namespace.is_empty() => {
                 "container that is no pod".to_owned()
             }
-            Who::Pod(pod) => {
-                let labels: Vec<_> = pod.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-                format!("pod {} {{{}}}", pod.namespace, labels.join(","))
-            }
+            Who::Pod(pod) => format!("pod {} {}", pod.namespace, describe_labels(pod.labels.as_ref())),
         };
         let cidrs: Vec<_> = self.cidrs.iter().map(ToString::to_string).collect();
         if cidrs.is_empty() { who } else { format!("{who} in {}", cidrs.join(", ")) }

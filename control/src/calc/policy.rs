@@ -12,7 +12,7 @@ use vswitch_model::{
     Tier, TierDefault,
 };
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, PodView, Selection};
 use super::identity::{Identities, PodKey, Who};
 use super::{Inputs, Numbering};
 use crate::object::{
@@ -65,11 +65,12 @@ pub(super) enum NamespaceScope {
     Selected(LabelSelector),
 }
 
-/// Policies that select a pod of this node.
+/// Policies that select, or may select, a pod of this node.
 pub(super) fn in_force<'a>(inputs: &'a Inputs, cluster: &Cluster<'_>, node: &str) -> Vec<&'a NetworkPolicy> {
     let local: Vec<_> = cluster.local_pods(node).collect();
     let selects_local = |policy: &&NetworkPolicy| {
-        local.iter().any(|pod| pod.is_selected(policy.namespace(), &policy.spec.pod_selector))
+        let selection = |pod: &&PodView<'_>| pod.selection(policy.namespace(), &policy.spec.pod_selector);
+        local.iter().any(|pod| selection(pod) != Selection::Not)
     };
     inputs.policies.values().map(AsRef::as_ref).filter(selects_local).collect()
 }
@@ -103,20 +104,28 @@ pub(super) fn compile(
         })
         .collect();
     let mut compiler = Compiler { cluster, identities, numbering, sets: BTreeMap::new(), state };
+    // Pods that a policy may select, as far as is known: to be on the safe side nothing is allowed them.
+    let mut closed = BTreeSet::new();
     // Policies come by namespace and name, and are asked in that order.
     for policy in policies {
-        let selected: Vec<_> = local
-            .iter()
-            .filter(|(_, pod)| {
-                pod.namespace == policy.namespace() && policy.spec.pod_selector.matches(&pod.labels)
-            })
-            .map(|(id, pod)| (*id, *pod))
-            .collect();
-        for direction in PolicyType::ALL {
-            if !selected.is_empty() && policy.isolates(direction) {
-                compiler.add_policy(policy, direction, &selected);
+        let of_namespace = local.iter().filter(|(_, pod)| pod.namespace == policy.namespace());
+        let (mut selected, mut unknown) = (Vec::new(), Vec::new());
+        for (id, pod) in of_namespace {
+            match Selection::of(&policy.spec.pod_selector, pod.labels.as_ref()) {
+                Selection::Selected => selected.push((*id, *pod)),
+                Selection::Unknown => unknown.push(*id),
+                Selection::Not => {}
             }
         }
+        for direction in PolicyType::ALL.into_iter().filter(|direction| policy.isolates(*direction)) {
+            if !selected.is_empty() {
+                compiler.add_policy(policy, direction, &selected);
+            }
+            closed.extend(unknown.iter().map(|id| (*id, direction)));
+        }
+    }
+    for (identity, direction) in closed {
+        compiler.tier(identity, direction).policies.clear();
     }
 }
 
@@ -152,11 +161,12 @@ impl Compiler<'_> {
         let name = format!("NetworkPolicy {}/{}", key.namespace, key.name);
         self.state.policies.insert(id, Policy { id, name, rules });
         for (identity, _) in selected {
-            self.isolate(*identity, direction, id);
+            self.tier(*identity, direction).policies.push(id);
         }
     }
 
-    fn isolate(&mut self, identity: IdentityId, direction: PolicyType, policy: PolicyId) {
+    /// The tier that isolates an identity in a direction, which is in the state from then on.
+    fn tier(&mut self, identity: IdentityId, direction: PolicyType) -> &mut Tier {
         let new = || Subject { identity, ingress: Vec::new(), egress: Vec::new() };
         let subject = self.state.subjects.entry(identity).or_insert_with(new);
         let tiers = match direction {
@@ -166,7 +176,7 @@ impl Compiler<'_> {
         if tiers.is_empty() {
             tiers.push(Tier { name: "kubernetes".into(), policies: Vec::new(), default: TierDefault::Deny });
         }
-        tiers[0].policies.push(policy);
+        &mut tiers[0]
     }
 
     /// The rules for one rule of an object and one of its peers.
@@ -262,7 +272,8 @@ impl Compiler<'_> {
             SetKey::Pods(scope, selector) => {
                 let namespaces = self.namespaces(scope);
                 let meant = |pod: &PodKey| {
-                    namespaces.contains(pod.namespace.as_str()) && selector.matches(&pod.labels)
+                    namespaces.contains(pod.namespace.as_str())
+                        && Selection::of(selector, pod.labels.as_ref()) == Selection::Selected
                 };
                 self.identities.pods().filter(|(_, pod)| meant(pod)).map(|(id, _)| id).collect()
             }

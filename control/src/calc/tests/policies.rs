@@ -126,3 +126,43 @@ fn every_rule_has_its_own_number() {
         "two rules of two peers, each with a number and a name of two numbers; and one"
     );
 }
+
+#[test]
+fn a_pod_of_unknown_labels_is_closed_where_a_policy_may_select_it() {
+    use vswitch_model::Change;
+    let from_no_web =
+        "from: [{podSelector: {matchExpressions: [{key: app, operator: NotIn, values: [web]}]}}]";
+    let policies = policy("x/p", "podSelector: {matchLabels: {app: new}}, ingress: [{}]")
+        + &policy(
+            "x/q",
+            &format!("podSelector: {{matchLabels: {{app: web}}}}, ingress: [{{{from_no_web}}}]"),
+        )
+        + &policy("z/r", "podSelector: {}, ingress: [{}]");
+    let unknown = base()
+        + &policies
+        + &endpoint("v2", "n0", "x/new", "10.0.0.7")
+        + &endpoint("v3", "n0", "z/new", "10.0.0.8");
+    let mut numbering = Numbering::default();
+    let mut next = |text: &str| calculate(&inputs(text), "n0", &CalcConfig::default(), &mut numbering).state;
+    let before = next(&unknown);
+    let [a, new, elsewhere] =
+        ["10.0.0.5", "10.0.0.7", "10.0.0.8"].map(|address| identity(&before, address).0);
+    let subject = &before.subjects[&new];
+    assert_eq!(
+        (subject.ingress[0].policies.len(), subject.egress.len()),
+        (0, 0),
+        "denied what a policy may deny"
+    );
+    assert_eq!(
+        before.subjects[&elsewhere].ingress[0].policies.len(),
+        1,
+        "what selects all selects it for sure"
+    );
+    assert!(!before.sets.values().any(|set| set.members.contains(&new)), "NotIn does not mean the unknown");
+    assert!(before.subjects.contains_key(&a));
+
+    let known = unknown + &pod("x/new", "app: new", "spec: {containers: []}");
+    let after = next(&known);
+    assert_eq!(after.subjects[&identity(&after, "10.0.0.7").0].ingress[0].policies.len(), 1);
+    assert!(before.changes_to(&after).iter().any(|change| matches!(change, Change::SetPrefix(..))));
+}
