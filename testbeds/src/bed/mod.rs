@@ -45,6 +45,8 @@ pub struct Settings {
     pub frames: Option<u32>,
     /// Flows of each engine; None: its default.
     pub flows: Option<u32>,
+    /// Seconds before an address is used again; None: the agents' default.
+    pub cool_down_s: Option<u32>,
     /// `mtu` in the configuration of the CNI plugin; None: what the agent says.
     pub cni_mtu: Option<u16>,
     /// Whether pods are attached when the bed comes up.
@@ -59,6 +61,7 @@ impl Default for Settings {
             log: "info".to_owned(),
             frames: None,
             flows: None,
+            cool_down_s: None,
             cni_mtu: None,
             attach: true,
         }

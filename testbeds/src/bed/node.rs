@@ -88,23 +88,21 @@ impl VswitchNode {
 
     fn agent_config(&self, node: &Node, settings: &Settings) -> String {
         let store = match settings.store {
-            Store::Etcd => {
-                format!("[store]\nkind = \"etcd\"\nendpoints = [\"http://{}:2379\"]\n", topology::ETCD)
-            }
-            Store::Embedded => {
-                format!("[store]\nkind = \"embedded\"\npath = {:?}\n", self.folder.join("store.redb"))
-            }
+            Store::Etcd => format!("etcd = [\"http://{}:2379\"]\n", topology::ETCD),
+            Store::Embedded => format!("embedded = {:?}\n", self.folder.join("store.redb")),
         };
+        let cool_down = settings.cool_down_s.map(|s| format!("cool_down_s = {s}\n")).unwrap_or_default();
         format!(
-            "node = {name:?}\nsocket = {socket:?}\nengine_socket = {engine:?}\nlog = {log:?}\n\n[underlay]\nv4 = \"{v4}/{len4}\"\nv6 = \"{v6}/{len6}\"\n\n{store}",
+            "node = {name:?}\napi_socket = {socket:?}\nengine_socket = {engine:?}\nlog = {log:?}\n{cool_down}\n\
+             [underlay]\nipv4 = \"{v4}/{v4_length}\"\nipv6 = \"{v6}/{v6_length}\"\n\n[store]\n{store}",
             name = node.name,
             socket = self.agent_socket(),
             engine = self.engine_socket(),
             log = settings.log,
             v4 = node.underlay_v4(),
-            len4 = topology::UNDERLAY_V4_LENGTH,
+            v4_length = topology::UNDERLAY_V4_LENGTH,
             v6 = node.underlay_v6(),
-            len6 = topology::UNDERLAY_V6_LENGTH,
+            v6_length = topology::UNDERLAY_V6_LENGTH,
         )
     }
 

@@ -46,6 +46,8 @@ pub struct End<'a> {
 /// What SIPp counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Outcome {
+    /// Calls begun.
+    pub begun: u64,
     /// Calls that ended as they should.
     pub succeeded: u64,
     /// Calls that did not.
@@ -169,6 +171,7 @@ fn parse(text: &str) -> Option<Outcome> {
     let (head, rows) = table(text)?;
     let last = rows.last()?;
     Some(Outcome {
+        begun: cell(&head, last, "TotalCallCreated")?,
         succeeded: cell(&head, last, "SuccessfulCall(C)")?,
         failed: cell(&head, last, "FailedCall(C)")?,
         at_once: rows.iter().filter_map(|row| cell(&head, row, "CurrentCall")).max()?,
@@ -181,8 +184,8 @@ mod tests {
 
     #[test]
     fn statistics_are_read_by_column() {
-        let text = "StartTime;CurrentCall;SuccessfulCall(C);FailedCall(C);\nx;7;1;0;\nx;0;9;2;\n";
-        assert_eq!(parse(text), Some(Outcome { succeeded: 9, failed: 2, at_once: 7 }));
+        let text = "StartTime;CurrentCall;TotalCallCreated;SuccessfulCall(C);FailedCall(C);\nx;7;8;1;0;\nx;0;11;9;2;\n";
+        assert_eq!(parse(text), Some(Outcome { begun: 11, succeeded: 9, failed: 2, at_once: 7 }));
         assert_eq!(parse(""), None);
         assert_eq!(parse("StartTime;\nx;\n"), None);
     }
