@@ -110,6 +110,11 @@ impl Looker {
         Ok(Facts { links, local_addresses, hops, host_problem })
     }
 
+    /// Takes back what the kernel was asked to keep known.
+    pub(super) async fn release(&mut self) {
+        self.manage(BTreeSet::new(), &BTreeMap::new()).await;
+    }
+
     async fn hops(
         &mut self,
         wanted: &Wanted,

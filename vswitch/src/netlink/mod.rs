@@ -101,7 +101,7 @@ impl Follower {
 }
 
 impl Drop for Follower {
-    /// Ends the thread; the kernel is not asked again for the neighbours it resolved for us.
+    /// Ends the thread, after it has told the kernel that the next hops need not be kept resolved any more.
     fn drop(&mut self) {
         self.wanted = None;
         if let Some(thread) = self.thread.take()
@@ -157,7 +157,7 @@ async fn follow(
                 tracing::error!("the kernel's events ended; routes are followed no more");
                 return;
             },
-            changed = wanted.changed() => if changed.is_err() { return },
+            changed = wanted.changed() => if changed.is_err() { return looker.release().await },
             () = tokio::time::sleep(again) => {}
         }
         tokio::time::sleep(GATHER).await;

@@ -145,9 +145,14 @@ fn next_hops_are_resolved_kept_and_followed() {
     wait(&told, "only one remote is left", |facts| facts.hops.len() == 1);
     until("2001:db8::2 is released", || !net.shows("neigh show 2001:db8::2").contains("managed"));
     assert!(net.shows("neigh show 192.0.2.2").contains("managed"));
+    drop(follower);
+    assert!(!net.shows("neigh show 192.0.2.2").contains("managed"), "nothing is left behind");
+    let (follower, told) = net.follow(wanted(&["203.0.113.1"]));
+    wait(&told, "the hop is there again", |facts| hop(facts, "203.0.113.1").is_ok());
     // A link that goes down takes its hops with it.
     net.here("link set up0 down");
     wait(&told, "no hop by a link that is down", |facts| hop(facts, "203.0.113.1").is_err());
+    drop(follower);
 }
 
 #[test]

@@ -172,3 +172,77 @@ fn move_to(number: u16, from: &mut Vec<u16>, to: &mut Vec<u16>) {
         to.push(number);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::memory;
+
+    fn ports(count: u16) -> WorkerPorts {
+        let mut ports = WorkerPorts::new();
+        for number in 0..count {
+            let (port, _) = memory::pair(&format!("mem{number}"), PortIndex(number), 1).unwrap();
+            assert!(ports.add(Box::new(port)).is_none());
+        }
+        ports
+    }
+
+    /// The ports one turn visits, none of which has anything, as many turns as said.
+    fn turns(ports: &mut WorkerPorts, turns: usize) -> Vec<u16> {
+        let mut visited = Vec::new();
+        for _ in 0..turns {
+            for visit in 0..ports.visits() {
+                if let Some(index) = ports.next(visit) {
+                    visited.push(index.0);
+                    ports.visited(index, 0);
+                }
+            }
+        }
+        visited
+    }
+
+    #[test]
+    fn a_number_is_one_ports_own() {
+        let mut ports = ports(2);
+        let (again, _) = memory::pair("again", PortIndex(1), 1).unwrap();
+        assert!(ports.add(Box::new(again)).is_some());
+        let (beyond, _) = memory::pair("beyond", PortIndex(PORTS_MAX as u16), 1).unwrap();
+        assert!(ports.add(Box::new(beyond)).is_some());
+        assert_eq!(ports.remove(PortIndex(1)).unwrap().name(), "mem1");
+        assert!(ports.remove(PortIndex(1)).is_none());
+        assert_eq!(turns(&mut ports, 2), [0, 0]);
+    }
+
+    #[test]
+    fn every_hot_port_is_visited_every_turn_and_goes_on_where_a_turn_ended() {
+        let mut ports = ports(5);
+        let mut visited = turns(&mut ports, 1);
+        visited.sort_unstable();
+        assert_eq!(visited, [0, 1, 2, 3, 4]);
+        // Turns that end after two visits still come round to everybody.
+        let mut seen: Vec<u16> =
+            (0..5).flat_map(|_| [0, 1].map(|visit| ports.next(visit).unwrap().0)).collect();
+        seen.sort_unstable();
+        assert_eq!(seen, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]);
+        assert_eq!(ports.budget(), BUDGET_MIN);
+    }
+
+    #[test]
+    fn silent_ports_cool_and_are_still_visited_in_turn() {
+        let mut ports = ports(20);
+        turns(&mut ports, 2 * usize::from(COLD_AFTER));
+        assert_eq!(ports.visits(), COLD_VISITS);
+        let mut visited = turns(&mut ports, 5);
+        visited.sort_unstable();
+        let twice: Vec<u16> = (0..20).flat_map(|number| [number, number]).collect();
+        assert_eq!(visited, twice);
+        // One that has something is hot again, and alone takes whole batches.
+        ports.visited(PortIndex(7), 3);
+        assert_eq!(
+            (ports.visits(), ports.next(0), ports.budget()),
+            (1 + COLD_VISITS, Some(PortIndex(7)), BATCH)
+        );
+        ports.heat(PortIndex(8));
+        assert_eq!(ports.hot, [7, 8]);
+    }
+}
