@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 use tracing::{info, warn};
 use vswitch_model::{Attachment, Generation, Port};
@@ -21,8 +21,6 @@ use crate::store::{self, Applied, Revision, Snapshot, StoreError};
 
 /// How long to wait for a pod's policy to be in force when the caller does not say.
 pub(super) const ATTACH_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a removal waits for the engine; it is complete in the store before.
-const REMOVAL_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often undoing a failed attach is tried.
 const UNDO_ATTEMPTS: u32 = 5;
 /// Annotation of an endpoint: path of the pod's network namespace.
@@ -47,8 +45,22 @@ impl Core {
             };
             return Err(Status::unavailable(why));
         }
+        let had_port = {
+            let progress = self.engine.progress();
+            let progress = progress.borrow();
+            progress.in_force.as_ref().is_some_and(|f| f.state.ports.contains_key(&endpoint.spec.port))
+        };
         let attached = match timeout_at(deadline, self.record(&endpoint)).await {
-            Ok(Ok(revision)) => self.until_in_force(&endpoint, revision, deadline).await,
+            Ok(Ok(revision)) => {
+                let arrived = timeout_at(deadline, self.reflector.reached(revision)).await;
+                // With the port in force already, an acknowledgement from before may be of an engine that is gone by
+                // now, or of a port that has failed since. Otherwise one with the port in it can only come.
+                let request = if had_port { self.engine.request() } else { 0 };
+                match arrived {
+                    Ok(_) => self.until_in_force(&endpoint, revision, request, deadline).await,
+                    Err(_) => Err(Status::unavailable(self.store_reason())),
+                }
+            }
             Ok(Err(refused @ Refused::Before(_))) => return Err(refused.into()),
             Ok(Err(Refused::Perhaps(status))) => Err(status),
             Err(_) => {
@@ -104,14 +116,9 @@ impl Core {
         &self,
         endpoint: &Endpoint,
         revision: Revision,
+        request: u64,
         deadline: Instant,
     ) -> Result<Generation, Status> {
-        let arrived = timeout_at(deadline, self.reflector.reached(revision)).await;
-        if arrived.is_err() {
-            return Err(Status::unavailable(self.store_reason()));
-        }
-        // An acknowledgement from before may be of an engine that is gone, or of a port that failed since.
-        let request = self.engine.request();
         let mut progress = self.engine.progress();
         loop {
             let judged = judge(&progress.borrow_and_update(), endpoint, revision, request);
@@ -203,7 +210,7 @@ impl Core {
         });
         let Some(revision) = removed.await.map_err(|e| failure(&e))? else { return Ok(false) };
         info!(%key, "detached");
-        self.until_removed(revision).await;
+        self.settle(revision).await;
         Ok(true)
     }
 
@@ -229,23 +236,13 @@ impl Core {
             }
         }
         if let Some(revision) = last {
-            self.until_removed(revision).await;
+            self.settle(revision).await;
         }
         let held: BTreeSet<Handle> =
             stays.iter().map(|(container, ifname)| Handle::attachment(container, ifname)).collect();
         let released = self.ipam.release_except(|handle| held.contains(handle)).await;
         collected.released = released.map_err(|e| super::server::no_address(&e))?;
         Ok(collected)
-    }
-
-    async fn until_removed(&self, revision: Revision) {
-        let mut progress = self.engine.progress();
-        let done = |progress: &Progress| {
-            progress.engine_error.is_some()
-                || progress.in_force.as_ref().is_none_or(|f| f.revision >= revision)
-        };
-        // The pod is detached whether the engine has noticed or not.
-        drop(timeout(REMOVAL_TIMEOUT, progress.wait_for(done)).await);
     }
 
     /// Compares an endpoint with what its creator was told.

@@ -26,7 +26,7 @@ use vswitch_model::Vni;
 
 use crate::calc::{self, CalcConfig, Calculated, Inputs, Numbering};
 use crate::ipam::{self, Ipam};
-use crate::store::{Reflector, SharedStore, StoreError};
+use crate::store::{Reflector, Revision, SharedStore, StoreError};
 
 mod attach;
 mod describe;
@@ -46,6 +46,8 @@ pub use server::Service;
 pub use socket::{SocketError, serve};
 pub use underlay::Underlay;
 
+/// How long a change that need not wait for the engine waits for it all the same.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often idle blocks are looked for.
 const GIVE_BACK_EVERY: Duration = Duration::from_secs(10);
 
@@ -155,6 +157,18 @@ async fn give_back_idle_blocks(core: Arc<Core>) {
 }
 
 impl Core {
+    /// Gives the change `revision`, which is in the store, a moment to come into force on this node. An engine that is
+    /// away is not waited for.
+    async fn settle(&self, revision: Revision) {
+        let mut progress = self.engine.progress();
+        let settled = |progress: &engine::Progress| {
+            let away = progress.engine_error.is_some() || progress.calculation_error.is_some();
+            away || progress.in_force.as_ref().is_none_or(|in_force| in_force.revision >= revision)
+        };
+        // It is made whether the engine has noticed or not.
+        drop(tokio::time::timeout(SETTLE_TIMEOUT, progress.wait_for(settled)).await);
+    }
+
     /// Why the store cannot be relied on now, for people.
     fn store_reason(&self) -> String {
         let snapshot = self.reflector.current();

@@ -8,13 +8,14 @@ use vswitch_model::api::agent as pb;
 use super::node::OWN_ANNOTATIONS;
 use super::{Core, failure};
 use crate::object::{Key, Kind, Object, manifest};
-use crate::store::{self, Applied, StoreError};
+use crate::store::{self, Applied, Revision, StoreError};
 
 /// Namespace of objects that name none.
 const DEFAULT_NAMESPACE: &str = "default";
 
 impl Core {
-    /// Checks all objects, then writes all. When a write fails, those before it are made and the error names it.
+    /// Checks all objects, then writes all. When a write fails, those before it are made and the error names it. An
+    /// engine of this node that is in step has them in force when this answers; other nodes follow by themselves.
     pub(super) async fn apply(
         &self,
         request: pb::ApplyObjectsRequest,
@@ -23,7 +24,7 @@ impl Core {
         objects.sort_by_key(|object| Kind::ALL.iter().position(|kind| *kind == object.kind()));
         let stored = self.stored_pools().await?;
         check_pools(&objects, stored)?;
-        let mut results = Vec::new();
+        let (mut results, mut last) = (Vec::new(), Revision::default());
         for object in objects {
             let key = object.key();
             let object = self.keep_own_annotations(object).await?;
@@ -35,14 +36,19 @@ impl Core {
                     Some(_) => "configured",
                 })
             } else {
-                store::apply(&*self.store, &object).await.map(|applied| match applied {
-                    Applied::Created(_) => "created",
-                    Applied::Updated(_) => "configured",
-                    Applied::Unchanged(_) => "unchanged",
+                store::apply(&*self.store, &object).await.map(|applied| {
+                    let (outcome, revision) = match applied {
+                        Applied::Created(revision) => ("created", revision),
+                        Applied::Updated(revision) => ("configured", revision),
+                        Applied::Unchanged(revision) => ("unchanged", revision),
+                    };
+                    last = last.max(revision);
+                    outcome
                 })
             };
             results.push(result(&key, applied.map_err(|e| about(&key, &e))?));
         }
+        self.settle(last).await;
         Ok(results)
     }
 
@@ -99,21 +105,26 @@ impl Core {
         if request.documents.is_empty() {
             let key = self.key(&request.kind, &request.namespace, &request.name)?;
             applied_by_people(key.kind, &key.to_string())?;
-            self.store.delete(&key, None).await.map_err(|e| about(&key, &e))?;
+            let revision = self.store.delete(&key, None).await.map_err(|e| about(&key, &e))?;
+            self.settle(revision).await;
             return Ok(vec![result(&key, "deleted")]);
         }
         let mut keys: Vec<Key> =
             parse(&request.documents, &request.namespace)?.iter().map(Object::key).collect();
         keys.sort_by_key(|key| std::cmp::Reverse(Kind::ALL.iter().position(|kind| *kind == key.kind)));
-        let mut results = Vec::new();
+        let (mut results, mut last) = (Vec::new(), Revision::default());
         for key in keys {
             let outcome = match self.store.delete(&key, None).await {
-                Ok(_) => "deleted",
+                Ok(revision) => {
+                    last = last.max(revision);
+                    "deleted"
+                }
                 Err(StoreError::NotFound(_)) => "absent",
                 Err(error) => return Err(about(&key, &error)),
             };
             results.push(result(&key, outcome));
         }
+        self.settle(last).await;
         Ok(results)
     }
 

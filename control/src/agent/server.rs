@@ -194,7 +194,7 @@ fn addresses(texts: &[String], field: &str) -> Result<Vec<IpAddr>, Invalid> {
 }
 
 /// The endpoint that a request asks for.
-fn endpoint(request: pb::AttachRequest, node: &str) -> Result<Endpoint, Invalid> {
+pub(super) fn endpoint(request: pb::AttachRequest, node: &str) -> Result<Endpoint, Invalid> {
     let (container_id, interface) = attachment(request.attachment)?;
     if request.namespace.is_empty() != request.pod.is_empty() {
         return Err(Invalid::new("pod", "a pod has a namespace and a name; what is no pod has neither"));

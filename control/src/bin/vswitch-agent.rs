@@ -1,5 +1,6 @@
 //! The node agent: follows the store, keeps the engine in step, serves CNI and vsctl.
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -63,6 +64,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
                 tracing_subscriber::fmt()
                     .with_env_filter(config.log.parse::<tracing_subscriber::EnvFilter>()?)
                     .with_writer(std::io::stderr)
+                    .with_ansi(std::io::stderr().is_terminal())
                     .init();
                 serve_node(&config, settings).await
             }

@@ -22,6 +22,8 @@ pub struct PoolUse {
     pub addresses: u64,
     /// Blocks that belong to nodes.
     pub blocks: u64,
+    /// How many blocks of its size it has room for.
+    pub blocks_max: u64,
     /// Addresses in use.
     pub used: u64,
     /// Addresses in use here.
@@ -32,11 +34,11 @@ pub struct PoolUse {
 
 impl fmt::Display for PoolUse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, cidr, addresses, blocks, used, used_here, cooling_here } = self;
+        let Self { name, cidr, addresses, blocks, blocks_max, used, used_here, cooling_here } = self;
         write!(
             f,
-            "pool {name} ({cidr}) has {used} of {addresses} addresses in use and all of it in {blocks} blocks; in this \
-             node's, {used_here} are in use and {cooling_here} cooling down"
+            "pool {name} ({cidr}): {used} of {addresses} addresses in use, {blocks} of {blocks_max} blocks taken; this \
+             node's blocks have {used_here} in use and {cooling_here} cooling down"
         )
     }
 }

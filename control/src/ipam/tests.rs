@@ -97,8 +97,8 @@ async fn one_family_full_is_an_error_that_leaves_nothing_of_the_other() {
     let error = ipam.assign(&request("c")).await.unwrap_err().to_string();
     assert_eq!(
         error,
-        "no free IPv4 address: pool small (10.0.0.0/31) has 2 of 2 addresses in use and all of it in 2 blocks; in this \
-         node's, 2 are in use and 0 cooling down"
+        "no free IPv4 address: pool small (10.0.0.0/31): 2 of 2 addresses in use, 2 of 2 blocks taken; this node's \
+         blocks have 2 in use and 0 cooling down"
     );
     assert_eq!(ipam.held_by(&request("c").handle).await.unwrap(), Vec::<IpAddr>::new());
 }

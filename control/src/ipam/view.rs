@@ -113,6 +113,9 @@ impl View {
             cidr: pool.spec.cidr,
             addresses: u64::try_from(size(pool.spec.cidr)).unwrap_or(u64::MAX),
             blocks: 0,
+            blocks_max: 1_u64
+                .checked_shl((pool.block_size() - pool.spec.cidr.prefix_len()).into())
+                .unwrap_or(u64::MAX),
             used: 0,
             used_here: 0,
             cooling_here: 0,

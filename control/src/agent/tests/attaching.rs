@@ -143,10 +143,9 @@ async fn a_pod_detached_while_it_is_attached_is_not_attached() {
     let bench = Bench::with_cluster().await;
     bench.until_progress(|p| p.engine_error.is_none()).await;
     bench.engine.hold(true);
-    let before = bench.engine.content().arrived;
     let attaching = bench.attach(request("a", "relay", 1));
     let detaching = async {
-        bench.engine.until(|content| content.arrived > before).await;
+        bench.until(|s| !s.inputs.endpoints.is_empty()).await;
         let detaching = bench.detach("a");
         let letting_go = async {
             bench.until(|s| s.inputs.endpoints.is_empty()).await;
@@ -254,4 +253,35 @@ async fn addresses_are_assigned_and_released() {
     let release = || Request::new(pb::ReleaseAddressesRequest { attachment: attachment("a") });
     assert_eq!(bench.api.release_addresses(release()).await.unwrap().into_inner().released, first.addresses);
     assert!(bench.api.release_addresses(release()).await.unwrap().into_inner().released.is_empty());
+}
+
+/// An agent that was killed in the middle of ADD has left an endpoint and addresses; the runtime either tries again, or
+/// gives up with DEL or GC.
+#[tokio::test]
+async fn what_a_killed_agent_left_is_completed_or_removed() {
+    for comes_back in [true, false] {
+        let bench = Bench::with_cluster().await;
+        let addresses = {
+            let assign = pb::AssignAddressesRequest { attachment: attachment("a"), ..Default::default() };
+            bench.api.assign_addresses(Request::new(assign)).await.unwrap().into_inner().addresses
+        };
+        let again = pb::AttachRequest { addresses: addresses.clone(), ..request("a", "relay", 1) };
+        bench.engine.change(|content| drop(content.failing.insert("vswa".into(), "no such device".into())));
+        let left = server::endpoint(again.clone(), "n1").unwrap();
+        crate::store::apply(&*bench.truth, &left.into()).await.unwrap();
+        bench.until_progress(|p| p.in_force.as_ref().is_some_and(|f| !f.failed_ports.is_empty())).await;
+        if comes_back {
+            // The interface is there now; what was said of the port before does not count.
+            bench.engine.change(|content| content.failing.clear());
+            bench.attach(again).await.unwrap();
+            assert!(bench.has_port("a"));
+            continue;
+        }
+        let nothing = Request::new(pb::CollectGarbageRequest { valid: Vec::new() });
+        let collected = bench.api.collect_garbage(nothing).await.unwrap().into_inner();
+        assert_eq!((collected.removed.len(), collected.released), (1, addresses));
+        assert_eq!(bench.endpoints().await, Vec::<String>::new());
+        bench.engine.until(|content| content.state.ports.is_empty()).await;
+        assert_eq!(bench.agent.core.leaks(Duration::ZERO).await, []);
+    }
 }

@@ -33,7 +33,7 @@ async fn an_engine_that_came_back_from_disk_is_confirmed() {
 #[tokio::test]
 async fn an_engine_with_another_generation_is_led_back() {
     let bench = Bench::with_cluster().await;
-    bench.until_progress(|p| p.engine_error.is_none()).await;
+    bench.engine.until(|content| content.state.local.is_some()).await;
     for _ in 0..3 {
         let wholes = bench.engine.content().wholes;
         // Somebody else has spoken to it.

@@ -53,6 +53,20 @@ async fn objects_are_applied_listed_and_deleted() {
 }
 
 #[tokio::test]
+async fn what_is_applied_is_in_force_when_it_is_said() {
+    let bench = Bench::with_cluster().await;
+    bench.attach(request("a", "relay", 1)).await.unwrap();
+    for _ in 0..5 {
+        bench.apply(POLICY).await;
+        assert_eq!(bench.engine.content().state.policies.len(), 1);
+        let documents = vec![pb::Document { file: "p.yaml".into(), text: POLICY.into() }];
+        let request = pb::DeleteObjectsRequest { documents, ..Default::default() };
+        bench.api.delete(Request::new(request)).await.unwrap();
+        assert_eq!(bench.engine.content().state.policies.len(), 0);
+    }
+}
+
+#[tokio::test]
 async fn a_dry_run_writes_nothing() {
     let bench = Bench::new().await;
     let documents = vec![pb::Document { file: "-".into(), text: CLUSTER.into() }];
@@ -127,7 +141,10 @@ async fn objects_are_described_by_what_they_mean() {
     let endpoint = describe(&bench, "endpoint", "", "a.eth0").await;
     assert!(endpoint[0].starts_with("in force: yes, in generation "), "{endpoint:?}");
     let pool = describe(&bench, "pool", "", "v4").await;
-    assert!(pool[0].starts_with("use: pool v4 (10.244.0.0/16) has 1 of 65536 addresses in use"), "{pool:?}");
+    assert!(
+        pool[0].starts_with("use: pool v4 (10.244.0.0/16): 1 of 65536 addresses in use, 1 of 1024 blocks"),
+        "{pool:?}"
+    );
     let node = describe(&bench, "node", "", "n1").await;
     assert!(node[0].starts_with("blocks: 10.244."), "{node:?}");
     assert_eq!(node[1], "attached pods: media/relay");
