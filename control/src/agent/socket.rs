@@ -35,9 +35,28 @@ pub enum SocketError {
     Ended(#[source] tonic::transport::Error),
 }
 
-/// Serves `service` on the unix socket `path`, open to its owner alone, until `stop`; then removes the socket.
-pub async fn serve(service: Service, path: &Path, stop: impl Future<Output = ()>) -> Result<(), SocketError> {
-    let listener = bind(path)?;
+/// A unix socket that is this process's: others find it in use. [`serve`] removes it in the end.
+#[derive(Debug)]
+pub struct Socket {
+    path: PathBuf,
+    listener: UnixListener,
+}
+
+impl Socket {
+    /// Binds `path`, open to its owner alone, in place of a socket that a dead agent has left. To be called within a
+    /// tokio runtime, and before anything is done that two agents must not do both.
+    pub fn bind(path: &Path) -> Result<Self, SocketError> {
+        Ok(Self { path: path.to_owned(), listener: bind(path)? })
+    }
+}
+
+/// Serves `service` on `socket` until `stop`; then removes the socket.
+pub async fn serve(
+    service: Service,
+    socket: Socket,
+    stop: impl Future<Output = ()>,
+) -> Result<(), SocketError> {
+    let Socket { path, listener } = socket;
     let service = AgentServer::new(service)
         .max_decoding_message_size(MESSAGE_SIZE_MAX)
         .max_encoding_message_size(MESSAGE_SIZE_MAX);
@@ -64,11 +83,10 @@ pub async fn serve(service: Service, path: &Path, stop: impl Future<Output = ()>
         () = stop => Ok(()),
     };
     // It is only in the way when it stays: the next agent replaces it.
-    drop(std::fs::remove_file(path));
+    drop(std::fs::remove_file(&path));
     ended
 }
 
-/// Binds `path`, in place of a socket that a dead agent has left.
 fn bind(path: &Path) -> Result<UnixListener, SocketError> {
     let refused = |error| SocketError::Refused(path.to_owned(), error);
     if let Some(folder) = path.parent() {

@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 use vswitch_control::agent::underlay::{Facts, Found, choose};
-use vswitch_control::agent::{Agent, Settings, serve};
+use vswitch_control::agent::{Agent, Settings, Socket, serve};
 use vswitch_control::config::{Config, DEFAULT_PATH, StoreConfig};
 use vswitch_control::ipam::wall_clock;
 use vswitch_control::store::{Embedded, Etcd, EtcdOptions, SharedStore};
@@ -101,6 +101,8 @@ async fn settings(config: &Config) -> Result<Settings, Failure> {
 
 async fn serve_node(config: &Config, settings: Settings) -> Result<(), Failure> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    // First of all: of two agents on one node the second must not speak to the engine.
+    let socket = Socket::bind(&config.api_socket)?;
     let (store, kind): (SharedStore, _) = match &config.store {
         StoreConfig::Embedded(path) => (Arc::new(Embedded::open(path)?), "embedded"),
         StoreConfig::Etcd { endpoints, prefix } => {
@@ -119,7 +121,7 @@ async fn serve_node(config: &Config, settings: Settings) -> Result<(), Failure> 
         }
         info!("stopping");
     };
-    let served = serve(agent.service(), &config.api_socket, stop).await;
+    let served = serve(agent.service(), socket, stop).await;
     if let Err(error) = &served {
         error!(%error, "the agent API is not served");
     }

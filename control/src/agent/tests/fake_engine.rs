@@ -32,6 +32,38 @@ pub(super) struct Content {
     pub(super) failing: BTreeMap<String, String>,
 }
 
+impl Content {
+    /// By the rules of the API; on an error what is left is not to be used.
+    fn apply(&mut self, request: pb::ApplyRequest) -> Result<pb::ApplyReply, Status> {
+        let invalid = |e: vswitch_model::Invalid| Status::invalid_argument(e.to_string());
+        match request.change.expect("a change") {
+            pb::apply_request::Change::Full(full) => {
+                self.state = DesiredState::try_from(full).map_err(invalid)?;
+                self.wholes += 1;
+            }
+            pb::apply_request::Change::Delta(delta) => {
+                let delta = Delta::try_from(delta).map_err(invalid)?;
+                if delta.base.0 != self.generation {
+                    return Err(Status::failed_precondition("another generation"));
+                }
+                delta.changes.into_iter().for_each(|change| self.state.apply(change));
+                self.deltas += 1;
+            }
+        }
+        self.state.check().map_err(invalid)?;
+        if request.generation <= self.generation {
+            return Err(Status::invalid_argument("generation: not larger than the one before"));
+        }
+        self.generation = request.generation;
+        self.restored = false;
+        let failing = self.failing.iter();
+        let failed = failing.filter(|(name, _)| self.state.ports.keys().any(|port| port.as_str() == *name));
+        let failed =
+            failed.map(|(port, reason)| pb::PortFailure { port: port.clone(), reason: reason.clone() });
+        Ok(pb::ApplyReply { generation: self.generation, failed_ports: failed.collect() })
+    }
+}
+
 /// A fake engine, there or not.
 pub(super) struct FakeEngine {
     socket: PathBuf,
@@ -127,35 +159,15 @@ impl Engine for Handler {
         self.content.send_modify(|content| content.arrived += 1);
         let mut hold = self.hold.clone();
         drop(hold.wait_for(|hold| !hold).await);
-        let mut content = self.content.borrow().clone();
-        match request.change.expect("a change") {
-            pb::apply_request::Change::Full(full) => {
-                content.state =
-                    DesiredState::try_from(full).map_err(|e| Status::invalid_argument(e.to_string()))?;
-                content.wholes += 1;
+        let mut reply = Err(Status::internal("not applied"));
+        self.content.send_modify(|content| {
+            let mut next = content.clone();
+            reply = next.apply(request);
+            if reply.is_ok() {
+                *content = next;
             }
-            pb::apply_request::Change::Delta(delta) => {
-                let delta = Delta::try_from(delta).map_err(|e| Status::invalid_argument(e.to_string()))?;
-                if delta.base.0 != content.generation {
-                    return Err(Status::failed_precondition("another generation"));
-                }
-                delta.changes.into_iter().for_each(|change| content.state.apply(change));
-                content.deltas += 1;
-            }
-        }
-        content.state.check().map_err(|e| Status::invalid_argument(e.to_string()))?;
-        if request.generation <= content.generation {
-            return Err(Status::invalid_argument("generation: not larger than the one before"));
-        }
-        content.generation = request.generation;
-        content.restored = false;
-        let desired = |name: &&String| content.state.ports.keys().any(|port| port.as_str() == name.as_str());
-        let failed = content.failing.keys().filter(desired).cloned();
-        let failed_ports =
-            failed.map(|port| pb::PortFailure { reason: content.failing[&port].clone(), port }).collect();
-        let generation = content.generation;
-        self.content.send_modify(|now| *now = Content { arrived: now.arrived, ..content });
-        Ok(Response::new(pb::ApplyReply { generation, failed_ports }))
+        });
+        reply.map(Response::new)
     }
 
     async fn get_status(

@@ -216,7 +216,8 @@ async fn the_socket_is_one_agents() {
     let start = || {
         let (service, path, mut stopped) = (bench.api.clone(), path.clone(), stop.subscribe());
         tokio::spawn(async move {
-            serve(service, &path, async move { drop(stopped.wait_for(|stop| *stop).await) }).await
+            serve(service, Socket::bind(&path)?, async move { drop(stopped.wait_for(|stop| *stop).await) })
+                .await
         })
     };
     // A socket that nobody serves any more is in nobody's way.
