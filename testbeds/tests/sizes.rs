@@ -25,7 +25,9 @@ fn pods_wider_than_the_tunnel_are_told_its_mtu() {
         must(all_answered(near, &Ping::to(far).payload(tunnel_mtu - headers).dont_fragment()));
         let told = must(ping(near, &Ping::to(far).payload(tunnel_mtu - headers + 1).dont_fragment()));
         assert_eq!((told.received, told.mtu), (0, Some(tunnel_mtu)), "{far}: {told:?}");
-        // The kernel of the pod has learned it: what may be fragmented arrives, and so does a stream of full segments.
+        // The kernel of the pod has learned it, and that of the other pod does by its first answer; from then on what
+        // may be fragmented arrives, and so does a stream of full segments.
+        must(ping(near, &Ping { count: 1, ..Ping::to(far).payload(4000) }));
         must(all_answered(near, &Ping::to(far).payload(4000)));
         let _server = must(iperf::Server::start(&must(scene.pod("test/far")).netns, &scene.file("")));
         let mbit = must(iperf::tcp(near, far, 1));

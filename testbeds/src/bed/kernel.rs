@@ -68,7 +68,6 @@ impl KernelNode {
             ("net.ipv6.conf.all.forwarding", "1"),
             ("net.ipv4.conf.all.rp_filter", "0"),
             ("net.ipv4.conf.default.rp_filter", "0"),
-            ("net.ipv6.conf.default.accept_dad", "0"),
         ] {
             netns.sysctl(key, value)?;
         }

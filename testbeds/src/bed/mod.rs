@@ -149,6 +149,11 @@ impl Bed {
     /// Plugs a node into the underlay: a cable without offloads, as frames on a wire are whole.
     fn plug(&self, node: &Node, netns: &Netns) -> Result<()> {
         let (uplink, mtu) = (topology::UPLINK, topology::UNDERLAY_MTU);
+        // A node of some age: its link-local address is no longer being checked for duplicates, and may be used to ask
+        // for neighbours.
+        for of in ["all", "default"] {
+            netns.sysctl(&format!("net.ipv6.conf.{of}.accept_dad"), "0")?;
+        }
         netns.ip(&format!(
             "link add {uplink} mtu {mtu} type veth peer name {} mtu {mtu} netns {}",
             node.name,

@@ -51,8 +51,15 @@ impl Capture {
         Ok(Self { tcpdump, file: file.to_owned() })
     }
 
-    /// Ends it, and gives the file.
+    /// Ends it once nothing more is being written, and gives the file.
     pub fn stop(mut self) -> Result<PathBuf> {
+        let mut length = None;
+        wait_until("the capture to be written", Duration::from_secs(10), || {
+            std::thread::sleep(Duration::from_millis(100));
+            let before = length;
+            length = std::fs::metadata(&self.file).ok().map(|file| file.len());
+            length == before
+        })?;
         self.tcpdump.stop(Duration::from_secs(5))?;
         Ok(self.file.clone())
     }

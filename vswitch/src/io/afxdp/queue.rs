@@ -150,15 +150,21 @@ impl Queue {
         }
     }
 
+    /// How many frames it may have by what it needs, and by what the pool has left.
     #[inline]
-    fn refill(&mut self, pool: &mut FramePool) {
-        let target = match pool.free() {
+    fn affordable(&self, pool: &FramePool) -> usize {
+        match pool.free() {
             free if free < pool.share() / RESERVE => self.target.min(FRUGAL),
             free if free < pool.share() / 2 && self.target == self.fill.idle => self.target.min(MODEST),
             _ => self.target,
-        };
-        while self.lent + REFILL <= target {
-            let wanted = (target - self.lent).min(BATCH);
+        }
+    }
+
+    #[inline]
+    fn refill(&mut self, pool: &mut FramePool) {
+        // Asked anew for every batch: the first to come must not take what the next are to begin with.
+        while self.lent + REFILL <= self.affordable(pool) {
+            let wanted = (self.affordable(pool) - self.lent).min(BATCH);
             let count = pool.lend_free(self.slot.fill(), &mut self.numbers[..wanted]);
             if count == 0 {
                 self.counted.frames_exhausted += 1;
