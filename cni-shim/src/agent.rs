@@ -14,6 +14,7 @@ use vswitch_model::api::agent::{
 };
 use vswitch_model::api::connect;
 
+use crate::cni_args::CniArgs;
 use crate::error::{CODE_AGENT, CODE_DIFFERS};
 use crate::names::AttachmentId;
 
@@ -62,10 +63,11 @@ impl Agent {
         call(&socket, "check", self.client.check(timed(request))).await.map(drop)
     }
 
-    /// Removes attachments and addresses of all containers that are not in `valid`.
-    pub async fn collect_garbage(&mut self, valid: &[AttachmentId]) -> Result<(), CniError> {
+    /// Removes attachments to `network`, and addresses for it, of all containers that are not in `valid`.
+    pub async fn collect_garbage(&mut self, network: &str, valid: &[AttachmentId]) -> Result<(), CniError> {
         let socket = self.socket.clone();
-        let request = timed(CollectGarbageRequest { valid: valid.iter().map(message).collect() });
+        let valid = valid.iter().map(message).collect();
+        let request = timed(CollectGarbageRequest { valid, network: network.to_owned() });
         call(&socket, "collect garbage", self.client.collect_garbage(request)).await.map(drop)
     }
 
@@ -73,15 +75,16 @@ impl Agent {
     pub async fn assign(
         &mut self,
         id: &AttachmentId,
-        namespace: &str,
-        pod: &str,
+        network: &str,
+        pod: &CniArgs,
     ) -> Result<Vec<String>, CniError> {
         let socket = self.socket.clone();
         let request = timed(AssignAddressesRequest {
             attachment: Some(message(id)),
-            namespace: namespace.to_owned(),
-            pod: pod.to_owned(),
+            namespace: pod.pod_namespace.clone(),
+            pod: pod.pod_name.clone(),
             requested: Vec::new(),
+            network: network.to_owned(),
         });
         let reply = call(&socket, "assign addresses", self.client.assign_addresses(request)).await?;
         Ok(reply.addresses)

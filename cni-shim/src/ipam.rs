@@ -23,7 +23,7 @@ impl Cni for Ipam {
         let id = attachment(&args)?;
         runtime().during(|| "start")?.block_on(async {
             let mut agent = Agent::connect(&conf.agent_socket).await?;
-            let addresses = agent.assign(&id, &pod.pod_namespace, &pod.pod_name).await?;
+            let addresses = agent.assign(&id, &args.config().name, &pod).await?;
             result(&addresses)
         })
     }
@@ -53,9 +53,10 @@ impl Cni for Ipam {
     fn gc(&self, args: Args) -> Result<(), CniError> {
         let conf = IpamConf::read(args.config())?;
         let valid = valid_attachments(&args)?;
-        runtime()
-            .during(|| "start")?
-            .block_on(async { Agent::connect(&conf.agent_socket).await?.collect_garbage(&valid).await })
+        let network = &args.config().name;
+        runtime().during(|| "start")?.block_on(async {
+            Agent::connect(&conf.agent_socket).await?.collect_garbage(network, &valid).await
+        })
     }
 }
 

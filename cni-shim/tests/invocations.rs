@@ -324,6 +324,15 @@ fn garbage_is_what_is_not_in_the_list() {
     assert_eq!(strangers(), ["vsw0123456789b"]);
     assert_eq!((node.host_ends(), node.agent.attached()), (kept, vec!["c1/eth0".to_owned()]));
 
+    let of_another = with(list(json!([])), "name", json!("other"));
+    assert!(node.cni("GC", &of_another).succeeded);
+    assert_eq!(
+        (node.agent.attached().len(), node.agent.assigned().len()),
+        (1, 1),
+        "it is not of that network"
+    );
+    assert_eq!((node.host_ends().len(), strangers().len()), (1, 0));
+
     assert!(node.cni("GC", &list(json!([]))).succeeded);
     node.assert_nothing_left();
 }

@@ -120,6 +120,7 @@ impl Workshop<'_> {
                 addresses: addresses.iter().map(ToString::to_string).collect(),
                 mtu: self.mtu,
                 timeout_ms: 0,
+                network: self.invocation.conf.name.clone(),
             })
             .await?;
         Ok(self.result(&pod, netns_path, given.dns))

@@ -115,7 +115,7 @@ pub(super) async fn collect_garbage(conf: &NetworkConf, args: &Args) -> Result<(
     let valid = valid_attachments(args)?;
     let mut failed = Vec::new();
     let agents = match Agent::connect(&conf.agent_socket).await {
-        Ok(mut agent) => agent.collect_garbage(&valid).await,
+        Ok(mut agent) => agent.collect_garbage(&conf.name, &valid).await,
         Err(error) => Err(error),
     };
     failed.extend(agents.err());

@@ -1,6 +1,6 @@
 //! An agent that remembers what it was told, and fails when a test wants it to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
@@ -19,7 +19,8 @@ type Reply<T> = Result<Response<T>, Status>;
 #[derive(Default)]
 struct State {
     attached: BTreeMap<String, AttachRequest>,
-    assigned: BTreeSet<String>,
+    /// Attachments with addresses, and the network these are for.
+    assigned: BTreeMap<String, String>,
     /// Calls that fail, by name, and how.
     failing: BTreeMap<&'static str, Status>,
     /// Attach never answers.
@@ -123,7 +124,7 @@ impl FakeAgent {
     }
 
     pub fn assigned(&self) -> Vec<String> {
-        self.state.lock().unwrap().assigned.iter().cloned().collect()
+        self.state.lock().unwrap().assigned.keys().cloned().collect()
     }
 }
 
@@ -190,8 +191,9 @@ impl Agent for Fake {
     async fn collect_garbage(&self, request: Request<CollectGarbageRequest>) -> Reply<CollectGarbageReply> {
         let mut state = self.called("collect_garbage")?;
         let valid: Vec<_> = request.get_ref().valid.iter().map(|valid| key(Some(valid))).collect();
-        state.attached.retain(|key, _| valid.contains(key));
-        state.assigned.retain(|key| valid.contains(key));
+        let network = &request.get_ref().network;
+        state.attached.retain(|key, attached| attached.network != *network || valid.contains(key));
+        state.assigned.retain(|key, of| of != network || valid.contains(key));
         Ok(Response::new(CollectGarbageReply::default()))
     }
 
@@ -212,7 +214,7 @@ impl Agent for Fake {
         let mut state = self.called("assign_addresses")?;
         let request = request.into_inner();
         assert_eq!((&*request.namespace, &*request.pod), ("voip", "relay"));
-        state.assigned.insert(key(request.attachment.as_ref()));
+        state.assigned.insert(key(request.attachment.as_ref()), request.network);
         Ok(Response::new(AssignAddressesReply { addresses: addresses() }))
     }
 
@@ -227,7 +229,7 @@ impl Agent for Fake {
 
     async fn check_addresses(&self, request: Request<CheckAddressesRequest>) -> Reply<AssignAddressesReply> {
         let state = self.called("check_addresses")?;
-        if state.assigned.contains(&key(request.get_ref().attachment.as_ref())) {
+        if state.assigned.contains_key(&key(request.get_ref().attachment.as_ref())) {
             Ok(Response::new(AssignAddressesReply { addresses: addresses() }))
         } else {
             Err(Status::not_found("it holds no addresses"))

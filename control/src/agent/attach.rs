@@ -214,9 +214,11 @@ impl Core {
         Ok(true)
     }
 
-    /// Removes every endpoint of this node that `stays` does not pick, and every address held by such.
+    /// Removes every endpoint of this node and `network` that is not among those that stay, and every address held by
+    /// such.
     pub(super) async fn collect_garbage(
         &self,
+        network: &str,
         stays: &BTreeSet<(String, String)>,
     ) -> Result<Collected, Status> {
         let listing = self.store.list(Some(Kind::Endpoint)).await.map_err(|e| failure(&e))?;
@@ -225,7 +227,8 @@ impl Core {
         for entry in listing.entries {
             let Ok(Object::Endpoint(endpoint)) = entry.object() else { continue };
             let name = (endpoint.spec.container_id.clone(), endpoint.spec.interface.clone());
-            if endpoint.spec.node != self.settings.node || stays.contains(&name) {
+            let is_ours = endpoint.spec.node == self.settings.node && endpoint.spec.network == network;
+            if !is_ours || stays.contains(&name) {
                 continue;
             }
             let removed = self.remove_if(&entry.key, |found| found.spec == endpoint.spec).await;
@@ -240,7 +243,7 @@ impl Core {
         }
         let held: BTreeSet<Handle> =
             stays.iter().map(|(container, ifname)| Handle::attachment(container, ifname)).collect();
-        let released = self.ipam.release_except(|handle| held.contains(handle)).await;
+        let released = self.ipam.release_except(network, |handle| held.contains(handle)).await;
         collected.released = released.map_err(|e| super::server::no_address(&e))?;
         Ok(collected)
     }

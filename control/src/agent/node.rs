@@ -101,8 +101,13 @@ impl Core {
         if !held.iter().all(is_of_a_pool) {
             self.ipam.release(&handle).await?;
         }
-        let request =
-            Request { handle, workload: String::new(), purpose: AllowedUse::Tunnel, addresses: Vec::new() };
+        let request = Request {
+            handle,
+            purpose: AllowedUse::Tunnel,
+            workload: String::new(),
+            network: String::new(),
+            addresses: Vec::new(),
+        };
         match self.ipam.assign(&request).await {
             // A node without pools has nothing to reach and nothing to be reached by.
             Err(IpamError::NoPool { .. }) => Ok(Vec::new()),

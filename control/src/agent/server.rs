@@ -15,8 +15,8 @@ use crate::ipam::{self, Handle, IpamError};
 use crate::object::{AllowedUse, Endpoint, EndpointSpec};
 use crate::store::StoreError;
 
-/// Longest container id that makes a name of an object.
-const CONTAINER_ID_MAX: usize = 200;
+/// Longest container id that makes a name of an object; longest name of a network.
+const NAME_MAX: usize = 200;
 /// Longest an attach may be asked to wait.
 const ATTACH_TIMEOUT_MAX: Duration = Duration::from_secs(300);
 
@@ -74,11 +74,16 @@ impl pb::agent_server::Agent for Service {
         &self,
         request: Request<pb::CollectGarbageRequest>,
     ) -> Answer<pb::CollectGarbageReply> {
-        let valid = request.into_inner().valid.into_iter().enumerate();
+        let request = request.into_inner();
+        let network = network(request.network).map_err(invalid)?;
+        if network.is_empty() {
+            return Err(Status::invalid_argument("network: missing; garbage is collected of one network"));
+        }
+        let valid = request.valid.into_iter().enumerate();
         let valid = valid
             .map(|(i, one)| attachment(Some(one)).map_err(|e| invalid(e.within(&format!("valid[{i}]")))));
         let valid = valid.collect::<Result<BTreeSet<_>, _>>()?;
-        let collected = self.core.collect_garbage(&valid).await?;
+        let collected = self.core.collect_garbage(&network, &valid).await?;
         let removed = collected.removed.into_iter();
         Ok(Response::new(pb::CollectGarbageReply {
             removed: removed.map(|(container_id, ifname)| pb::Attachment { container_id, ifname }).collect(),
@@ -104,6 +109,7 @@ impl pb::agent_server::Agent for Service {
         let request = ipam::Request {
             handle: Handle::attachment(&container_id, &ifname),
             workload: format!("{}/{}", request.namespace, request.pod),
+            network: network(request.network).map_err(invalid)?,
             purpose: AllowedUse::Workload,
             addresses: addresses(&request.requested, "requested").map_err(invalid)?,
         };
@@ -173,16 +179,28 @@ fn text(addresses: &[IpAddr]) -> Vec<String> {
 /// Sandbox and interface. The id's form is CNI 1.1's ("Parameters").
 fn attachment(message: Option<pb::Attachment>) -> Result<(String, String), Invalid> {
     let message = message.ok_or_else(|| Invalid::new("attachment", "missing"))?;
-    let id = &message.container_id;
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-    if id.is_empty() || id.len() > CONTAINER_ID_MAX || !id.chars().all(allowed) {
-        let problem = format!(
-            "{id:?} is not a container id: 1 to {CONTAINER_ID_MAX} letters, digits, '_', '.' and '-'"
-        );
+    if message.container_id.is_empty() || !is_cni_word(&message.container_id) {
+        let id = &message.container_id;
+        let problem =
+            format!("{id:?} is not a container id: 1 to {NAME_MAX} letters, digits, '_', '.' and '-'");
         return Err(Invalid::new("attachment.container_id", problem));
     }
     PortName::new(&message.ifname).map_err(|e| e.within("attachment.ifname"))?;
     Ok((message.container_id, message.ifname))
+}
+
+/// The name of a CNI network, or nothing. The form is CNI 1.1's ("Network configuration format").
+fn network(name: String) -> Result<String, Invalid> {
+    if is_cni_word(&name) {
+        return Ok(name);
+    }
+    let problem = format!("{name:?} is not a network: at most {NAME_MAX} letters, digits, '_', '.' and '-'");
+    Err(Invalid::new("network", problem))
+}
+
+fn is_cni_word(text: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    text.len() <= NAME_MAX && text.chars().all(allowed)
 }
 
 fn addresses(texts: &[String], field: &str) -> Result<Vec<IpAddr>, Invalid> {
@@ -228,6 +246,7 @@ pub(super) fn endpoint(request: pb::AttachRequest, node: &str) -> Result<Endpoin
         pod_uid: (!request.uid.is_empty()).then_some(request.uid),
         container_id,
         interface,
+        network: network(request.network)?,
         attachment: Attachment::Veth { interface: port.clone(), netns: None },
         port,
         mac,

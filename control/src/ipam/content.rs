@@ -19,6 +19,9 @@ pub(super) struct Assignment {
     /// For people: `namespace/pod`; empty for a node.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(super) workload: String,
+    /// The CNI network it was assigned for; empty for none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(super) network: String,
     /// When it was assigned, in milliseconds since 1970.
     pub(super) since_ms: u64,
 }
@@ -195,7 +198,12 @@ mod tests {
     }
 
     fn assignment(handle: &str, since_ms: u64) -> Assignment {
-        Assignment { handle: Handle::attachment(handle, "eth0"), workload: String::new(), since_ms }
+        Assignment {
+            handle: Handle::attachment(handle, "eth0"),
+            workload: String::new(),
+            network: String::new(),
+            since_ms,
+        }
     }
 
     #[test]

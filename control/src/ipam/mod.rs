@@ -13,6 +13,7 @@
 //! | here | [`Ipam`]: assign, release, give back, as changes in the store |
 //! | `audit` | use of pools; addresses that nobody needs any more |
 
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -72,6 +73,8 @@ pub struct Request {
     pub handle: Handle,
     /// For people: `namespace/pod`; empty for a node.
     pub workload: String,
+    /// The CNI network they are for; empty for none.
+    pub network: String,
     /// What for: pools may be kept for some uses.
     pub purpose: AllowedUse,
     /// These very addresses. Empty: any, one of each family that has a pool.
@@ -148,13 +151,21 @@ impl Ipam {
         self.release_where(|holder, _| holder == handle).await
     }
 
-    /// Gives back what this node's attachments hold, but for those that `stays` picks; returns the addresses.
-    pub async fn release_except(&self, stays: impl Fn(&Handle) -> bool) -> Result<Vec<IpAddr>> {
+    /// Gives back what this node's attachments to `network` hold, but for those that `stays` picks; returns the
+    /// addresses.
+    pub async fn release_except(
+        &self,
+        network: &str,
+        stays: impl Fn(&Handle) -> bool,
+    ) -> Result<Vec<IpAddr>> {
         let _changing = self.changing.lock().await;
-        let own = View::read(&*self.store).await?;
-        let own: Vec<Handle> =
-            own.holders_on(&self.node).filter(|handle| handle.as_attachment().is_some()).collect();
-        self.release_where(|handle, _| own.contains(handle) && !stays(handle)).await
+        let view = View::read(&*self.store).await?;
+        let of_network = view.assigned_on(&self.node).filter(|assignment| assignment.network == network);
+        let garbage: BTreeSet<&Handle> = of_network
+            .map(|assignment| &assignment.handle)
+            .filter(|handle| handle.as_attachment().is_some() && !stays(handle))
+            .collect();
+        self.release_where(|handle, _| garbage.contains(handle)).await
     }
 
     /// What the handle holds, IPv4 first.
@@ -337,6 +348,7 @@ impl Ipam {
         Assignment {
             handle: request.handle.clone(),
             workload: request.workload.clone(),
+            network: request.network.clone(),
             since_ms: (self.clock)(),
         }
     }

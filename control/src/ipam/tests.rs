@@ -64,6 +64,7 @@ fn request(container: &str) -> Request {
     Request {
         handle: Handle::attachment(container, "eth0"),
         workload: format!("default/{container}"),
+        network: "pods".into(),
         purpose: AllowedUse::Workload,
         addresses: Vec::new(),
     }
@@ -191,7 +192,7 @@ async fn what_no_valid_attachment_holds_is_found_and_given_back() {
     let leaked = one.leaks(attached, Duration::from_secs(1)).await.unwrap();
     let holders: BTreeSet<_> = leaked.iter().map(|leak| leak.handle.clone()).collect();
     assert_eq!(holders, ["b", "c"].map(|c| Handle::attachment(c, "eth0")).into());
-    let released = one.release_except(|handle| *handle == request("a").handle).await.unwrap();
+    let released = one.release_except("pods", |handle| *handle == request("a").handle).await.unwrap();
     assert_eq!(released, leaked.iter().map(|leak| leak.address).collect::<Vec<_>>());
     assert_eq!(two.held_by(&request("d").handle).await.unwrap(), other);
     assert_eq!(one.held_by(&tunnel.handle).await.unwrap(), own);

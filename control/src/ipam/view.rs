@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use tracing::warn;
 
-use super::content::{Content, size};
+use super::content::{Assignment, Content, size};
 use super::{Handle, PoolUse, Result};
 use crate::object::{AllowedUse, Block, IpPool, Kind, Object};
 use crate::store::{Revision, Store};
@@ -99,11 +99,9 @@ impl View {
         held
     }
 
-    /// Who holds something in blocks of this node.
-    pub(super) fn holders_on<'a>(&'a self, node: &'a str) -> impl Iterator<Item = Handle> + 'a {
-        self.blocks_of(node)
-            .flat_map(|block| block.content.assigned())
-            .map(|(_, assignment)| assignment.handle.clone())
+    /// What is assigned in blocks of this node.
+    pub(super) fn assigned_on<'a>(&'a self, node: &'a str) -> impl Iterator<Item = &'a Assignment> {
+        self.blocks_of(node).flat_map(|block| block.content.assigned()).map(|(_, assignment)| assignment)
     }
 
     /// How much of a pool is in use.

@@ -37,6 +37,9 @@ pub struct EndpointSpec {
     pub container_id: String,
     /// Name of the pod's end (CNI_IFNAME).
     pub interface: String,
+    /// The CNI network it belongs to; empty for one that no CNI plugin made.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub network: String,
     /// Name of the port.
     pub port: PortName,
     /// How it is attached.

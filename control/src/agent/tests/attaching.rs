@@ -130,6 +130,7 @@ async fn a_request_that_makes_no_sense_is_refused_by_field() {
             "addresses:",
         ),
         (pb::AttachRequest { mtu: 9000, ..good.clone() }, "mtu: 9000"),
+        (pb::AttachRequest { network: "a/b".into(), ..good.clone() }, "network:"),
     ] {
         let status = bench.attach(wrong).await.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument, "{field}: {status}");
@@ -216,18 +217,25 @@ async fn garbage_is_what_the_runtime_does_not_know() {
     let mut held = Vec::new();
     for (container, pod, last) in [("a", "relay", 1), ("b", "caller", 2)] {
         bench.attach(request(container, pod, last)).await.unwrap();
-        let assign = pb::AssignAddressesRequest { attachment: attachment(container), ..Default::default() };
-        held.push(bench.api.assign_addresses(Request::new(assign)).await.unwrap().into_inner().addresses);
+        held.push(bench.assign(container, "pods").await);
     }
     assert_eq!(held[0].len(), 2, "one address of each family");
-    let request = pb::CollectGarbageRequest { valid: vec![attachment("a").unwrap()] };
+    // What another network's runtime does not list here is for its own GC.
+    bench.attach(pb::AttachRequest { network: "other".into(), ..request("c", "caller", 3) }).await.unwrap();
+    let others = bench.assign("c", "other").await;
+    let unnamed = pb::CollectGarbageRequest::default();
+    let status = bench.api.collect_garbage(Request::new(unnamed)).await.unwrap_err();
+    assert!(status.message().starts_with("network: missing"), "{status}");
+    let request = pb::CollectGarbageRequest { valid: vec![attachment("a").unwrap()], network: "pods".into() };
     let collected = bench.api.collect_garbage(Request::new(request)).await.unwrap().into_inner();
     assert_eq!(collected.removed, vec![attachment("b").unwrap()]);
     assert_eq!(collected.released, held[1]);
-    assert_eq!(bench.endpoints().await, ["a.eth0"]);
-    let check = pb::CheckAddressesRequest { attachment: attachment("a") };
-    let kept = bench.api.check_addresses(Request::new(check)).await.unwrap().into_inner().addresses;
-    assert_eq!(kept, held[0]);
+    assert_eq!(bench.endpoints().await, ["a.eth0", "c.eth0"]);
+    for (container, kept) in [("a", &held[0]), ("c", &others)] {
+        let check = pb::CheckAddressesRequest { attachment: attachment(container) };
+        let found = bench.api.check_addresses(Request::new(check)).await.unwrap().into_inner().addresses;
+        assert_eq!(found, *kept);
+    }
     let check = pb::CheckAddressesRequest { attachment: attachment("b") };
     assert_eq!(bench.api.check_addresses(Request::new(check)).await.unwrap_err().code(), Code::NotFound);
 }
@@ -240,6 +248,7 @@ async fn addresses_are_assigned_and_released() {
         namespace: "media".into(),
         pod: "relay".into(),
         requested: requested.iter().map(|text| (*text).to_owned()).collect(),
+        network: "pods".into(),
     };
     let status = bench.api.assign_addresses(Request::new(assign(&[]))).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted);
@@ -261,10 +270,7 @@ async fn addresses_are_assigned_and_released() {
 async fn what_a_killed_agent_left_is_completed_or_removed() {
     for comes_back in [true, false] {
         let bench = Bench::with_cluster().await;
-        let addresses = {
-            let assign = pb::AssignAddressesRequest { attachment: attachment("a"), ..Default::default() };
-            bench.api.assign_addresses(Request::new(assign)).await.unwrap().into_inner().addresses
-        };
+        let addresses = bench.assign("a", "pods").await;
         let again = pb::AttachRequest { addresses: addresses.clone(), ..request("a", "relay", 1) };
         bench.engine.change(|content| drop(content.failing.insert("vswa".into(), "no such device".into())));
         let left = server::endpoint(again.clone(), "n1").unwrap();
@@ -277,7 +283,8 @@ async fn what_a_killed_agent_left_is_completed_or_removed() {
             assert!(bench.has_port("a"));
             continue;
         }
-        let nothing = Request::new(pb::CollectGarbageRequest { valid: Vec::new() });
+        let nothing =
+            Request::new(pb::CollectGarbageRequest { network: "pods".into(), ..Default::default() });
         let collected = bench.api.collect_garbage(nothing).await.unwrap().into_inner();
         assert_eq!((collected.removed.len(), collected.released), (1, addresses));
         assert_eq!(bench.endpoints().await, Vec::<String>::new());

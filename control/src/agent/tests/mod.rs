@@ -112,6 +112,13 @@ impl Bench {
         reply.map(|reply| reply.into_inner().generation)
     }
 
+    async fn assign(&self, container: &str, network: &str) -> Vec<String> {
+        let attachment = attachment(container);
+        let request =
+            pb::AssignAddressesRequest { attachment, network: network.into(), ..Default::default() };
+        self.api.assign_addresses(Request::new(request)).await.unwrap().into_inner().addresses
+    }
+
     async fn detach(&self, container: &str) -> bool {
         let request = pb::DetachRequest { attachment: attachment(container) };
         in_time(self.api.detach(Request::new(request))).await.unwrap().into_inner().existed
@@ -165,5 +172,6 @@ fn request(container: &str, pod: &str, last: u8) -> pb::AttachRequest {
         addresses: vec![format!("10.244.9.{last}")],
         mtu: 1430,
         timeout_ms: 15_000,
+        network: "pods".into(),
     }
 }
