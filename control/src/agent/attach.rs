@@ -206,7 +206,8 @@ impl Core {
     pub(super) async fn detach(&self, container_id: &str, ifname: &str) -> Result<bool, Status> {
         let key = Endpoint::key_of(container_id, ifname);
         let removed = self.remove_if(&key, |found| {
-            found.spec.container_id == container_id && found.spec.interface == ifname
+            let spec = &found.spec;
+            (&*spec.container_id, &*spec.interface, &spec.node) == (container_id, ifname, &self.settings.node)
         });
         let Some(revision) = removed.await.map_err(|e| failure(&e))? else { return Ok(false) };
         info!(%key, "detached");
@@ -252,8 +253,12 @@ impl Core {
     pub(super) async fn check(&self, spec: &Expected) -> Result<(), Status> {
         let key = Endpoint::key_of(&spec.container_id, &spec.ifname);
         let found = self.store.get(&key).await.map_err(|e| failure(&e))?;
-        let Some(Ok(Object::Endpoint(found))) = found.map(|entry| entry.object()) else {
-            return Err(Status::not_found(format!("{} {} is not attached", spec.container_id, spec.ifname)));
+        let found = match found.map(|entry| entry.object()) {
+            Some(Ok(Object::Endpoint(found))) if found.spec.node == self.settings.node => found,
+            _ => {
+                let not = format!("{} {} is not attached", spec.container_id, spec.ifname);
+                return Err(Status::not_found(not));
+            }
         };
         let addresses: BTreeSet<IpAddr> = found.spec.addresses.iter().copied().collect();
         let list = |addresses: &BTreeSet<IpAddr>| {
@@ -337,11 +342,13 @@ fn is_port_of(port: &Port, spec: &EndpointSpec) -> bool {
 /// What of `new` already belongs to `other`, in words.
 fn clash(new: &Endpoint, other: &Endpoint) -> Option<String> {
     let (new, other) = (&new.spec, &other.spec);
-    if (&new.container_id, &new.interface) == (&other.container_id, &other.interface) {
-        return None;
-    }
     let whose =
         format!("{}/{} (container {}, node {})", other.namespace, other.pod, other.container_id, other.node);
+    if (&new.container_id, &new.interface) == (&other.container_id, &other.interface) {
+        let elsewhere = new.node != other.node;
+        return elsewhere
+            .then(|| format!("attachment.container_id: {} belongs to {whose}", new.container_id));
+    }
     if let Some(address) = new.addresses.iter().find(|address| other.addresses.contains(address)) {
         return Some(format!("addresses: {address} belongs to {whose}"));
     }

@@ -129,7 +129,7 @@ impl Ipam {
     pub async fn assign(&self, request: &Request) -> Result<Vec<IpAddr>> {
         let _changing = self.changing.lock().await;
         let view = View::read(&*self.store).await?;
-        let held = view.held_by(&request.handle);
+        let held = view.held_by(&self.node, &request.handle);
         let wants = self.wants(&view, request, &held)?;
         for want in wants {
             if let Err(error) = self.take(request, want).await {
@@ -142,7 +142,7 @@ impl Ipam {
                 return Err(error);
             }
         }
-        Ok(View::read(&*self.store).await?.held_by(&request.handle))
+        Ok(View::read(&*self.store).await?.held_by(&self.node, &request.handle))
     }
 
     /// Gives back all that the handle holds; returns it. Nothing held is no error.
@@ -170,7 +170,7 @@ impl Ipam {
 
     /// What the handle holds, IPv4 first.
     pub async fn held_by(&self, handle: &Handle) -> Result<Vec<IpAddr>> {
-        Ok(View::read(&*self.store).await?.held_by(handle))
+        Ok(View::read(&*self.store).await?.held_by(&self.node, handle))
     }
 
     /// Returns this node's idle blocks to their pools; to be called now and then. Returns what went.
@@ -179,7 +179,7 @@ impl Ipam {
         let mut gone = Vec::new();
         for block in View::read(&*self.store).await?.blocks {
             let idle = block.content.is_idle((self.clock)(), self.cool_down_ms);
-            if !idle || block.node().is_some_and(|node| node != self.node) {
+            if !idle || !block.is_open_to(&self.node) {
                 continue;
             }
             let cidr = block.cidr();
@@ -221,7 +221,7 @@ impl Ipam {
                 Want::Any { ipv4 } => address.is_ipv4() == ipv4,
                 Want::This(wanted) => *address == wanted,
             };
-            if view.held_by(&request.handle).iter().any(satisfied) {
+            if view.held_by(&self.node, &request.handle).iter().any(satisfied) {
                 return Ok(());
             }
             let done = match want {
@@ -306,7 +306,8 @@ impl Ipam {
         let mut released = Vec::new();
         for attempt in 0..ATTEMPTS {
             let mut raced = false;
-            for block in &View::read(&*self.store).await?.blocks {
+            let view = View::read(&*self.store).await?;
+            for block in view.blocks.iter().filter(|block| block.is_open_to(&self.node)) {
                 let mut content = block.content.clone();
                 let given_back = content.release((self.clock)(), &goes);
                 if given_back.is_empty() {

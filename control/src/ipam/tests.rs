@@ -89,6 +89,17 @@ async fn a_pod_gets_one_address_of_each_family_and_keeps_it() {
 }
 
 #[tokio::test]
+async fn containers_of_two_nodes_may_have_one_name() {
+    let bench = Bench::new(&[pool("v4", "10.0.0.0/24", 26)]).await;
+    let (one, two) = (bench.ipam("n1"), bench.ipam("n2"));
+    let (first, second) =
+        (one.assign(&request("a")).await.unwrap(), two.assign(&request("a")).await.unwrap());
+    assert_ne!(first, second);
+    assert_eq!(two.release(&request("a").handle).await.unwrap(), second);
+    assert_eq!(one.held_by(&request("a").handle).await.unwrap(), first);
+}
+
+#[tokio::test]
 async fn one_family_full_is_an_error_that_leaves_nothing_of_the_other() {
     let bench = Bench::new(&[pool("small", "10.0.0.0/31", 32), pool("v6", "fd00::/116", 122)]).await;
     let ipam = bench.ipam("n1");

@@ -26,6 +26,11 @@ impl OwnedBlock {
     pub(super) fn node(&self) -> Option<&str> {
         self.object.spec.node.as_deref()
     }
+
+    /// Whether this node's handles can hold something in it: handles of other nodes may have the same names.
+    pub(super) fn is_open_to(&self, node: &str) -> bool {
+        self.node().is_none_or(|owner| owner == node)
+    }
 }
 
 /// Pools and blocks.
@@ -91,10 +96,10 @@ impl View {
         self.blocks.iter().map(OwnedBlock::cidr).chain(self.broken.iter().copied()).collect()
     }
 
-    /// What a handle holds, IPv4 first.
-    pub(super) fn held_by(&self, handle: &Handle) -> Vec<IpAddr> {
-        let mut held: Vec<IpAddr> =
-            self.blocks.iter().flat_map(|block| block.content.held_by(handle)).collect();
+    /// What a handle of this node holds, IPv4 first.
+    pub(super) fn held_by(&self, node: &str, handle: &Handle) -> Vec<IpAddr> {
+        let blocks = self.blocks.iter().filter(|block| block.is_open_to(node));
+        let mut held: Vec<IpAddr> = blocks.flat_map(|block| block.content.held_by(handle)).collect();
         held.sort_unstable();
         held
     }

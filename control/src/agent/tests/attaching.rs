@@ -114,6 +114,21 @@ async fn what_belongs_to_another_is_refused() {
 }
 
 #[tokio::test]
+async fn what_another_node_attached_is_not_touched() {
+    let bench = Bench::with_cluster().await;
+    let theirs = server::endpoint(request("a", "relay", 1), "n2").unwrap();
+    crate::store::apply(&*bench.truth, &theirs.clone().into()).await.unwrap();
+    let status = bench.attach(request("a", "caller", 2)).await.unwrap_err();
+    assert_eq!(status.code(), Code::AlreadyExists);
+    assert!(status.message().starts_with("attachment.container_id: a belongs to media/relay"), "{status}");
+    assert!(!bench.detach("a").await);
+    let check = pb::CheckRequest { attachment: attachment("a"), ..Default::default() };
+    assert_eq!(bench.api.check(Request::new(check)).await.unwrap_err().code(), Code::NotFound);
+    let found = bench.truth.get(&crate::object::Endpoint::key_of("a", "eth0")).await.unwrap().unwrap();
+    assert_eq!(found.object().unwrap(), theirs.into());
+}
+
+#[tokio::test]
 async fn a_request_that_makes_no_sense_is_refused_by_field() {
     let bench = Bench::with_cluster().await;
     let good = request("a", "relay", 1);
