@@ -12,7 +12,11 @@ use crate::{Buffer, Now, checksum};
 /// How long a first fragment is remembered: as long as Linux waits for the rest (`net.ipv4.ipfrag_time`).
 pub const TIMEOUT_NS: u64 = 30_000_000_000;
 
-/// Records that share a place. A packet has one place; when all its records are taken by younger ones it is refused.
+/// How long a first fragment is kept against all comers. The others follow at once, so an older record is most likely one
+/// of a packet that has passed whole: it gives way when its place is needed, the oldest first.
+pub const HELD_NS: u64 = 100_000_000;
+
+/// Records that share a place. A packet has one place; when all its records are held by younger ones it is refused.
 const WAYS: usize = 8;
 
 /// What all fragments of a packet share (RFC 791, section 2.3; RFC 8200, section 4.5, where the protocol may differ).
@@ -77,8 +81,12 @@ impl FragmentTable {
         };
         let place = self.place(&key);
         let same = place.iter().position(|old| old.is_some_and(|old| old.key == key));
-        let free = || place.iter().position(|old| old.is_none_or(|old| now.since(old.seen) > TIMEOUT_NS));
-        let at = same.or_else(free).ok_or(Full)?;
+        let age = |old: &Option<Record>| old.map_or(u64::MAX, |old| now.since(old.seen));
+        let oldest = || {
+            let oldest = (0..WAYS).max_by_key(|way| age(&place[*way]))?;
+            (age(&place[oldest]) > HELD_NS).then_some(oldest)
+        };
+        let at = same.or_else(oldest).ok_or(Full)?;
         place[at] = Some(record);
         Ok(())
     }
@@ -201,16 +209,23 @@ mod tests {
     }
 
     #[test]
-    fn a_full_table_refuses_the_newcomer_until_records_expire() {
+    fn a_full_table_refuses_the_newcomer_while_its_records_are_young() {
         let mut table = FragmentTable::new(8, 1);
         let first =
             |id| Parsed { piece: Piece::First, network: Network::V4, fragment_id: id, ..Parsed::EMPTY };
         for id in 0..8 {
-            table.first(&first(id), Now(0)).unwrap();
+            table.first(&first(id), Now(u64::from(id))).unwrap();
         }
-        assert_eq!(table.first(&first(8), Now(1)), Err(Full));
-        assert_eq!(table.first(&first(3), Now(1)), Ok(()), "a repeated one keeps its record");
-        assert_eq!(table.first(&first(8), Now(TIMEOUT_NS + 1)), Ok(()));
+        assert_eq!(table.first(&first(8), Now(HELD_NS)), Err(Full));
+        assert_eq!(table.first(&first(0), Now(HELD_NS)), Ok(()), "a repeated one keeps its record");
+        // Packet 1 is the oldest now, and old enough to give way.
+        assert_eq!(table.first(&first(8), Now(HELD_NS + 2)), Ok(()));
+        let known = [1, 0, 2, 8].map(|id| {
+            let mut later = Parsed { piece: Piece::Later, ..first(id) };
+            table.later(&mut later, Now(HELD_NS + 2))
+        });
+        assert_eq!(known, [false, true, true, true]);
+        assert_eq!(table.first(&first(9), Now(TIMEOUT_NS * 2)), Ok(()));
     }
 
     proptest! {
