@@ -19,7 +19,7 @@ use crate::kernel::sysctl;
 use crate::names::host_alias;
 use crate::pod::{Pod, gateway_of};
 
-/// A step that may have left something, in the order of [`build`].
+/// A step that may have left something, in the order of [`Workshop::build`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     Addresses,

@@ -4,7 +4,7 @@
 //! were before; only which numbers stand for things is kept, in a [`Numbering`], so that what has not changed keeps
 //! its number and a small change of the objects is a small change of the state.
 //!
-//! [`explain`] says why the first packet of a flow would pass or not, from the same objects by another way.
+//! [`explain()`] says why the first packet of a flow would pass or not, from the same objects by another way.
 
 use std::collections::BTreeSet;
 
