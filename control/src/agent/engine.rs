@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tracing::{info, warn};
@@ -162,6 +162,9 @@ impl Sync {
     async fn run(mut self) {
         let mut pause = PAUSE_MIN;
         let mut recalculate = true;
+        // Outside of the loop: changes of the store that keep coming must not put a probe off for ever.
+        let mut probes = interval(PROBE_EVERY);
+        probes.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             if recalculate {
                 self.recalculate();
@@ -185,7 +188,7 @@ impl Sync {
                     Err(_) => return,
                 },
                 asked = self.asked.changed() => if asked.is_err() { return },
-                () = sleep(PROBE_EVERY), if self.in_step => self.probe().await,
+                _ = probes.tick(), if self.in_step => self.probe().await,
             }
         }
     }

@@ -48,6 +48,26 @@ async fn an_engine_with_another_generation_is_led_back() {
 }
 
 #[tokio::test]
+async fn an_engine_that_lost_its_state_is_noticed_however_busy_the_store_is() {
+    let bench = Bench::with_cluster().await;
+    bench.engine.until(|content| content.state.local.is_some()).await;
+    bench.engine.change(|content| *content = fake_engine::Content::default());
+    let busy = async {
+        // Nothing of this is for the engine.
+        let mut often = tokio::time::interval(Duration::from_millis(100));
+        for n in 0.. {
+            often.tick().await;
+            let namespace = crate::object::Namespace { metadata: ObjectMeta::named(format!("n{n}")) };
+            crate::store::apply(&*bench.truth, &namespace.into()).await.unwrap();
+        }
+    };
+    tokio::select! {
+        content = bench.engine.until(|content| content.wholes > 0) => assert!(content.state.local.is_some()),
+        () = busy => unreachable!("it never ends"),
+    }
+}
+
+#[tokio::test]
 async fn a_new_agent_takes_over_an_engine_as_it_is() {
     let truth: SharedStore = Arc::new(Embedded::in_memory().unwrap());
     let bench = Bench::on(Arc::clone(&truth), true);

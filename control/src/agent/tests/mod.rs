@@ -13,7 +13,7 @@ use vswitch_model::api::agent::agent_server::Agent as _;
 
 use super::*;
 use crate::ipam::{Faulty, wall_clock};
-use crate::object::{Key, Kind};
+use crate::object::{Key, Kind, ObjectMeta};
 use crate::store::{Embedded, Snapshot};
 use fake_engine::FakeEngine;
 
