@@ -1,8 +1,9 @@
 //! The unix socket the agent API is served on.
 
+use std::fs::{File, OpenOptions, TryLockError};
 use std::future::Future;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -40,13 +41,16 @@ pub enum SocketError {
 pub struct Socket {
     path: PathBuf,
     listener: UnixListener,
+    /// Locked for as long as the socket is ours.
+    lock: File,
 }
 
 impl Socket {
     /// Binds `path`, open to its owner alone, in place of a socket that a dead agent has left. To be called within a
     /// tokio runtime, and before anything is done that two agents must not do both.
     pub fn bind(path: &Path) -> Result<Self, SocketError> {
-        Ok(Self { path: path.to_owned(), listener: bind(path)? })
+        let (lock, listener) = bind(path)?;
+        Ok(Self { path: path.to_owned(), listener, lock })
     }
 }
 
@@ -56,7 +60,7 @@ pub async fn serve(
     socket: Socket,
     stop: impl Future<Output = ()>,
 ) -> Result<(), SocketError> {
-    let Socket { path, listener } = socket;
+    let Socket { path, listener, lock } = socket;
     let service = AgentServer::new(service)
         .max_decoding_message_size(MESSAGE_SIZE_MAX)
         .max_encoding_message_size(MESSAGE_SIZE_MAX);
@@ -84,22 +88,44 @@ pub async fn serve(
     };
     // It is only in the way when it stays: the next agent replaces it.
     drop(std::fs::remove_file(&path));
+    drop(lock);
     ended
 }
 
-fn bind(path: &Path) -> Result<UnixListener, SocketError> {
+/// Two agents that start at once must not both find nobody there: who holds the lock beside the socket is the agent. The
+/// lock file stays.
+fn bind(path: &Path) -> Result<(File, UnixListener), SocketError> {
     let refused = |error| SocketError::Refused(path.to_owned(), error);
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(refused)?;
     }
+    let lock_path = beside(path, ".lock");
+    let open = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&lock_path);
+    let lock = open.map_err(|error| SocketError::Refused(lock_path.clone(), error))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(SocketError::InUse(path.to_owned())),
+        Err(TryLockError::Error(error)) => return Err(SocketError::Refused(lock_path, error)),
+    }
     match std::fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => return Err(SocketError::NotASocket(path.to_owned())),
         Ok(_) if UnixStream::connect(path).is_ok() => return Err(SocketError::InUse(path.to_owned())),
-        Ok(_) => std::fs::remove_file(path).map_err(refused)?,
+        Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(refused(error)),
     }
-    let listener = UnixListener::bind(path).map_err(refused)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(refused)?;
-    Ok(listener)
+    // Under another name until it is closed to others: whatever the umask, nobody can come before.
+    let new = beside(path, ".new");
+    drop(std::fs::remove_file(&new));
+    let listener = UnixListener::bind(&new).map_err(refused)?;
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600)).map_err(refused)?;
+    std::fs::rename(&new, path).map_err(refused)?;
+    Ok((lock, listener))
+}
+
+/// A path with something behind its name.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }

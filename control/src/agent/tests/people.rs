@@ -235,13 +235,19 @@ async fn the_socket_is_one_agents() {
     .await;
     let mut client = pb::agent_client::AgentClient::new(channel);
     client.get_status(pb::GetAgentStatusRequest {}).await.unwrap();
-    let error = start().await.unwrap().unwrap_err().to_string();
+    let error = in_time(start()).await.unwrap().unwrap_err().to_string();
+    assert!(error.contains("another vswitch-agent is serving there"), "{error}");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    // Not even when nobody answers there yet, or any more: the first may be about to.
+    std::fs::remove_file(&path).unwrap();
+    let error = in_time(start()).await.unwrap().unwrap_err().to_string();
     assert!(error.contains("another vswitch-agent is serving there"), "{error}");
     drop(client);
     stop.send_replace(true);
     in_time(first).await.unwrap().unwrap();
     assert!(!path.exists());
     std::fs::write(&path, "").unwrap();
-    let error = start().await.unwrap().unwrap_err().to_string();
+    let error = in_time(start()).await.unwrap().unwrap_err().to_string();
     assert!(error.contains("is not a socket"), "{error}");
 }
