@@ -15,8 +15,9 @@ use tokio::sync::watch;
 use super::{Entry, Event, Listing, Result, Revision, Store, StoreError, Watch};
 use crate::object::{Key, Kind};
 
-/// Changes kept for watchers.
-pub const HISTORY: usize = 8192;
+/// Changes kept for watchers, who list again when they missed more. A full block of addresses is some 10 kB: all of
+/// this is some 10 MB.
+pub const HISTORY: usize = 1024;
 
 /// Key text to (revision, value).
 const OBJECTS: TableDefinition<'_, &str, (u64, &[u8])> = TableDefinition::new("objects");
