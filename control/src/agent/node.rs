@@ -56,7 +56,9 @@ pub(super) async fn keep_registered(core: Arc<Core>) {
             match core.register(&seen.pools).await {
                 Ok(()) => done = Some(seen),
                 Err(error) => {
-                    warn!(%error, node = core.settings.node, "this node is not registered");
+                    if core.registration.borrow().as_ref() != Some(&error) {
+                        warn!(%error, node = core.settings.node, "this node is not registered");
+                    }
                     core.registration.send_replace(Some(error));
                     tokio::time::sleep(PAUSE).await;
                     continue;
