@@ -153,10 +153,12 @@ impl Core {
             error
         } else if let Some(stale) = snapshot.stale {
             stale.to_string()
-        } else if let Some(problem) = progress.problems.first() {
-            problem.clone()
         } else {
-            "vswitchd did not acknowledge it".to_owned()
+            let own = progress.problems.into_iter().filter(|problem| is_about(problem, spec));
+            match own.collect::<Vec<_>>().join("; ") {
+                none if none.is_empty() => "vswitchd did not acknowledge it".to_owned(),
+                problems => problems,
+            }
         };
         format!("the policy of {}/{} did not come into force in time: {cause}", spec.namespace, spec.pod)
     }
@@ -331,6 +333,16 @@ fn judge(progress: &Progress, endpoint: &Endpoint, revision: Revision, request: 
     }
 }
 
+/// Whether a problem of the calculation is one of this endpoint's.
+fn is_about(problem: &str, spec: &EndpointSpec) -> bool {
+    let whose = match spec.pod.as_str() {
+        "" => "container".to_owned(),
+        pod => format!("{}/{pod}", spec.namespace),
+    };
+    let mut words = problem.split([' ', ':']);
+    words.any(|word| word == whose)
+}
+
 fn is_port_of(port: &Port, spec: &EndpointSpec) -> bool {
     let set = |addresses: &[IpAddr]| addresses.iter().copied().collect::<BTreeSet<_>>();
     port.attachment == spec.attachment
@@ -341,13 +353,15 @@ fn is_port_of(port: &Port, spec: &EndpointSpec) -> bool {
 
 /// What of `new` already belongs to `other`, in words.
 fn clash(new: &Endpoint, other: &Endpoint) -> Option<String> {
+    let is_same_name = new.metadata.name == other.metadata.name;
     let (new, other) = (&new.spec, &other.spec);
     let whose =
         format!("{}/{} (container {}, node {})", other.namespace, other.pod, other.container_id, other.node);
-    if (&new.container_id, &new.interface) == (&other.container_id, &other.interface) {
-        let elsewhere = new.node != other.node;
-        return elsewhere
-            .then(|| format!("attachment.container_id: {} belongs to {whose}", new.container_id));
+    if is_same_name {
+        // Of one name and one container it is of one interface, too.
+        let is_itself = (&new.node, &new.container_id) == (&other.node, &other.container_id);
+        let why = || format!("attachment.container_id: {} belongs to {whose}", new.container_id);
+        return (!is_itself).then(why);
     }
     if let Some(address) = new.addresses.iter().find(|address| other.addresses.contains(address)) {
         return Some(format!("addresses: {address} belongs to {whose}"));

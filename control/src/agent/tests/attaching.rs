@@ -40,6 +40,21 @@ async fn an_attach_the_engine_does_not_answer_is_undone() {
 }
 
 #[tokio::test]
+async fn an_attach_that_cannot_come_into_force_says_why() {
+    let bench = Bench::with_cluster().await;
+    // Somebody else's problem, which comes first in the list.
+    let lost = server::endpoint(request("lost", "caller", 9), "n9").unwrap();
+    crate::store::apply(&*bench.truth, &lost.into()).await.unwrap();
+    bench.until_progress(|p| p.problems == ["10.244.9.9/32 is unreachable: there is no Node n9"]).await;
+    let nodes_own = vec!["192.0.2.1".to_owned()];
+    let request = pb::AttachRequest { timeout_ms: 500, addresses: nodes_own, ..request("a", "relay", 1) };
+    let status = bench.attach(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    let why = "pod media/relay goes without address 192.0.2.1: it is that of node n1";
+    assert!(status.message().ends_with(why), "{status}");
+}
+
+#[tokio::test]
 async fn a_port_that_will_not_open_is_an_error_and_undone() {
     let bench = Bench::with_cluster().await;
     bench.engine.change(|content| drop(content.failing.insert("vswa".into(), "no such device".into())));
@@ -121,6 +136,11 @@ async fn what_another_node_attached_is_not_touched() {
     let status = bench.attach(request("a", "caller", 2)).await.unwrap_err();
     assert_eq!(status.code(), Code::AlreadyExists);
     assert!(status.message().starts_with("attachment.container_id: a belongs to media/relay"), "{status}");
+    // Names of endpoints are joined by a dot, which both parts may hold: a.b and c, a and b.c.
+    bench.attach(request("a.b", "relay", 3)).await.unwrap();
+    let one = Some(pb::Attachment { container_id: "a".into(), ifname: "b.eth0".into() });
+    let alike = pb::AttachRequest { attachment: one, ..request("x", "caller", 4) };
+    assert_eq!(bench.attach(alike).await.unwrap_err().code(), Code::AlreadyExists);
     assert!(!bench.detach("a").await);
     let check = pb::CheckRequest { attachment: attachment("a"), ..Default::default() };
     assert_eq!(bench.api.check(Request::new(check)).await.unwrap_err().code(), Code::NotFound);
