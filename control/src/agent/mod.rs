@@ -43,7 +43,7 @@ mod tests;
 pub mod underlay;
 
 pub use server::Service;
-pub use socket::{Socket, SocketError, serve};
+pub use socket::serve;
 pub use underlay::Underlay;
 
 /// How long a change that need not wait for the engine waits for it all the same.

@@ -9,10 +9,11 @@ use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 use vswitch_control::agent::underlay::{Facts, Found, choose};
-use vswitch_control::agent::{Agent, Settings, Socket, serve};
+use vswitch_control::agent::{Agent, Settings, serve};
 use vswitch_control::config::{Config, DEFAULT_PATH, StoreConfig};
 use vswitch_control::ipam::wall_clock;
 use vswitch_control::store::{Embedded, Etcd, EtcdOptions, SharedStore};
+use vswitch_model::api::Socket;
 use vswitch_model::limits;
 
 /// The node agent of vswitch.
@@ -102,7 +103,7 @@ async fn settings(config: &Config) -> Result<Settings, Failure> {
 async fn serve_node(config: &Config, settings: Settings) -> Result<(), Failure> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     // First of all: of two agents on one node the second must not speak to the engine.
-    let socket = Socket::bind(&config.api_socket)?;
+    let socket = Socket::bind("vswitch-agent", &config.api_socket)?;
     let (store, kind): (SharedStore, _) = match &config.store {
         StoreConfig::Embedded(path) => (Arc::new(Embedded::open(path)?), "embedded"),
         StoreConfig::Etcd { endpoints, prefix } => {

@@ -9,20 +9,16 @@ mod trace;
 #[cfg(test)]
 mod tests;
 
-use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::Stream;
-use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Mutex, Semaphore};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status};
-use vswitch_model::api::MESSAGE_SIZE_MAX;
 use vswitch_model::api::engine as pb;
 use vswitch_model::api::engine::engine_server::{Engine as EngineApi, EngineServer};
+use vswitch_model::api::{MESSAGE_SIZE_MAX, Socket};
 use vswitch_model::{Delta, DesiredState, Generation, Invalid};
 
 use crate::engine::{Applier, ApplyError, Desire, Engine, Shared};
@@ -35,72 +31,21 @@ type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 /// Traces that may run at once: a worker follows one.
 const TRACES_MAX: usize = 1;
 
-/// Why the API cannot be served.
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// Somebody serves there already.
-    #[error("{}: another vswitchd is serving there", .0.display())]
-    Taken(PathBuf),
-    /// The kernel refused.
-    #[error("{}: cannot {what}: {cause}", path.display())]
-    Io {
-        /// The socket.
-        path: PathBuf,
-        /// What was tried.
-        what: &'static str,
-        /// What the kernel said.
-        cause: io::Error,
-    },
-    /// The server ended by itself.
-    #[error("the engine API ended: {0}")]
-    Ended(#[from] tonic::transport::Error),
-}
-
-/// A listening socket of the API. Removed from the file system when it is dropped.
-#[derive(Debug)]
-pub struct Socket {
-    listener: Option<UnixListener>,
-    path: PathBuf,
-}
-
-impl Socket {
-    /// Listens at `path`, which only root and its group may use. A socket that a dead engine left is replaced.
-    pub async fn bind(path: &Path) -> Result<Self, ServeError> {
-        let failed = |what| move |cause| ServeError::Io { path: path.to_owned(), what, cause };
-        if let Some(directory) = path.parent() {
-            std::fs::create_dir_all(directory).map_err(failed("make its directory"))?;
-        }
-        if UnixStream::connect(path).await.is_ok() {
-            return Err(ServeError::Taken(path.to_owned()));
-        }
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("replace it")(error)),
-            _ => {}
-        }
-        let listener = UnixListener::bind(path).map_err(failed("listen"))?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))
-            .map_err(failed("set its mode"))?;
-        Ok(Self { listener: Some(listener), path: path.to_owned() })
-    }
-
-    /// Serves `engine` until `stop` is done.
-    pub async fn serve(mut self, engine: &Engine, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
-        let Some(listener) = self.listener.take() else { return Ok(()) };
-        let service = EngineServer::new(Service::new(engine))
-            .max_decoding_message_size(MESSAGE_SIZE_MAX)
-            .max_encoding_message_size(MESSAGE_SIZE_MAX);
-        let server = tonic::transport::Server::builder().add_service(service);
-        // Streams that never end by themselves must not keep us: no waiting for connections to close.
-        tokio::select! {
-            ended = server.serve_with_incoming(UnixListenerStream::new(listener)) => Ok(ended?),
-            () = stop => Ok(()),
-        }
-    }
-}
-
-impl Drop for Socket {
-    fn drop(&mut self) {
-        std::fs::remove_file(&self.path).ok();
+/// Serves `engine` on `socket` until `stop` is done; then removes the socket.
+pub async fn serve(
+    mut socket: Socket,
+    engine: &Engine,
+    stop: impl Future<Output = ()>,
+) -> Result<(), tonic::transport::Error> {
+    let Some(listener) = socket.take() else { return Ok(()) };
+    let service = EngineServer::new(Service::new(engine))
+        .max_decoding_message_size(MESSAGE_SIZE_MAX)
+        .max_encoding_message_size(MESSAGE_SIZE_MAX);
+    let server = tonic::transport::Server::builder().add_service(service);
+    // Streams that never end by themselves must not keep us: no waiting for connections to close.
+    tokio::select! {
+        ended = server.serve_with_incoming(UnixListenerStream::new(listener)) => ended,
+        () = stop => Ok(()),
     }
 }
 

@@ -38,14 +38,14 @@ impl Served {
             ..Config::default()
         };
         let path = config.api_socket.clone();
-        let socket = Socket::bind(&path).await.unwrap();
+        let socket = Socket::bind("vswitchd", &path).unwrap();
         let (devices, world) = MemoryDevices::new(4096).unwrap();
         let engine = Engine::start(config, Box::new(devices), false).unwrap();
         let shared = Arc::clone(engine.shared());
         let (stop, stopped) = oneshot::channel();
         let server = tokio::spawn(async move {
             let mut engine = engine;
-            socket.serve(&engine, async { drop(stopped.await) }).await.unwrap();
+            serve(socket, &engine, async { drop(stopped.await) }).await.unwrap();
             assert_eq!(engine.stop().unwrap().frames_leaked, 0);
         });
         let channel = connect("vswitchd", &path).await.unwrap();
@@ -218,11 +218,16 @@ async fn explain_names_the_rule_that_decides() {
 async fn a_socket_is_taken_over_from_the_dead_only() {
     let served = Served::start().await;
     let path = served.directory.path().join("engine.sock");
-    assert!(matches!(Socket::bind(&path).await, Err(ServeError::Taken(_))));
+    let error = Socket::bind("vswitchd", &path).unwrap_err();
+    assert!(error.to_string().contains("another vswitchd is serving there"), "{error}");
     let dead = served.directory.path().join("dead.sock");
     drop(std::os::unix::net::UnixListener::bind(&dead).unwrap());
-    drop(Socket::bind(&dead).await.unwrap());
+    drop(Socket::bind("vswitchd", &dead).unwrap());
     assert!(!dead.exists());
+    std::fs::write(&dead, "precious").unwrap();
+    let error = Socket::bind("vswitchd", &dead).unwrap_err();
+    assert!(error.to_string().contains("is not a socket"), "{error}");
+    assert_eq!(std::fs::read(&dead).unwrap(), b"precious");
     served.stop().await;
 }
 

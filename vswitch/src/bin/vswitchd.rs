@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
-use vswitch::api::Socket;
+use vswitch::api;
 use vswitch::config::{Config, DEFAULT_PATH, Loaded};
 use vswitch::engine::{Engine, FinalReport, KernelDevices};
 use vswitch::metrics;
+use vswitch_model::api::Socket;
 
 /// The engine of one node: forwards and filters the packets of its pods.
 #[derive(Debug, Parser)]
@@ -100,7 +101,7 @@ fn start(run: &Run) -> Result<(), Failure> {
 async fn serve(config: Config) -> Result<FinalReport, Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let socket = Socket::bind(&config.api_socket).await?;
+    let socket = Socket::bind("vswitchd", &config.api_socket)?;
     let metrics = match config.metrics {
         Some(address) => Some(metrics::bind(address).await?),
         None => None,
@@ -117,7 +118,7 @@ async fn serve(config: Config) -> Result<FinalReport, Failure> {
             _ = interrupt.recv() => {}
         }
     };
-    let served = socket.serve(&engine, signalled).await;
+    let served = api::serve(socket, &engine, signalled).await;
     let report = tokio::task::spawn_blocking(move || engine.stop()).await?;
     served?;
     report.ok_or_else(|| "the compiler thread ended early; see the log".into())

@@ -1,12 +1,14 @@
 //! The engine API and the agent API, and what turns their messages into the vocabulary and back.
 //!
 //! Shapes, units and errors are told in `proto/engine.proto` and `proto/agent.proto`. [`connect`] reaches either over
-//! its unix socket.
+//! its unix socket, which is a [`Socket`] at the other end.
 
 mod convert;
+mod listen;
 mod socket;
 
 pub use convert::apply_request;
+pub use listen::{CannotListen, Socket};
 pub use socket::{AGENT_SOCKET, ENGINE_SOCKET, Unreachable, connect};
 
 /// Messages and service of `proto/engine.proto`.

@@ -1,5 +1,7 @@
 //! Objects, status, explanations: vsctl's side; and the socket.
 
+use vswitch_model::api::{CannotListen, Socket};
+
 use super::*;
 
 async fn list(bench: &Bench, kind: &str, all: bool, name: &str) -> Result<Vec<String>, Status> {
@@ -216,8 +218,11 @@ async fn the_socket_is_one_agents() {
     let start = || {
         let (service, path, mut stopped) = (bench.api.clone(), path.clone(), stop.subscribe());
         tokio::spawn(async move {
-            serve(service, Socket::bind(&path)?, async move { drop(stopped.wait_for(|stop| *stop).await) })
-                .await
+            let socket = Socket::bind("vswitch-agent", &path)?;
+            let ended =
+                serve(service, socket, async move { drop(stopped.wait_for(|stop| *stop).await) }).await;
+            ended.unwrap();
+            Ok::<(), CannotListen>(())
         })
     };
     // A socket that nobody serves any more is in nobody's way.
