@@ -54,7 +54,7 @@ drop_reasons! {
     DestinationInvalid = "destination-invalid",
     /// A pod sent from an Ethernet address that is not its own.
     SpoofedMac = "spoofed-mac",
-    /// A pod sent from an address that is not its own.
+    /// A pod sent from an address that is not its own, or somebody outside from one of a pod here or of this node.
     SpoofedAddress = "spoofed-address",
     /// A tunnel packet from an address that is no known VTEP.
     TunnelPeerUnknown = "tunnel-peer-unknown",

@@ -116,6 +116,7 @@ pub fn compile(inputs: &CompileInputs<'_>) -> Result<Tables, CompileError> {
         ports,
         local: desired.local.as_ref().map(local_entry),
         tunnel_peers,
+        own: own_addresses(inputs).collect(),
     })
 }
 
@@ -172,13 +173,7 @@ fn compile_fib<'a, A: fib::Address>(
     for (net, next_hop) in desired.routes.iter().filter(|(net, _)| of_family(net)) {
         routes.insert(aligned(net), adjacencies.of(Way::of(next_hop), v6).0);
     }
-    let own = desired.local.iter().flat_map(|local| {
-        let underlay = [local.underlay_v4.map(IpAddr::V4), local.underlay_v6.map(IpAddr::V6)];
-        local.host_addresses.iter().copied().chain(underlay.into_iter().flatten())
-    });
-    for address in
-        own.chain(inputs.underlay.local_addresses.iter().copied()).map(IpNet::from).filter(of_family)
-    {
+    for address in own_addresses(inputs).map(IpNet::from).filter(of_family) {
         routes.insert(aligned(&address), adjacencies.of(Way::of(&NextHop::Host), v6).0);
     }
     let prefixes = desired.prefixes.iter().filter(|(net, _)| of_family(net));
@@ -192,6 +187,15 @@ fn compile_fib<'a, A: fib::Address>(
         })
     });
     Fib::build(&merged)
+}
+
+/// The node's own addresses: those control told, and those the kernel has.
+fn own_addresses<'a>(inputs: &CompileInputs<'a>) -> impl Iterator<Item = IpAddr> + use<'a> {
+    let told = inputs.desired.local.iter().flat_map(|local| {
+        let underlay = [local.underlay_v4.map(IpAddr::V4), local.underlay_v6.map(IpAddr::V6)];
+        local.host_addresses.iter().copied().chain(underlay.into_iter().flatten())
+    });
+    told.chain(inputs.underlay.local_addresses.iter().copied())
 }
 
 /// Ranges hold 31 bits, identities 32: they are numbered in between.

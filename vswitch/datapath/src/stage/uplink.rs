@@ -68,14 +68,14 @@ fn enter<B: Buffer>(
     if encap::is_tunnelled(parsed, endpoint)? {
         return tunnelled(context, local, endpoint, packet, parsed).map(Some);
     }
-    // As it is: for a pod of ours, and from anybody but one.
+    // As it is: for a pod of ours, and from anybody but one, or this node: policy always lets the node in.
     addresses(parsed)?;
     let destination = context.tables.lookup(parsed.destination);
     if !context.tables.adjacency(destination.adjacency).is_pod() {
         return Err(DropReason::UplinkNotOurs);
     }
     let source = context.tables.lookup(parsed.source);
-    if context.tables.adjacency(source.adjacency).is_pod() {
+    if context.tables.adjacency(source.adjacency).is_pod() || context.tables.is_own(parsed.source) {
         return Err(DropReason::SpoofedAddress);
     }
     Ok(None)

@@ -4,7 +4,7 @@ mod adjacency;
 mod judge;
 mod port;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use foldhash::fast::FixedState;
@@ -79,6 +79,8 @@ pub struct Tables {
     pub(crate) local: Option<LocalEntry>,
     /// The keys come from the agent, not from packets, and the map is at most half full: a fixed hash serves.
     pub(crate) tunnel_peers: HashMap<IpAddr, TunnelPeer, FixedState>,
+    /// The node's own addresses, all of them. A fixed hash serves here, too.
+    pub(crate) own: HashSet<IpAddr, FixedState>,
 }
 
 impl Tables {
@@ -96,6 +98,7 @@ impl Tables {
             ports: Vec::new(),
             local: None,
             tunnel_peers: HashMap::default(),
+            own: HashSet::default(),
         }
     }
 
@@ -172,6 +175,13 @@ impl Tables {
     #[must_use]
     pub fn tunnel_from(&self, outer_source: IpAddr) -> Option<TunnelPeer> {
         self.tunnel_peers.get(&outer_source).copied()
+    }
+
+    /// Whether it is one of this node's own addresses.
+    #[inline]
+    #[must_use]
+    pub fn is_own(&self, address: IpAddr) -> bool {
+        self.own.contains(&address)
     }
 
     /// Whether what has the leaf `source` lives on the node of `peer`: by whichever of its tunnels, or directly, we

@@ -152,6 +152,11 @@ fn direct_packets_for_our_pods_come_in() {
     world.moved();
     let cases = [
         (Ends { source: v4(1, C), ..ends }, "spoofed-address"),
+        // Policy lets this node in whatever it says: nobody else may come under its name.
+        (Ends { source: v4(1, HOST), ..ends }, "spoofed-address"),
+        (Ends { source: underlay_v4(1), ..ends }, "spoofed-address"),
+        (Ends { source: v6(1, HOST), destination: v6(1, A), ..ends }, "spoofed-address"),
+        (Ends { source: underlay_v6(1), destination: v6(1, A), ..ends }, "spoofed-address"),
         (Ends { source: [224, 0, 0, 1].into(), ..ends }, "source-invalid"),
         (Ends { destination: [8, 8, 8, 8].into(), ..ends }, "uplink-not-ours"),
         (Ends { destination: underlay_v4(1), ..ends }, "uplink-not-ours"),
