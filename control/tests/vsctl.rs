@@ -50,7 +50,7 @@ impl Agent for Fake {
             name: document.text.trim().to_owned(),
             outcome: "created".into(),
         });
-        Ok(Response::new(agent::ApplyObjectsReply { results: results.collect() }))
+        Ok(Response::new(agent::ApplyObjectsReply { results: results.collect(), ..Default::default() }))
     }
 
     async fn list(&self, request: Request<agent::ListObjectsRequest>) -> Reply<agent::ListObjectsReply> {

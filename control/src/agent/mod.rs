@@ -158,8 +158,8 @@ async fn give_back_idle_blocks(core: Arc<Core>) {
 
 impl Core {
     /// Gives the change `revision`, which is in the store, a moment to come into force on this node. An engine that is
-    /// away is not waited for.
-    async fn settle(&self, revision: Revision) {
+    /// away is not waited for. Gives why it is not in force; None: it is.
+    async fn settle(&self, revision: Revision) -> Option<String> {
         let mut progress = self.engine.progress();
         let settled = |progress: &engine::Progress| {
             let away = progress.engine_error.is_some() || progress.calculation_error.is_some();
@@ -167,6 +167,10 @@ impl Core {
         };
         // It is made whether the engine has noticed or not.
         drop(tokio::time::timeout(SETTLE_TIMEOUT, progress.wait_for(settled)).await);
+        let progress = progress.borrow().clone();
+        let late = || format!("vswitchd has not acknowledged it within {} s", SETTLE_TIMEOUT.as_secs());
+        let runs = progress.in_force.is_some_and(|in_force| in_force.revision >= revision);
+        progress.engine_error.or(progress.calculation_error).or_else(|| (!runs).then(late))
     }
 
     /// Why the store cannot be relied on now, for people.

@@ -15,11 +15,12 @@ const DEFAULT_NAMESPACE: &str = "default";
 
 impl Core {
     /// Checks all objects, then writes all. When a write fails, those before it are made and the error names it. An
-    /// engine of this node that is in step has them in force when this answers; other nodes follow by themselves.
+    /// engine of this node that is in step has them in force when this answers, or the answer says why not; other nodes
+    /// follow by themselves.
     pub(super) async fn apply(
         &self,
         request: pb::ApplyObjectsRequest,
-    ) -> Result<Vec<pb::ObjectResult>, Status> {
+    ) -> Result<pb::ApplyObjectsReply, Status> {
         let mut objects = parse(&request.documents, &request.namespace)?;
         objects.sort_by_key(|object| Kind::ALL.iter().position(|kind| *kind == object.kind()));
         let stored = self.stored_pools().await?;
@@ -48,8 +49,8 @@ impl Core {
             };
             results.push(result(&key, applied.map_err(|e| about(&key, &e))?));
         }
-        self.settle(last).await;
-        Ok(results)
+        let not_in_force = if request.dry_run { None } else { self.settle(last).await };
+        Ok(pb::ApplyObjectsReply { results, not_in_force: not_in_force.unwrap_or_default() })
     }
 
     /// A node's manifest says nothing of what the agents have written into the object.
@@ -101,13 +102,13 @@ impl Core {
     pub(super) async fn delete(
         &self,
         request: pb::DeleteObjectsRequest,
-    ) -> Result<Vec<pb::ObjectResult>, Status> {
+    ) -> Result<pb::DeleteObjectsReply, Status> {
         if request.documents.is_empty() {
             let key = self.key(&request.kind, &request.namespace, &request.name)?;
             applied_by_people(key.kind, &key.to_string())?;
             let revision = self.store.delete(&key, None).await.map_err(|e| about(&key, &e))?;
-            self.settle(revision).await;
-            return Ok(vec![result(&key, "deleted")]);
+            let not_in_force = self.settle(revision).await.unwrap_or_default();
+            return Ok(pb::DeleteObjectsReply { results: vec![result(&key, "deleted")], not_in_force });
         }
         let mut keys: Vec<Key> =
             parse(&request.documents, &request.namespace)?.iter().map(Object::key).collect();
@@ -124,8 +125,8 @@ impl Core {
             };
             results.push(result(&key, outcome));
         }
-        self.settle(last).await;
-        Ok(results)
+        let not_in_force = self.settle(last).await.unwrap_or_default();
+        Ok(pb::DeleteObjectsReply { results, not_in_force })
     }
 
     /// The key that a person's words mean.

@@ -141,8 +141,7 @@ impl pb::agent_server::Agent for Service {
     }
 
     async fn apply(&self, request: Request<pb::ApplyObjectsRequest>) -> Answer<pb::ApplyObjectsReply> {
-        let results = self.core.apply(request.into_inner()).await?;
-        Ok(Response::new(pb::ApplyObjectsReply { results }))
+        self.core.apply(request.into_inner()).await.map(Response::new)
     }
 
     async fn list(&self, request: Request<pb::ListObjectsRequest>) -> Answer<pb::ListObjectsReply> {
@@ -150,8 +149,7 @@ impl pb::agent_server::Agent for Service {
     }
 
     async fn delete(&self, request: Request<pb::DeleteObjectsRequest>) -> Answer<pb::DeleteObjectsReply> {
-        let results = self.core.delete(request.into_inner()).await?;
-        Ok(Response::new(pb::DeleteObjectsReply { results }))
+        self.core.delete(request.into_inner()).await.map(Response::new)
     }
 
     async fn describe(&self, request: Request<pb::DescribeRequest>) -> Answer<pb::DescribeReply> {

@@ -21,6 +21,7 @@ pub(super) async fn apply(agent: &mut Client, apply: &Apply) -> Result<Report, F
         dry_run: apply.dry_run,
     };
     let reply = agent.apply(request).await?.into_inner();
+    warn_unless_in_force(&reply.not_in_force);
     Ok(outcomes(&reply.results, if apply.dry_run { " (dry run)" } else { "" }))
 }
 
@@ -31,7 +32,16 @@ pub(super) async fn delete(agent: &mut Client, delete: &Delete) -> Result<Report
         name: delete.name.clone().unwrap_or_default(),
         documents: files::read(&delete.filename)?,
     };
-    Ok(outcomes(&agent.delete(request).await?.into_inner().results, ""))
+    let reply = agent.delete(request).await?.into_inner();
+    warn_unless_in_force(&reply.not_in_force);
+    Ok(outcomes(&reply.results, ""))
+}
+
+/// What was written stays written, but whoever wrote it must not take it for enforced.
+fn warn_unless_in_force(reason: &str) {
+    if !reason.is_empty() {
+        eprintln!("vsctl: written, but not in force on this node: {reason}");
+    }
 }
 
 pub(super) async fn get(agent: &mut Client, get: &Get) -> Result<Report, Failure> {

@@ -69,6 +69,27 @@ async fn what_is_applied_is_in_force_when_it_is_said() {
 }
 
 #[tokio::test]
+async fn whoever_applies_what_the_engine_does_not_run_is_told() {
+    let bench = Bench::with_cluster().await;
+    bench.attach(request("a", "relay", 1)).await.unwrap();
+    bench.engine.stop();
+    let documents = vec![pb::Document { file: "p.yaml".into(), text: POLICY.into() }];
+    let apply =
+        |dry_run| pb::ApplyObjectsRequest { documents: documents.clone(), dry_run, ..Default::default() };
+    let reply = bench.api.apply(Request::new(apply(true))).await.unwrap().into_inner();
+    assert_eq!(reply.not_in_force, "", "nothing was written");
+    let reply = bench.api.apply(Request::new(apply(false))).await.unwrap().into_inner();
+    assert_eq!(reply.results[0].outcome, "created");
+    assert!(!reply.not_in_force.is_empty(), "{reply:?}");
+    bench.engine.start();
+    let reply = async || bench.api.apply(Request::new(apply(false))).await.unwrap().into_inner();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while !reply().await.not_in_force.is_empty() {
+        assert!(tokio::time::Instant::now() < deadline, "in force at last");
+    }
+}
+
+#[tokio::test]
 async fn a_dry_run_writes_nothing() {
     let bench = Bench::new().await;
     let documents = vec![pb::Document { file: "-".into(), text: CLUSTER.into() }];
