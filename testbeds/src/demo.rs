@@ -126,7 +126,10 @@ fn calls(bed: &Bed, options: &Options, report: &mut Report) -> Result<()> {
 
     report.expect(report.calls == u64::from(options.calls), "not all calls were made");
     report.expect(report.calls_failed == 0, format!("{} calls failed", report.calls_failed));
-    report.expect(report.rtp_lost == 0, format!("{} RTP packets were lost", report.rtp_lost));
+    report.expect(
+        report.rtp_lost == 0,
+        format!("{} RTP packets were lost: caller {at_caller:?}, relay {at_relay:?}", report.rtp_lost),
+    );
     let planned = 2 * report.calls * recording_packets;
     report.expect(
         report.rtp_sent == planned,
@@ -198,13 +201,17 @@ fn streams(bed: &Bed, seconds: u32, report: &mut Report) -> Result<()> {
     let mut tcp = [0.0; 3];
     let mut udp = [iperf::Datagrams::default(); 3];
     for (way, (from, to)) in ways.into_iter().enumerate() {
-        let _server = iperf::Server::start(&bed.pod(to)?.netns, &folder)?;
+        let pod = &bed.pod(to)?.netns;
         let address = bed.address(to, V4)?;
         // A stream that does not run at all is a finding, not the end of the demo.
+        let server = iperf::Server::start(pod, &folder)?;
         match iperf::tcp(from, address, seconds) {
             Ok(mbit) => tcp[way] = mbit,
             Err(error) => report.failures.push(format!("TCP to {to}: {error}")),
         }
+        // Anew: between two tests iperf3 closes its socket for a moment, and refuses whoever comes then.
+        drop(server);
+        let _server = iperf::Server::start(pod, &folder)?;
         match iperf::udp(from, address, seconds, 50, 1200) {
             Ok(datagrams) => udp[way] = datagrams,
             Err(error) => report.failures.push(format!("UDP to {to}: {error}")),

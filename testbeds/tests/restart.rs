@@ -50,7 +50,7 @@ fn nodes_own_pings(netns: &Netns, body: impl FnOnce()) -> u32 {
     std::thread::sleep(Duration::from_millis(500));
     body();
     let output = child.wait_with_output().unwrap();
-    let pinged = ping::parse(&String::from_utf8_lossy(&output.stdout)).expect("ping's summary");
+    let pinged = ping::parse(&String::from_utf8_lossy(&output.stdout), what.count).expect("ping's summary");
     assert_eq!(pinged.sent, 400);
     pinged.received
 }

@@ -1,5 +1,6 @@
 //! Pings: sizes, loss, and what a path that is too narrow answers.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use serde::Serialize;
@@ -54,16 +55,20 @@ pub struct Pinged {
     pub mtu: Option<u32>,
 }
 
-/// Sends pings from a namespace and waits for the replies, at most a second for the last.
+/// Sends pings from a namespace and waits for the replies, at most two seconds for the last.
 pub fn ping(from: &Netns, what: &Ping) -> Result<Pinged> {
     let mut command = command(from, what);
     let output = output(&mut command, "")?;
     let text =
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    parse(&text).ok_or_else(|| failure(&command, &output))
+    parse(&text, what.count).ok_or_else(|| failure(&command, &output))
 }
 
-/// The command, to be run by hand or in the background.
+/// The command, to be run in the background; what it writes is for [`parse`].
+///
+/// Without a deadline ping waits for the last reply no longer than twice the longest round trip so far, and on a busy
+/// machine counts it as lost though it is on its way. With one it goes on until it has as many replies as were asked
+/// for, so what counts is which of the first so many were answered.
 #[must_use]
 pub fn command(from: &Netns, what: &Ping) -> std::process::Command {
     let mut command = from.command("ping");
@@ -79,24 +84,28 @@ pub fn command(from: &Netns, what: &Ping) -> std::process::Command {
         "-W",
         "1",
     ]);
-    command.args(["-M", if what.dont_fragment { "do" } else { "dont" }]);
+    let deadline_s = 2 + (what.count * what.interval_ms).div_ceil(1000);
+    command.args(["-w", &deadline_s.to_string(), "-M", if what.dont_fragment { "do" } else { "dont" }]);
     command.arg(what.to.to_string());
     command
 }
 
-/// Reads what ping wrote.
-pub fn parse(text: &str) -> Option<Pinged> {
+/// Reads what ping wrote of the first `count` pings.
+pub fn parse(text: &str, count: u32) -> Option<Pinged> {
     let summary = text.lines().find(|line| line.contains("packets transmitted"))?;
-    let number = |part: &str| part.split_whitespace().next()?.parse().ok();
-    let mut parts = summary.split(',');
-    let (sent, received) = (number(parts.next()?)?, number(parts.next()?)?);
+    let sent: u32 = summary.split_whitespace().next()?.parse().ok()?;
+    let replies = text.lines().filter(|line| line.contains(" bytes from ") && !line.contains("DUP!"));
+    let sequence =
+        |line: &str| line.split("icmp_seq=").nth(1)?.split_whitespace().next()?.parse::<u32>().ok();
+    let answered: BTreeSet<_> = replies.filter_map(sequence).filter(|sequence| *sequence <= count).collect();
+    let received = u32::try_from(answered.len()).ok()?;
     // "message too long, mtu=1430", "Frag needed and DF set (mtu = 1450)", "Packet too big: mtu=1430"
     let mtu = text.split("mtu").skip(1).find_map(|rest| {
         let digits = rest.trim_start_matches([' ', '=', ':']);
         let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
         digits[..end].parse().ok()
     });
-    Some(Pinged { sent, received, mtu })
+    Some(Pinged { sent: sent.min(count), received, mtu })
 }
 
 /// As an error when not every ping came back.
@@ -118,9 +127,23 @@ mod tests {
     #[test]
     fn loss_and_path_mtu_are_read() {
         let text = "ping: local error: message too long, mtu=1430\n\n5 packets transmitted, 0 received, +5 errors, 100% packet loss, time 40ms\n";
-        assert_eq!(parse(text), Some(Pinged { sent: 5, received: 0, mtu: Some(1430) }));
-        let text = "From 10.44.0.1 icmp_seq=1 Frag needed and DF set (mtu = 1450)\n3 packets transmitted, 3 received, 0% packet loss\n";
-        assert_eq!(parse(text), Some(Pinged { sent: 3, received: 3, mtu: Some(1450) }));
-        assert_eq!(parse("ping: unknown host"), None);
+        assert_eq!(parse(text, 5), Some(Pinged { sent: 5, received: 0, mtu: Some(1430) }));
+        let text = "From 10.44.0.1 icmp_seq=1 Frag needed and DF set (mtu = 1450)\n\
+                    64 bytes from 10.44.0.2: icmp_seq=2 ttl=62 time=0.1 ms\n\
+                    2 packets transmitted, 1 received, 50% packet loss\n";
+        assert_eq!(parse(text, 2), Some(Pinged { sent: 2, received: 1, mtu: Some(1450) }));
+        assert_eq!(parse("ping: unknown host", 5), None);
+    }
+
+    #[test]
+    fn pings_beyond_those_asked_for_do_not_hide_a_loss() {
+        let reply = |n: u32| format!("64 bytes from 10.44.0.2: icmp_seq={n} ttl=62 time=0.1 ms\n");
+        let text = format!(
+            "{}{}{}4 packets transmitted, 3 received, 25% packet loss\n",
+            reply(1),
+            reply(3),
+            reply(4)
+        );
+        assert_eq!(parse(&text, 3), Some(Pinged { sent: 3, received: 2, mtu: None }));
     }
 }
