@@ -180,12 +180,12 @@ impl Flow {
         self.bytes[at] = self.bytes[at].wrapping_add(u64::from(length));
     }
 
-    /// Whether a TCP segment opens a new connection where this one is over. The walk then removes this flow, and takes
-    /// the segment as a miss: it may have come from the other end, which policy has not been asked about.
+    /// Whether a TCP segment opens another connection, see [`TcpState::is_reopened_by`]. The walk takes it as a miss then,
+    /// since policy may not have been asked about the end it came from; this flow stays until the other one is allowed.
     #[inline]
     #[must_use]
-    pub fn is_reopened_by(&self, flags: TcpFlags) -> bool {
-        matches!(self.state, FlowState::Tcp(state) if state.is_over()) && flags.opens()
+    pub fn is_reopened_by(&self, direction: Direction, flags: TcpFlags) -> bool {
+        matches!(self.state, FlowState::Tcp(state) if state.is_reopened_by(direction, flags))
     }
 
     /// Whether nothing came for so long that it is to be forgotten.

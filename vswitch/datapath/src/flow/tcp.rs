@@ -112,12 +112,19 @@ impl TcpState {
         })
     }
 
-    /// Whether the connection is over, so that a new SYN opens another one: the walk forgets this one, and takes the
-    /// segment as the first of a flow, whichever end sent it.
+    /// Whether a segment opens another connection between the same ends, so that the walk asks policy about it as about
+    /// the first of a flow: a SYN when this one is over, whichever end sent it; and a SYN of the responder at any time
+    /// but while this one is opened. Of a connection that was picked up in the middle the responder may be who opened
+    /// it, and comes back by the same ports when it has lost it.
     #[inline]
     #[must_use]
-    pub fn is_over(self) -> bool {
-        matches!(self, Self::Closing | Self::Reset)
+    pub fn is_reopened_by(self, direction: Direction, flags: TcpFlags) -> bool {
+        flags.opens()
+            && match self {
+                Self::Closing | Self::Reset => true,
+                Self::PickedUp | Self::Established | Self::HalfClosed(_) => direction == Direction::Reply,
+                Self::SynSent | Self::SynReceived => false,
+            }
     }
 
     /// How long it is kept without a segment, in seconds. Times of conntrack's kind

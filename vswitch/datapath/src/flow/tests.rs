@@ -192,11 +192,16 @@ fn tcp_opens_talks_and_closes() {
 fn a_connection_that_is_over_is_opened_anew() {
     let (key, orientation) = FlowKey::v4(1, 1000, 2, 80, 6);
     let mut flow = flow(key, orientation, SYN, Now(0)).unwrap();
-    assert!(!flow.is_reopened_by(SYN), "a SYN sent again");
-    flow.advance(Direction::Reply, TcpFlags::RST, 40, Now(1)).unwrap();
-    assert!(flow.is_reopened_by(SYN) && !flow.is_reopened_by(SYN.and(ACK)) && !flow.is_reopened_by(ACK));
+    use Direction::{Original, Reply};
+    assert!(!flow.is_reopened_by(Original, SYN), "a SYN sent again");
+    assert!(!flow.is_reopened_by(Reply, SYN), "both at once");
+    flow.advance(Reply, TcpFlags::RST, 40, Now(1)).unwrap();
+    for direction in [Original, Reply] {
+        assert!(flow.is_reopened_by(direction, SYN));
+        assert!(!flow.is_reopened_by(direction, SYN.and(ACK)) && !flow.is_reopened_by(direction, ACK));
+    }
     // The reset was a stranger's: the ends go on, and nothing stops them.
-    flow.advance(Direction::Original, ACK, 40, Now(2)).unwrap();
+    flow.advance(Original, ACK, 40, Now(2)).unwrap();
 }
 
 #[test]

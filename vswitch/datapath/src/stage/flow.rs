@@ -141,7 +141,12 @@ fn hits(
         };
         let parsed = &scratch.parsed[index];
         let flags = TcpFlags(parsed.tcp_flags);
-        if flow.is_reopened_by(flags) || flow.is_expired(context.now) {
+        let direction = flow.direction(memory.keys.orientations[at]);
+        if flow.is_reopened_by(direction, flags) {
+            misses.push(at);
+            continue;
+        }
+        if flow.is_expired(context.now) {
             memory.flows.remove(found);
             misses.push(at);
             continue;
@@ -151,7 +156,6 @@ fn hits(
             misses.push(at);
             continue;
         }
-        let direction = flow.direction(memory.keys.orientations[at]);
         match advance(context, flow, direction, parsed) {
             Ok(()) => {
                 scratch.flow[index] = Some((found, false));
@@ -203,11 +207,12 @@ fn miss(
     let (key, hash, orientation) =
         (memory.keys.keys[at], memory.keys.hashes[at], memory.keys.orientations[at]);
     let parsed = &scratch.parsed[index];
-    // An earlier packet of the batch may have opened it.
+    // An earlier packet of the batch may have opened it; and one that this packet opens anew is still there.
     if let Some(found) = memory.flows.lookup(&key, hash)
         && let Some(flow) = memory.flows.get_mut(found)
+        && let direction = flow.direction(orientation)
+        && !flow.is_reopened_by(direction, TcpFlags(parsed.tcp_flags))
     {
-        let direction = flow.direction(orientation);
         advance(context, flow, direction, parsed).map_err(Fate::Dropped)?;
         scratch.flow[index] = Some((found, false));
         scratch.adjacency[index] = flow.adjacencies[direction as usize];

@@ -212,3 +212,36 @@ fn a_flow_is_over_when_its_time_is_and_not_when_it_is_swept() {
     assert_eq!(world.send(A, &answer), [], "too late to be an answer, and not admitted as a new flow");
     assert_eq!(world.moved_ports(), ["a drop policy-ingress 1", "a rx 1"]);
 }
+
+#[test]
+fn who_opened_a_connection_may_open_it_again_though_it_was_picked_up_from_the_other_end() {
+    let mut world = World::node(1);
+    let client = world.ends(A, v4(1, B));
+    let server = answered(&world, client);
+    // The engine was started anew in the middle; the server spoke first.
+    assert_eq!(world.send(B, &server.tcp(80, 9, 0x18, b"news")).len(), 1);
+    assert_eq!(world.send(A, &client.tcp(9, 80, 0x10, &[])).len(), 1);
+    world.moved();
+    // The client has lost it, and comes back by the same port (SIP, BGP).
+    assert_eq!(world.send(A, &client.tcp(9, 80, 2, &[])).len(), 1);
+    assert_eq!(world.moved_ports(), ["a rx 1", "b tx 1", "flows created 1"]);
+    assert_eq!(world.walk.flows().count(), 1);
+    assert_eq!(world.walk.flows().next().unwrap().ingress, RULE_SERVER, "policy was asked about the client");
+}
+
+#[test]
+fn a_responder_may_open_nothing_that_policy_denies_and_ends_nothing_by_trying() {
+    let mut world = World::node(1);
+    // The server may open this to the client, and not the other way round.
+    let (out, back) = (world.ends(B, v4(1, A)), world.ends(A, v4(1, B)));
+    for frame in
+        [(B, out.tcp(9, 81, 2, &[])), (A, back.tcp(81, 9, 0x12, &[])), (B, out.tcp(9, 81, 0x10, &[]))]
+    {
+        assert_eq!(world.send(frame.0, &frame.1).len(), 1);
+    }
+    world.moved();
+    assert_eq!(world.send(A, &back.tcp(81, 9, 2, &[])), []);
+    assert_eq!(world.moved_ports(), ["a drop policy-ingress 1", "a rx 1"]);
+    assert_eq!(world.send(A, &back.tcp(81, 9, 0x10, b"more")).len(), 1, "the connection goes on");
+    assert_eq!(world.moved_ports(), ["a rx 1", "b tx 1"]);
+}
