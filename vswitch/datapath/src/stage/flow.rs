@@ -184,16 +184,20 @@ fn advance(
     flow.advance(direction, TcpFlags(parsed.tcp_flags), parsed.ip_length(), context.now)
 }
 
-/// Judges a flow by tables that are newer than those it was judged by. False when they deny it: the packet is then taken
-/// as the first of a new flow, which gives it its reason.
+/// Judges a flow by tables that are newer than those it was judged by. False when they deny it, or lead it back to where
+/// it came from: the packet is then taken as the first of a new flow, which gives it its reason.
 #[cold]
 fn revalidate(context: &Context<'_>, flow: &mut Flow) -> bool {
     context.counters.passed(Stage::Revalidate, 1);
     let allowed = context.tables.revalidate(flow).is_ok();
     if !allowed {
         context.counters.flows_revoked.add(1);
+        return false;
     }
-    allowed
+    // A responder that has moved to another node is not followed there: the sender's node has to.
+    let [in_port, _] = flow.in_ports;
+    let way = context.tables.adjacency(flow.adjacencies[Direction::Original as usize]);
+    route(context, in_port, way) != Err(DropReason::RouteLoops)
 }
 
 /// A packet of no known flow: the tables say whether it may open one.

@@ -1,6 +1,6 @@
 use std::net::IpAddr;
 
-use vswitch_model::{IdentityId, RuleId};
+use vswitch_model::{IdentityId, NextHop, RuleId};
 
 use super::both;
 use crate::WalkConfig;
@@ -9,7 +9,7 @@ use crate::icmp::{self, IcmpError};
 use crate::parse::parse;
 use crate::testing::World;
 use crate::testing::frames::{self, Ends};
-use crate::testing::world::{A, B, C, HOST, RULE_SERVER, pod_mac, v4, v6};
+use crate::testing::world::{A, B, C, HOST, RULE_SERVER, TUNNEL_V4, UPLINK, pod_mac, v4, v6};
 use crate::{Buffer, VecBuffer};
 
 /// The answer of the pod a frame was for.
@@ -244,4 +244,17 @@ fn a_responder_may_open_nothing_that_policy_denies_and_ends_nothing_by_trying() 
     assert_eq!(world.moved_ports(), ["a drop policy-ingress 1", "a rx 1"]);
     assert_eq!(world.send(A, &back.tcp(81, 9, 0x10, b"more")).len(), 1, "the connection goes on");
     assert_eq!(world.moved_ports(), ["a rx 1", "b tx 1"]);
+}
+
+#[test]
+fn a_flow_whose_responder_moved_to_another_node_is_not_led_back_there() {
+    let mut world = World::node(1);
+    let inner = world.inner_ends(A, v4(1, B)).udp(7, 5000, b"media");
+    let frame = frames::vxlan(world.tunnel_ends(false), 4096, 4789, &inner);
+    assert_eq!(world.send(UPLINK, &frame).len(), 1);
+    world.desired.routes.insert(v4(1, B).into(), NextHop::Tunnel(TUNNEL_V4));
+    world.recompile();
+    world.moved();
+    assert_eq!(world.send(UPLINK, &frame), []);
+    assert_eq!(world.moved_ports(), ["uplink drop route-loops 1", "uplink rx 1"]);
 }
