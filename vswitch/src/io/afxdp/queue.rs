@@ -18,8 +18,6 @@ use crate::io::{Frame, FramePool, PortState, PortStatistics};
 const KICKS_MAX: u32 = 32;
 /// Empty turns after which a socket is lent half as many frames: some 50 ms of a worker that spins.
 const QUIET_TURNS: u32 = 1 << 20;
-/// Packets in one turn from which on a socket is busy: a backlog had formed.
-const BUSY_TURN: usize = BATCH / 2;
 /// Fewest frames lent at once, so that the ring is not touched for each packet.
 const REFILL: usize = 16;
 /// Frames a quiet socket is lent once half of the pool is gone, so that there are some for ports to come.
@@ -126,16 +124,17 @@ impl Queue {
                 None => self.counted.invalid_descriptors += 1,
             }
         }
-        self.follow_load(count);
+        self.follow_load(count, budget);
         if self.state != PortState::Gone {
             self.refill(pool);
         }
         received
     }
 
-    /// A busy socket is lent more frames, a quiet one fewer.
+    /// A busy socket is lent more frames, a quiet one fewer. Busy: it gave as many packets as it was asked for, and no few,
+    /// so that a backlog had formed; how many that are depends on how many ports are busy.
     #[inline]
-    fn follow_load(&mut self, received: usize) {
+    fn follow_load(&mut self, received: usize, budget: usize) {
         if received == 0 {
             self.quiet += 1;
             if self.quiet >= QUIET_TURNS {
@@ -145,7 +144,7 @@ impl Queue {
             return;
         }
         self.quiet = 0;
-        if received >= BUSY_TURN {
+        if received == budget && received >= REFILL {
             self.target = (self.target * 2).min(self.fill.busy);
         }
     }
