@@ -50,6 +50,9 @@ pub(super) struct Queue {
     target: usize,
     lent: usize,
     in_flight: usize,
+    /// There was no room, and the kernel made none: it is asked again after the next look for sent frames, and not for
+    /// every packet.
+    full: bool,
     quiet: u32,
     scratch: Box<[FrameDesc; BATCH]>,
     numbers: Box<[u32; BATCH]>,
@@ -86,6 +89,7 @@ impl Queue {
             target: fill.idle,
             lent: 0,
             in_flight: 0,
+            full: false,
             quiet: 0,
             scratch: Box::new([FrameDesc::default(); BATCH]),
             numbers: Box::new([0; BATCH]),
@@ -194,9 +198,13 @@ impl Queue {
         if self.tx_ring.free() > 0 && self.in_flight < completions {
             return true;
         }
+        if self.full {
+            return false;
+        }
         self.flush();
         self.reap(pool);
-        self.tx_ring.free() > 0 && self.in_flight < completions
+        self.full = self.tx_ring.free() == 0 || self.in_flight >= completions;
+        !self.full
     }
 
     /// Queues a packet for which there is room. Gives the frame back when it is not of this UMEM.
@@ -275,6 +283,7 @@ impl Queue {
     }
 
     pub(super) fn reap(&mut self, pool: &mut FramePool) {
+        self.full = false;
         while self.in_flight > 0 {
             // SAFETY: the descriptors are written, not read, and the ring is of a socket on our UMEM.
             let count = unsafe { self.completion_ring.consume(&mut self.scratch[..]) };

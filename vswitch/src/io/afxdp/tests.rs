@@ -321,6 +321,12 @@ fn a_full_transmit_ring_gives_packets_back() {
             }
         }
         assert_eq!(refused, 3000 - super::RINGS);
+        assert_eq!(port.statistics().kicks, 1, "no system call for each packet");
+        port.reap(&mut pool);
+        let late = packet(&mut pool, &frame(0, 60), PORT);
+        let back = port.transmit(&mut pool, late).unwrap_err();
+        pool.put(back.packet.buffer);
+        assert_eq!(port.statistics().kicks, 2, "asked again in the next turn");
         assert_eq!(pool.umem().account(0).transmit, super::RINGS as usize);
         port.close(&mut pool);
         all_home(&pool);
