@@ -247,16 +247,18 @@ impl Compiler {
             return Err(ApplyError::Generation { generation, current });
         }
         self.check(&desired)?;
-        let before = (self.generation, Arc::clone(&self.desired));
-        if repeated {
+        let outcome = if repeated {
             self.retry_ports();
+            Ok(())
         } else {
-            self.bring_into_force(generation, Arc::new(desired))?;
-        }
-        self.restored = false;
-        if before.0 != self.generation || self.save_error.is_some() {
+            self.bring_into_force(generation, Arc::new(desired))
+        };
+        // Also when a worker is late: it is published, and sent again it would be no change.
+        if self.generation != current || self.save_error.is_some() {
             self.save();
         }
+        outcome?;
+        self.restored = false;
         self.all_run(IN_FORCE)?;
         Ok(Applied { generation, failed_ports: self.failed_pods() })
     }

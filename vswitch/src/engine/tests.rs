@@ -246,6 +246,16 @@ fn a_state_that_cannot_be_saved_is_in_force_and_told() {
 }
 
 #[test]
+fn a_state_that_a_worker_is_late_to_run_is_saved() {
+    let node = Node::start(Poll::Adaptive);
+    drop(node.engine.shared().workers[0].stop(PATIENCE));
+    assert_eq!(node.full(1, &empty_node()), Err(ApplyError::NotInForce(Generation(1))));
+    let saved = StateFile::new(node.directory.path().join("engine.state")).load().unwrap();
+    assert_eq!(saved, Some((Generation(1), empty_node())));
+    node.stop();
+}
+
+#[test]
 fn a_configured_port_that_is_not_there_stops_the_start() {
     let directory = directory();
     let (devices, world) = MemoryDevices::new(FRAMES).unwrap();
