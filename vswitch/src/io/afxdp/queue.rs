@@ -18,6 +18,8 @@ use crate::io::{Frame, FramePool, PortState, PortStatistics};
 const KICKS_MAX: u32 = 32;
 /// Empty turns after which a socket is lent half as many frames: some 50 ms of a worker that spins.
 const QUIET_TURNS: u32 = 1 << 20;
+/// Packets at once from which on a socket is busy.
+const BUSY_TURN: usize = BATCH / 2;
 /// Fewest frames lent at once, so that the ring is not touched for each packet.
 const REFILL: usize = 16;
 /// Frames a quiet socket is lent once half of the pool is gone, so that there are some for ports to come.
@@ -54,6 +56,8 @@ pub(super) struct Queue {
     /// every packet.
     full: bool,
     quiet: u32,
+    /// The last visit brought all that was asked for.
+    gave_all: bool,
     scratch: Box<[FrameDesc; BATCH]>,
     numbers: Box<[u32; BATCH]>,
     state: PortState,
@@ -91,6 +95,7 @@ impl Queue {
             in_flight: 0,
             full: false,
             quiet: 0,
+            gave_all: false,
             scratch: Box::new([FrameDesc::default(); BATCH]),
             numbers: Box::new([0; BATCH]),
             state: PortState::Up,
@@ -135,11 +140,12 @@ impl Queue {
         received
     }
 
-    /// A busy socket is lent more frames, a quiet one fewer. Busy: it gave as many packets as it was asked for, and no few,
-    /// so that a backlog had formed; how many that are depends on how many ports are busy.
+    /// A busy socket is lent more frames, a quiet one fewer. Busy: it gave half a batch at once, or twice in a row all it was
+    /// asked for, which is less when other ports are busy too; either way a backlog had formed.
     #[inline]
     fn follow_load(&mut self, received: usize, budget: usize) {
         if received == 0 {
+            self.gave_all = false;
             self.quiet += 1;
             if self.quiet >= QUIET_TURNS {
                 self.quiet = 0;
@@ -148,7 +154,10 @@ impl Queue {
             return;
         }
         self.quiet = 0;
-        if received == budget && received >= REFILL {
+        let gave_all = received == budget && received >= REFILL;
+        let busy = received >= BUSY_TURN || (gave_all && self.gave_all);
+        self.gave_all = gave_all;
+        if busy {
             self.target = (self.target * 2).min(self.fill.busy);
         }
     }
