@@ -164,7 +164,9 @@ impl Counters {
         }
     }
 
-    pub(crate) fn received(&self, port: PortIndex, length: usize) {
+    /// Counts a packet of `length` bytes that came by `port`. The walk does it itself; the worker calls it for what is not
+    /// walked any more.
+    pub fn received(&self, port: PortIndex, length: usize) {
         let counters = self.port(port);
         counters.rx_packets.add(1);
         counters.rx_bytes.add(length as u64);

@@ -5,6 +5,7 @@ use vswitch_datapath::flow::{Flow, FlowIndex};
 use vswitch_datapath::{Now, PortIndex, TraceSpec};
 
 use super::Worker;
+use super::turn::clear;
 use crate::io::{Port, PortState, PortStatistics};
 
 /// Flow records looked at for one [`Command::Flows`]: what a turn can spare.
@@ -78,9 +79,10 @@ impl Worker {
                     reply.send(refused).ok();
                 }
                 Command::RemovePort(index, reply) => {
-                    let removed = self.ports.remove(index);
-                    if let Some(port) = &removed {
+                    let mut removed = self.ports.remove(index);
+                    if let Some(port) = &mut removed {
                         self.rest.forget(port.as_ref());
+                        clear(port.as_mut(), &mut self.pool, &mut self.batch, &self.counters);
                     }
                     reply.send(removed).ok();
                 }

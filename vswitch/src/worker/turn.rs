@@ -2,10 +2,11 @@
 
 use std::sync::atomic::Ordering;
 
-use vswitch_datapath::{BATCH, Buffer, Now, PortIndex};
+use vswitch_datapath::{BATCH, Buffer, Counters, Now, Packet, PortIndex};
 use vswitch_model::DropReason;
 
 use super::{SPARE, Stopped, Worker};
+use crate::io::{Frame, FramePool, Port};
 
 /// Batches walked in one turn at most, so that kicks, commands and new tables never wait long.
 const BATCHES: usize = 4;
@@ -13,6 +14,8 @@ const BATCHES: usize = 4;
 const SWEEP_NS: u64 = 10_000_000_000;
 /// Flows looked at for that between two turns, at most.
 const TICK_BUDGET: u64 = 4096;
+/// Batches taken from a port that is about to be closed: what its rings hold at most.
+const CLEAR_BATCHES: usize = 2048 / BATCH;
 /// Least time between two such looks.
 const TICK_NS: u64 = 1_000_000;
 
@@ -135,10 +138,54 @@ impl Worker {
     fn end(mut self, reply: &crossbeam::channel::Sender<Stopped>) {
         self.ports.flush();
         self.pool.put_all(self.out.spare.drain(..));
-        let ports = self.ports.remove_all();
+        let mut ports = self.ports.remove_all();
+        for port in &mut ports {
+            clear(port.as_mut(), &mut self.pool, &mut self.batch, &self.counters);
+        }
         self.status.held.store(0, Ordering::Relaxed);
         // The pool first: whoever is told finds its frames in the UMEM.
         drop(self.pool);
         reply.send(Stopped { ports }).ok();
+    }
+}
+
+/// Ends, and counts, what a port that is about to be closed has received and nobody has walked. `batch` is empty before and
+/// after. What comes while this runs may be left, as what comes later.
+pub(super) fn clear(
+    port: &mut dyn Port,
+    pool: &mut FramePool,
+    batch: &mut Vec<Packet<Frame>>,
+    counters: &Counters,
+) {
+    let index = port.index();
+    for _ in 0..CLEAR_BATCHES {
+        if port.receive(pool, batch, BATCH) == 0 {
+            break;
+        }
+        for packet in batch.drain(..) {
+            counters.received(index, packet.buffer.bytes().len());
+            counters.dropped(index, DropReason::Stopping);
+            pool.put(packet.buffer);
+        }
+    }
+    port.reap(pool);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::{Umem, memory};
+
+    #[test]
+    fn what_a_closing_port_had_received_is_counted_and_its_frames_come_home() {
+        let mut pool = FramePool::new(&Umem::plain(256).unwrap(), 256).unwrap();
+        let counters = Counters::new(8);
+        let (mut port, peer) = memory::pair("mem", PortIndex(3), 128).unwrap();
+        assert!((0..100).all(|_| peer.send(&[0x5a; 60])));
+        clear(&mut port, &mut pool, &mut Vec::with_capacity(BATCH), &counters);
+        assert_eq!(peer.unreceived(), 0);
+        let counted = counters.port(PortIndex(3));
+        assert_eq!((counted.rx_packets.get(), counted.drops(DropReason::Stopping)), (100, 100));
+        assert_eq!(pool.free(), 256);
     }
 }
