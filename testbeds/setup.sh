@@ -25,7 +25,9 @@ fi
 builder=()
 if ! command -v cargo >/dev/null; then
   for home in "$HOME" "$(getent passwd "${SUDO_USER:-root}" | cut -d: -f6)"; do
-    [ ! -x "$home/.cargo/bin/cargo" ] || { export PATH="$home/.cargo/bin:$PATH"; break; }
+    [ -x "$home/.cargo/bin/cargo" ] || continue
+    export PATH="$home/.cargo/bin:$PATH" RUSTUP_HOME=${RUSTUP_HOME:-$home/.rustup} CARGO_HOME=${CARGO_HOME:-$home/.cargo}
+    break
   done
   command -v cargo >/dev/null || { echo "no cargo here: install Rust (https://rustup.rs)" >&2; exit 1; }
 fi

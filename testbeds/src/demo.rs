@@ -8,6 +8,7 @@ use crate::bed::{Bed, Settings};
 use crate::command::{output, wait_until};
 use crate::netns::Netns;
 use crate::report::{EngineLines, PingLine, PortLine, Report};
+use crate::run::exclusive;
 use crate::topology::Topology;
 use crate::traffic::capture::{self, Capture};
 use crate::traffic::ping::{Ping, ping};
@@ -48,6 +49,8 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<Report> {
     let start = Instant::now();
     let say = |text: &str| eprintln!("[{:5.1} s] {text}", start.elapsed().as_secs_f64());
+    // Tests of this machine that measure wait for us, and we for them.
+    let _alone = exclusive()?;
     say("building two nodes and six pods");
     let topology = if options.kernel { Topology::demo().on_kernel() } else { Topology::demo() };
     let mut bed = Bed::up(&options.id, topology, Settings::default())?;
