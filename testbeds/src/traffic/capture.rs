@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pcap_file::TsResolution;
 use pcap_file::pcap::PcapReader;
@@ -13,6 +13,9 @@ use crate::error::AtPath;
 use crate::netns::Netns;
 use crate::process::Daemon;
 use crate::{Error, Result};
+
+/// How long nothing is written before a capture is whole.
+const SILENCE: Duration = Duration::from_millis(1500);
 
 /// A capture that runs.
 #[derive(Debug)]
@@ -51,14 +54,18 @@ impl Capture {
         Ok(Self { tcpdump, file: file.to_owned() })
     }
 
-    /// Ends it once nothing more is being written, and gives the file.
+    /// Ends it once nothing more is being written, and gives the file. The kernel hands frames over in blocks, one that
+    /// is not full after a second (libpcap's timeout, as tcpdump sets it): a shorter silence says nothing.
     pub fn stop(mut self) -> Result<PathBuf> {
-        let mut length = None;
-        wait_until("the capture to be written", Duration::from_secs(10), || {
+        let (mut length, mut changed) = (None, Instant::now());
+        wait_until("the capture to be written", Duration::from_secs(20), || {
             std::thread::sleep(Duration::from_millis(100));
             let before = length;
             length = std::fs::metadata(&self.file).ok().map(|file| file.len());
-            length == before
+            if length != before {
+                changed = Instant::now();
+            }
+            changed.elapsed() > SILENCE
         })?;
         self.tcpdump.stop(Duration::from_secs(5))?;
         Ok(self.file.clone())
