@@ -32,7 +32,7 @@ use crate::config::Config;
 use crate::io::{FramePool, UmemError};
 use crate::netlink::{Facts, NetlinkError};
 use crate::saved::StateFile;
-use crate::worker::{Handle, Published, WorkerConfig, WorkerError};
+use crate::worker::{self, Handle, Published, WorkerConfig, WorkerError};
 
 pub use compiler::{Applied, ApplyError};
 pub use devices::{Device, DeviceError, Devices};
@@ -95,9 +95,20 @@ impl Engine {
     /// Starts the engine with what was saved, if anything was. When this returns the saved state is in force, but for
     /// pods that have gone in the meantime. `follow`: look at the kernel's routes and keep the host port; without,
     /// [`Engine::tell_facts`] has to say what the underlay is.
-    pub fn start(config: Config, mut devices: Box<dyn Devices>, follow: bool) -> Result<Self, StartError> {
+    pub fn start(config: Config, devices: Box<dyn Devices>, follow: bool) -> Result<Self, StartError> {
+        Self::start_with(config, devices, follow, &mut worker::on_thread)
+    }
+
+    /// The same with workers that `start` runs. It is called once for each, and must see to it that they turn while
+    /// anything is asked of the engine, this function included.
+    pub fn start_with(
+        config: Config,
+        mut devices: Box<dyn Devices>,
+        follow: bool,
+        start: &mut worker::Start<'_>,
+    ) -> Result<Self, StartError> {
         let published = Arc::new(Published::new());
-        let workers = start_workers(&config, devices.as_mut(), &published)?;
+        let workers = start_workers(&config, devices.as_mut(), &published, start)?;
         let umem = Arc::clone(devices.umem());
         let saved = StateFile::new(&config.state_file);
         let (requests, receiver) = unbounded();
@@ -177,6 +188,7 @@ fn start_workers(
     config: &Config,
     devices: &mut dyn Devices,
     published: &Arc<Published>,
+    start: &mut worker::Start<'_>,
 ) -> Result<Vec<Handle>, StartError> {
     let umem = devices.umem();
     let cores: Vec<Option<usize>> =
@@ -192,7 +204,7 @@ fn start_workers(
         };
         let pool = FramePool::new(umem, share)?;
         let config = WorkerConfig { number, core, poll: config.poll, walk };
-        workers.push(Handle::start(config, Arc::clone(published), pool)?);
+        workers.push(Handle::start(config, Arc::clone(published), pool, start)?);
     }
     Ok(workers)
 }

@@ -17,7 +17,7 @@ mod ports;
 mod rest;
 mod turn;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -158,15 +158,49 @@ pub struct Handle {
     pub status: Arc<Status>,
     commands: Sender<Command>,
     waker: Waker,
+    /// None: somebody else runs it.
     thread: Mutex<Option<JoinHandle<()>>>,
+    stopped: AtomicBool,
+}
+
+/// Runs workers: see [`on_thread`], which is how the daemon does it. A measurement may turn them by hand instead.
+pub type Start<'a> = dyn FnMut(Worker) -> Result<Option<JoinHandle<()>>, WorkerError> + 'a;
+
+/// Runs a worker on a thread of its own, pinned as its configuration says, until it is stopped.
+///
+/// # Errors
+///
+/// [`WorkerError::Start`], [`WorkerError::Pin`].
+pub fn on_thread(worker: Worker) -> Result<Option<JoinHandle<()>>, WorkerError> {
+    let (number, core) = (worker.config.number, worker.config.core);
+    let (started, outcome) = bounded(1);
+    let body = move || {
+        if let Some(core) = core
+            && !core_affinity::set_for_current(core_affinity::CoreId { id: core })
+        {
+            return drop(started.send(Err(WorkerError::Pin { number, core })));
+        }
+        started.send(Ok(())).ok();
+        worker.run();
+    };
+    let name = format!("worker-{number}");
+    let failed = |cause| WorkerError::Start { number, cause };
+    let thread = std::thread::Builder::new().name(name).spawn(body).map_err(failed)?;
+    outcome.recv().map_err(|_| WorkerError::Silent { number })??;
+    Ok(Some(thread))
 }
 
 impl Handle {
-    /// Starts a worker that takes its frames from `pool`.
+    /// Makes a worker that takes its frames from `pool`, and has it run by `start`.
+    ///
+    /// # Errors
+    ///
+    /// [`WorkerError::Start`], and what `start` says.
     pub fn start(
         config: WorkerConfig,
         published: Arc<Published>,
         pool: FramePool,
+        start: &mut Start<'_>,
     ) -> Result<Self, WorkerError> {
         let number = config.number;
         let failed = |cause| WorkerError::Start { number, cause };
@@ -175,7 +209,8 @@ impl Handle {
         let (commands, receiver) = bounded(COMMANDS_MAX);
         let rest = Rest::new(config.poll).map_err(|errno| failed(errno.into()))?;
         let waker = rest.waker();
-        let worker = Worker {
+        let mut worker = Worker {
+            config: config.clone(),
             walk: Walk::new(&config.walk, Arc::clone(&counters)),
             tables: published.tables.load_full(),
             published,
@@ -190,21 +225,17 @@ impl Handle {
             start: Instant::now(),
             ticked: 0,
         };
-        let (started, outcome) = bounded(1);
-        let core = config.core;
-        let body = move || {
-            if let Some(core) = core
-                && !core_affinity::set_for_current(core_affinity::CoreId { id: core })
-            {
-                return drop(started.send(Err(WorkerError::Pin { number, core })));
-            }
-            started.send(Ok(())).ok();
-            worker.run();
-        };
-        let name = format!("worker-{number}");
-        let thread = std::thread::Builder::new().name(name).spawn(body).map_err(failed)?;
-        outcome.recv().map_err(|_| WorkerError::Silent { number })??;
-        Ok(Self { config, counters, status, commands, waker, thread: Mutex::new(Some(thread)) })
+        worker.refill();
+        let thread = start(worker)?;
+        Ok(Self {
+            config,
+            counters,
+            status,
+            commands,
+            waker,
+            thread: Mutex::new(thread),
+            stopped: AtomicBool::new(false),
+        })
     }
 
     /// Gives the worker a command and wakes it. Waits while too many are queued, at most `patience`.
@@ -233,14 +264,17 @@ impl Handle {
 
     /// Ends the worker and gives what it had. None when it had ended before.
     pub fn stop(&self, patience: Duration) -> Option<Stopped> {
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        if self.stopped.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         let stopped = self.ask(Command::Stop, patience).ok();
         if stopped.is_none() {
             tracing::error!(
                 worker = self.config.number,
                 "a worker does not end; its ports go with the process"
             );
-        } else if thread.join().is_err() {
+        } else if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!(worker = self.config.number, "a worker panicked");
         }
         stopped
@@ -253,8 +287,9 @@ impl Drop for Handle {
     }
 }
 
-/// One worker, as it sees itself.
-struct Worker {
+/// One worker, as it sees itself: given to [`Start`], and run or turned by whoever has it.
+pub struct Worker {
+    config: WorkerConfig,
     walk: Walk,
     tables: Arc<Tables>,
     published: Arc<Published>,
@@ -270,4 +305,10 @@ struct Worker {
     start: Instant,
     /// When flows were last looked at for having expired, in nanoseconds of its clock.
     ticked: u64,
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker").field("config", &self.config).finish_non_exhaustive()
+    }
 }

@@ -1,7 +1,9 @@
 //! One turn of a worker.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
+use crossbeam::channel::Sender;
 use vswitch_datapath::{BATCH, Buffer, Counters, Now, Packet, PortIndex};
 use vswitch_model::DropReason;
 
@@ -20,18 +22,26 @@ const CLEAR_BATCHES: usize = 2048 / BATCH;
 const TICK_NS: u64 = 1_000_000;
 
 impl Worker {
-    pub(super) fn run(mut self) {
-        self.refill();
+    /// Runs until it is told to stop.
+    pub fn run(mut self) {
         let reply = loop {
-            self.adopt();
-            if let Some(reply) = self.obey() {
-                break reply;
+            match self.step() {
+                ControlFlow::Continue(worked) => self.rest.rest(worked, &mut self.ports, &self.status),
+                ControlFlow::Break(reply) => break reply,
             }
-            let worked = self.turn();
-            self.tell(worked);
-            self.rest.rest(worked, &mut self.ports, &self.status);
         };
         self.end(&reply);
+    }
+
+    /// One turn, whoever runs the worker: whether there was a packet; or whom to [tell](Worker::end) that it ends.
+    pub fn step(&mut self) -> ControlFlow<Sender<Stopped>, bool> {
+        self.adopt();
+        if let Some(reply) = self.obey() {
+            return ControlFlow::Break(reply);
+        }
+        let worked = self.turn();
+        self.tell(worked);
+        ControlFlow::Continue(worked)
     }
 
     /// The time by the worker's clock.
@@ -104,7 +114,7 @@ impl Worker {
     }
 
     /// Holds empty frames ready for what the walk builds.
-    fn refill(&mut self) {
+    pub(super) fn refill(&mut self) {
         while self.out.spare.len() < SPARE
             && let Some(frame) = self.pool.take()
         {
@@ -135,7 +145,7 @@ impl Worker {
     }
 
     /// Sends what can still be sent, and gives everything back.
-    fn end(mut self, reply: &crossbeam::channel::Sender<Stopped>) {
+    pub fn end(mut self, reply: &Sender<Stopped>) {
         self.ports.flush();
         self.pool.put_all(self.out.spare.drain(..));
         let mut ports = self.ports.remove_all();

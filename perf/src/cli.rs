@@ -1,0 +1,175 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::machine::{Machine, Watch};
+use crate::result::{Config, ResultFile, SCHEMA};
+use crate::scenario::{self, Scenario};
+use crate::session::{Interrupt, Session};
+use crate::{Error, Result, table};
+
+/// Measures the switch, beside what else one could use, in the same run.
+#[derive(Debug, Parser)]
+#[command(
+    name = "vswitch-perf",
+    version,
+    about,
+    after_help = "A scenario is one of `vswitch-perf list`, or `all` for the default set."
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Explain each scenario: its cases, peers and units.
+    List,
+    /// Run scenarios: `vswitch-perf run lockstep calls`, or shorter `vswitch-perf lockstep`.
+    Run {
+        /// Their names, or `all`.
+        #[arg(required = true)]
+        scenarios: Vec<String>,
+        #[command(flatten)]
+        options: Options,
+    },
+    #[command(external_subcommand)]
+    Scenario(Vec<String>),
+}
+
+#[derive(Debug, Clone, Args)]
+struct Options {
+    /// Write the results to this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Few cases, short runs: the default set in two minutes.
+    #[arg(long)]
+    quick: bool,
+    /// All cases, the slow ones too.
+    #[arg(long, conflicts_with = "quick")]
+    full: bool,
+    /// Rounds each case is measured in; peers take turns within a round. [default: 3; 1 with --quick where one is enough]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: Option<u32>,
+    /// Only cases whose name contains this.
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+    /// No progress bars.
+    #[arg(long)]
+    no_progress: bool,
+}
+
+/// `vswitch-perf lockstep --quick` is `vswitch-perf run lockstep --quick`.
+#[derive(Debug, Parser)]
+#[command(name = "vswitch-perf", no_binary_name = true)]
+struct Single {
+    scenario: String,
+    #[command(flatten)]
+    options: Options,
+}
+
+/// What the binary does.
+#[must_use]
+pub fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::List => {
+            print!("{}", table::list(scenario::ALL));
+            Ok(())
+        }
+        Command::Run { scenarios, options } => run(&scenarios, &options),
+        Command::Scenario(words) => {
+            let single = Single::parse_from(words);
+            run(&[single.scenario], &single.options)
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vswitch-perf: {error}");
+            ExitCode::from(if matches!(error, Error::Interrupted) { 130 } else { 1 })
+        }
+    }
+}
+
+fn run(names: &[String], options: &Options) -> Result<()> {
+    let scenarios = chosen(names)?;
+    let interrupt = Interrupt::catch().map_err(|error| Error::setup("catch signals", error))?;
+    let config = Config {
+        scenarios: scenarios.iter().map(|scenario| scenario.about().name.to_owned()).collect(),
+        quick: options.quick,
+        full: options.full,
+        rounds: options.rounds.unwrap_or(if options.quick { 1 } else { 3 }),
+        only: options.only.clone(),
+        started_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        took_s: 0.0,
+    };
+    let mut machine = Machine::describe();
+    eprint!("{}", table::machine(&machine));
+    let (watch, start) = (Watch::start(), Instant::now());
+    let mut session = Session::new(config, interrupt, options.no_progress);
+    let outcome = run_all(&scenarios, &mut session);
+    machine.steal_percent = watch.steal_percent();
+    session.config.took_s = start.elapsed().as_secs_f64();
+    let file = ResultFile {
+        schema: SCHEMA.to_owned(),
+        commit: env!("COMMIT").to_owned(),
+        machine,
+        config: session.config,
+        complete: outcome.is_ok(),
+        results: session.results,
+        notes: session.notes,
+    };
+    print!("{}", table::results(&file));
+    if let Some(path) = &options.json {
+        file.write(path)?;
+    }
+    outcome
+}
+
+/// Runs what can be run: a scenario that this machine cannot serve is named and left out, and fails the run at its end.
+fn run_all(scenarios: &[&dyn Scenario], session: &mut Session) -> Result<()> {
+    let mut failed = None;
+    for scenario in scenarios {
+        let about = scenario.about();
+        let outcome = unmet(&about).map_or_else(|| scenario.run(session), Err);
+        session.end();
+        match outcome {
+            Ok(()) => {}
+            Err(Error::Interrupted) => return Err(Error::Interrupted),
+            Err(error) => {
+                session.note(format!("{}: {error}", about.name));
+                failed.get_or_insert(error);
+            }
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+fn unmet(about: &scenario::About) -> Option<Error> {
+    let name = about.name;
+    let cores = core_affinity::get_core_ids().map_or(0, |cores| cores.len());
+    if about.root && !nix::unistd::geteuid().is_root() {
+        return Some(Error::Unmet(format!(
+            "{name} makes network namespaces and loads XDP programs: run it as root"
+        )));
+    }
+    (cores < about.cores).then(|| {
+        Error::Unmet(format!("{name} needs {} cores, and this process may use {cores}", about.cores))
+    })
+}
+
+fn chosen(names: &[String]) -> Result<Vec<&'static dyn Scenario>> {
+    let mut chosen = Vec::new();
+    for name in names {
+        if name == "all" {
+            chosen.extend(scenario::ALL.iter().copied().filter(|scenario| scenario.about().default));
+        } else {
+            chosen.push(scenario::find(name)?);
+        }
+    }
+    Ok(chosen)
+}

@@ -1,0 +1,14 @@
+//! Measures the switch, beside what else one could use, in the same run.
+//!
+//! [`scenario`] holds what is measured, a file each; [`session`] runs one and keeps its results; [`result`] is what is
+//! written; [`machine`] says on what it was measured, and whether the machine let us.
+
+pub mod cli;
+pub mod error;
+pub mod machine;
+pub mod result;
+pub mod scenario;
+pub mod session;
+pub mod table;
+
+pub use error::{Error, Result};

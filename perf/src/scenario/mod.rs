@@ -1,0 +1,54 @@
+//! The scenarios: what can be measured, a file each.
+
+use crate::session::Session;
+use crate::{Error, Result};
+
+/// What a scenario is, for `vswitch-perf list`.
+#[derive(Debug, Clone, Copy)]
+pub struct About {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// What it measures, in one sentence.
+    pub measures: &'static str,
+    /// The form of its case names.
+    pub cases: &'static str,
+    /// Its metrics with their units.
+    pub metrics: &'static str,
+    /// What it is measured beside.
+    pub peers: &'static str,
+    /// Whether it makes network namespaces, and so needs root.
+    pub root: bool,
+    /// Cores it needs.
+    pub cores: usize,
+    /// Whether it belongs to the default set.
+    pub default: bool,
+}
+
+/// Something to be measured.
+pub trait Scenario: Sync {
+    /// What it is.
+    fn about(&self) -> About;
+
+    /// Measures, and records in the session. Ends early, with everything taken down, when the session is interrupted.
+    ///
+    /// # Errors
+    ///
+    /// Whatever kept it from measuring; results recorded before stay.
+    fn run(&self, session: &mut Session) -> Result<()>;
+}
+
+/// All of them, in the order they run in.
+pub static ALL: &[&dyn Scenario] = &[];
+
+/// The scenario of this name.
+///
+/// # Errors
+///
+/// [`Error::Unknown`], which names those there are.
+pub fn find(name: &str) -> Result<&'static dyn Scenario> {
+    let found = ALL.iter().find(|scenario| scenario.about().name == name);
+    found.copied().ok_or_else(|| {
+        let names: Vec<_> = ALL.iter().map(|scenario| scenario.about().name).collect();
+        Error::Unknown(format!("no scenario {name:?}; there are: all, {}", names.join(", ")))
+    })
+}

@@ -1,0 +1,135 @@
+//! One run: what was asked for, where its results go, and whether it is to end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::result::{Config, Measurement};
+use crate::{Error, Result};
+
+/// Set by SIGINT and SIGTERM.
+#[derive(Debug, Clone, Default)]
+pub struct Interrupt(Arc<AtomicBool>);
+
+impl Interrupt {
+    /// Catches SIGINT and SIGTERM from now on; a second one ends the process at once.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn catch() -> std::io::Result<Self> {
+        let flag = Arc::new(AtomicBool::new(false));
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+            signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&flag))?;
+            signal_hook::flag::register(signal, Arc::clone(&flag))?;
+        }
+        Ok(Self(flag))
+    }
+
+    /// Whether the run is to end.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Ends the run, as a signal does.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// The flag itself, for threads of one's own.
+    #[must_use]
+    pub fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0)
+    }
+}
+
+/// What a scenario is run with.
+#[derive(Debug)]
+pub struct Session {
+    /// What was asked for.
+    pub config: Config,
+    /// Whether to end.
+    pub interrupt: Interrupt,
+    /// What was measured so far.
+    pub results: Vec<Measurement>,
+    /// What a reader has to know besides.
+    pub notes: Vec<String>,
+    bar: ProgressBar,
+}
+
+impl Session {
+    /// A session with no results yet. `quiet`: no progress bars.
+    #[must_use]
+    pub fn new(config: Config, interrupt: Interrupt, quiet: bool) -> Self {
+        let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(0) };
+        let style = ProgressStyle::with_template("{prefix:>12} {bar:30} {pos}/{len} {elapsed} {wide_msg}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Self { config, interrupt, results: Vec::new(), notes: Vec::new(), bar }
+    }
+
+    /// A session for tests: one round, quick, no bars.
+    #[must_use]
+    pub fn for_tests() -> Self {
+        let config = Config { quick: true, rounds: 1, ..Config::default() };
+        Self::new(config, Interrupt::default(), true)
+    }
+
+    /// Starts the progress of a scenario that takes `steps` steps.
+    pub fn begin(&self, scenario: &'static str, steps: u64) {
+        self.bar.reset();
+        self.bar.set_length(steps);
+        self.bar.set_prefix(scenario);
+        self.bar.enable_steady_tick(Duration::from_millis(250));
+    }
+
+    /// Says what is done now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Interrupted`] when the run is to end: pass it up.
+    pub fn step(&self, message: &str) -> Result<()> {
+        self.check()?;
+        self.bar.set_message(message.to_owned());
+        Ok(())
+    }
+
+    /// One step of the scenario is done.
+    pub fn advance(&self) {
+        self.bar.inc(1);
+    }
+
+    /// Ends the progress of a scenario.
+    pub fn end(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    /// # Errors
+    ///
+    /// [`Error::Interrupted`] when the run is to end.
+    pub fn check(&self) -> Result<()> {
+        if self.interrupt.is_set() { Err(Error::Interrupted) } else { Ok(()) }
+    }
+
+    /// Whether a case is wanted.
+    #[must_use]
+    pub fn wants(&self, case: &str) -> bool {
+        self.config.only.as_deref().is_none_or(|only| case.contains(only))
+    }
+
+    /// Keeps a figure.
+    pub fn record(&mut self, measurement: Measurement) {
+        self.results.push(measurement);
+    }
+
+    /// Keeps what a reader has to know: each only once.
+    pub fn note(&mut self, note: impl Into<String>) {
+        let note = note.into();
+        if !self.notes.contains(&note) {
+            self.bar.suspend(|| eprintln!("note: {note}"));
+            self.notes.push(note);
+        }
+    }
+}

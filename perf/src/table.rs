@@ -1,0 +1,148 @@
+//! What a person sees: tables for the terminal.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::{CellAlignment, ContentArrangement, Table};
+
+use crate::machine::Machine;
+use crate::result::{Measurement, ResultFile};
+use crate::scenario::Scenario;
+
+/// Each scenario with its cases, metrics and peers.
+#[must_use]
+pub fn list(scenarios: &[&dyn Scenario]) -> String {
+    let mut text = String::new();
+    for scenario in scenarios {
+        let about = scenario.about();
+        let needs = match (about.root, about.cores) {
+            (false, cores) => format!("{cores} core(s)"),
+            (true, cores) => format!("root, {cores} core(s)"),
+        };
+        let set = if about.default { "" } else { "  (not in the default set)" };
+        let _ = write!(
+            text,
+            "{}{set}\n  {}\n  cases    {}\n  metrics  {}\n  peers    {}\n  needs    {needs}\n\n",
+            about.name, about.measures, about.cases, about.metrics, about.peers
+        );
+    }
+    text
+}
+
+/// The machine in a few lines.
+#[must_use]
+pub fn machine(machine: &Machine) -> String {
+    let mut text = format!(
+        "{}, {} cores, {} GiB, Linux {}, TSC {:.0} MHz\n",
+        machine.cpu, machine.cores, machine.memory_gib, machine.kernel, machine.tsc_mhz
+    );
+    for hiccups in &machine.hiccups {
+        let _ = writeln!(
+            text,
+            "core {}: lost {:.1} % of {:.0} ms in gaps, the longest {:.0} us",
+            hiccups.core, hiccups.lost_percent, hiccups.watched_ms, hiccups.longest_us
+        );
+    }
+    text
+}
+
+/// All results: a table for each scenario, ours beside the peers.
+#[must_use]
+pub fn results(file: &ResultFile) -> String {
+    let mut text = String::new();
+    for scenario in &file.config.scenarios {
+        let rows: Vec<&Measurement> = file.results.iter().filter(|row| row.scenario == *scenario).collect();
+        if !rows.is_empty() {
+            let _ = write!(text, "\n{scenario}\n{}\n", of_scenario(&rows));
+        }
+    }
+    for note in &file.notes {
+        let _ = writeln!(text, "note: {note}");
+    }
+    let voids = file.results.iter().filter(|row| row.void.is_some()).count();
+    if voids > 0 {
+        let _ =
+            writeln!(text, "{voids} figures are void (marked !): measure them again on a quieter machine");
+    }
+    let end = if file.complete { "" } else { "; NOT COMPLETE: what is above is what there was by then" };
+    let _ = writeln!(
+        text,
+        "{} figures in {:.0} s, the hypervisor took {:.1} %{end}",
+        file.results.len(),
+        file.config.took_s,
+        file.machine.steal_percent
+    );
+    text
+}
+
+fn of_scenario(rows: &[&Measurement]) -> Table {
+    let peers: BTreeSet<&String> = rows.iter().flat_map(|row| row.peers.keys()).collect();
+    let mut table = Table::new();
+    table.load_preset(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Disabled);
+    let titles = ["case", "metric", "unit", "ours", "low", "high"].map(str::to_owned);
+    table.set_header(titles.into_iter().chain(peers.iter().map(|peer| (*peer).clone())));
+    for row in rows {
+        let mark = if row.void.is_some() { "!" } else { "" };
+        let mut cells = vec![row.case.clone(), row.metric.clone(), row.unit.clone()];
+        cells.push(format!("{mark}{}", number(row.value)));
+        cells.extend([number(row.low), number(row.high)]);
+        cells.extend(
+            peers.iter().map(|peer| row.peers.get(*peer).map_or_else(String::new, |value| number(*value))),
+        );
+        table.add_row(cells);
+    }
+    for column in table.column_iter_mut().skip(3) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+/// A number with about four significant digits.
+#[must_use]
+pub fn number(value: f64) -> String {
+    let digits = match value.abs() {
+        _ if value == 0.0 => 0,
+        size if size >= 1000.0 => 0,
+        size if size >= 100.0 => 1,
+        size if size >= 10.0 => 2,
+        size if size >= 1.0 => 3,
+        size if size >= 0.001 => 4,
+        _ => return format!("{value:.1e}"),
+    };
+    format!("{value:.digits$}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_four_digits_or_so() {
+        let shown = [0.0, 1.0, 12.345, 123.456, 12345.6, 0.0123, 0.000_01, -2.0].map(number);
+        assert_eq!(shown, ["0", "1.000", "12.35", "123.5", "12346", "0.0123", "1.0e-5", "-2.000"]);
+    }
+
+    #[test]
+    fn results_stand_beside_their_peers_and_void_ones_are_marked() {
+        let row =
+            Measurement::of_rounds("lockstep", "plain/v4", "packet", "ns", &[100.0]).beside("kernel", 200.0);
+        let void = Measurement::of_rounds("lockstep", "vxlan/v4", "packet", "ns", &[1.0])
+            .void_because(Some("x".into()));
+        let file = ResultFile {
+            schema: String::new(),
+            commit: String::new(),
+            machine: Machine::default(),
+            config: crate::result::Config { scenarios: vec!["lockstep".to_owned()], ..Default::default() },
+            complete: false,
+            results: vec![row, void],
+            notes: vec!["no ovs".to_owned()],
+        };
+        let text = results(&file);
+        for part in
+            ["kernel", "100.0", "200.0", "!1.000", "1 figures are void", "NOT COMPLETE", "note: no ovs"]
+        {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+}
