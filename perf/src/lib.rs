@@ -10,5 +10,6 @@ pub mod result;
 pub mod scenario;
 pub mod session;
 pub mod table;
+pub mod traffic;
 
 pub use error::{Error, Result};

@@ -1,0 +1,251 @@
+//! The far ends of streams: XDP programs that count, and a relay.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use aya::maps::{Array, Map, MapData, MapError};
+use aya::programs::{Xdp, XdpMode};
+use aya::{Ebpf, include_bytes_aligned};
+
+use crate::{Error, Result};
+
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/streams.bpf.o"));
+
+/// Streams that one receiver can tell apart. This and what follows is the same in bpf/streams.bpf.c.
+pub const STREAMS_MAX: u32 = 65_536;
+/// Counters of the histogram of delays.
+const DELAYS: u32 = 1024;
+const OTHER: u32 = 0;
+const UNKNOWN: u32 = 1;
+const RELAYED: u32 = 2;
+
+/// What arrived of one stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StreamRecord {
+    /// Packets.
+    pub received: u64,
+    /// The highest sequence number, plus one.
+    pub next: u64,
+    /// Packets that arrived after one that was sent later.
+    pub late: u64,
+    /// Interarrival jitter at the end (RFC 3550, section 6.4.1 and A.8), in nanoseconds.
+    pub jitter_ns: u64,
+    /// The largest it ever was.
+    pub jitter_ns_max: u64,
+    /// One-way delay, mean over the packets: from when a packet should have left, in nanoseconds.
+    pub delay_ns: u64,
+    /// The longest.
+    pub delay_ns_max: u64,
+}
+
+impl StreamRecord {
+    fn read(words: [u64; 8]) -> Self {
+        let [received, next, late, jitter_16, _last, delay_sum, delay_ns_max, jitter_16_max] = words;
+        Self {
+            received,
+            next,
+            late,
+            jitter_ns: jitter_16 / 16,
+            jitter_ns_max: jitter_16_max / 16,
+            delay_ns: delay_sum.checked_div(received).unwrap_or(0),
+            delay_ns_max,
+        }
+    }
+}
+
+/// What arrived.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Received {
+    /// By number of the stream.
+    pub streams: Vec<StreamRecord>,
+    /// Delays of all packets: from the lowest delay of a class to how many there were.
+    pub delays_ns: BTreeMap<u64, u64>,
+    /// Frames that were of no stream.
+    pub other: u64,
+    /// Packets with a number that is no stream's, or at the relay from neither end. More than zero is a mistake.
+    pub unknown: u64,
+    /// Packets the relay has sent on.
+    pub relayed: u64,
+}
+
+impl Received {
+    /// Packets of all streams.
+    #[must_use]
+    pub fn packets(&self) -> u64 {
+        self.streams.iter().map(|stream| stream.received).sum()
+    }
+
+    /// The delay that this part of the packets (0 to 1) stayed within, in nanoseconds, to 6 %.
+    #[must_use]
+    pub fn delay_ns(&self, part: f64) -> u64 {
+        let total: u64 = self.delays_ns.values().sum();
+        let rank = ((total as f64 * part).ceil() as u64).max(1);
+        let mut seen = 0;
+        let found = self.delays_ns.iter().find(|(_, count)| {
+            seen += **count;
+            seen >= rank
+        });
+        found.map_or(0, |(delay, _)| *delay)
+    }
+}
+
+/// The lowest delay that is counted in `bucket`: 64 powers of two, 16 steps each.
+fn lowest_of(bucket: u32) -> u64 {
+    if bucket < 32 { u64::from(bucket) } else { u64::from(16 + bucket % 16) << (bucket / 16 - 1) }
+}
+
+/// The programs, loaded, and their counters. They are taken off their interfaces when it is dropped.
+pub struct Receiver {
+    object: Ebpf,
+    streams: Array<MapData, [u64; 8]>,
+    delays: Array<MapData, u64>,
+    counts: Array<MapData, u64>,
+    relay: Array<MapData, [u32; 2]>,
+}
+
+impl std::fmt::Debug for Receiver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Receiver").finish_non_exhaustive()
+    }
+}
+
+impl Receiver {
+    /// Loads the programs.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says: without root it loads none.
+    pub fn load() -> Result<Self> {
+        let mut object =
+            Ebpf::load(OBJECT).map_err(|error| Error::setup("load the programs of streams", error))?;
+        for name in ["streams_receive", "streams_relay"] {
+            let program = xdp(&mut object, name)?;
+            program.load().map_err(|error| Error::setup(format!("load {name}"), error))?;
+        }
+        Ok(Self {
+            streams: map(&mut object, "streams")?,
+            delays: map(&mut object, "delays")?,
+            counts: map(&mut object, "counts")?,
+            relay: map(&mut object, "relay")?,
+            object,
+        })
+    }
+
+    /// Counts what arrives at an interface of the calling thread's network namespace.
+    ///
+    /// # Errors
+    ///
+    /// When the interface is not there or runs another program.
+    pub fn attach(&mut self, interface: &str) -> Result<()> {
+        self.put("streams_receive", interface)
+    }
+
+    /// Makes an interface of the calling thread's network namespace a media relay: what comes from `one` goes on to
+    /// `other`, and back. A receiver has one relay.
+    ///
+    /// # Errors
+    ///
+    /// As [`Receiver::attach`].
+    pub fn attach_relay(&mut self, interface: &str, one: Ipv4Addr, other: Ipv4Addr) -> Result<()> {
+        let ends = [one, other].map(|address| u32::from_ne_bytes(address.octets()));
+        self.relay.set(0, ends, 0).map_err(|error| Error::setup("say what the relay is between", error))?;
+        self.put("streams_relay", interface)
+    }
+
+    fn put(&mut self, program: &str, interface: &str) -> Result<()> {
+        let failed =
+            |error: &dyn std::fmt::Display| Error::setup(format!("put {program} on {interface}"), error);
+        xdp(&mut self.object, program)?
+            .attach(interface, XdpMode::Driver)
+            .map(drop)
+            .map_err(|error| failed(&error))
+    }
+
+    /// Packets that arrived so far, of the streams 0 to `streams - 1`.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not let its maps be read.
+    pub fn read(&self, streams: u32) -> Result<Received> {
+        let failed = |error: MapError| Error::setup("read the counters of streams", error);
+        let mut received = Received::default();
+        for stream in 0..streams.min(STREAMS_MAX) {
+            received.streams.push(StreamRecord::read(self.streams.get(&stream, 0).map_err(failed)?));
+        }
+        for bucket in 0..DELAYS {
+            let count = self.delays.get(&bucket, 0).map_err(failed)?;
+            if count > 0 {
+                received.delays_ns.insert(lowest_of(bucket), count);
+            }
+        }
+        for (number, into) in
+            [(OTHER, &mut received.other), (UNKNOWN, &mut received.unknown), (RELAYED, &mut received.relayed)]
+        {
+            *into = self.counts.get(&number, 0).map_err(failed)?;
+        }
+        Ok(received)
+    }
+
+    /// Forgets everything counted so far of the streams 0 to `streams - 1`. Nothing may be under way.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not let its maps be written.
+    pub fn reset(&mut self, streams: u32) -> Result<()> {
+        let failed = |error: MapError| Error::setup("reset the counters of streams", error);
+        for stream in 0..streams.min(STREAMS_MAX) {
+            self.streams.set(stream, [0; 8], 0).map_err(failed)?;
+        }
+        for bucket in 0..DELAYS {
+            self.delays.set(bucket, 0, 0).map_err(failed)?;
+        }
+        for number in [OTHER, UNKNOWN, RELAYED] {
+            self.counts.set(number, 0, 0).map_err(failed)?;
+        }
+        Ok(())
+    }
+}
+
+fn xdp<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
+    let missing =
+        || Error::setup("load the programs of streams", format!("the object has no program {name}"));
+    object.program_mut(name).ok_or_else(missing)?.try_into().map_err(|_| missing())
+}
+
+fn map<T: TryFrom<Map, Error = MapError>>(object: &mut Ebpf, name: &str) -> Result<T> {
+    let failed = |cause: String| Error::setup(format!("open the map {name} of streams"), cause);
+    let map = object.take_map(name).ok_or_else(|| failed("the object has no such map".to_owned()))?;
+    T::try_from(map).map_err(|error| failed(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the program does it.
+    fn bucket(value: u64) -> u32 {
+        let power = 63 - value.max(1).leading_zeros();
+        if power < 4 { value as u32 } else { (power - 3) * 16 + ((value >> (power - 4)) & 15) as u32 }
+    }
+
+    #[test]
+    fn a_bucket_begins_where_the_one_before_ends() {
+        for number in 0..960 {
+            let lowest = lowest_of(number);
+            assert_eq!(bucket(lowest), number, "{lowest}");
+            assert!(number == 0 || bucket(lowest - 1) == number - 1, "{lowest}");
+            assert!(number < 16 || (lowest_of(number + 1) - lowest) * 16 <= lowest, "6 % wide at {lowest}");
+        }
+    }
+
+    #[test]
+    fn delays_are_ranked_as_a_sorted_list_is() {
+        let delays_ns = BTreeMap::from([(5, 90), (100, 9), (1000, 1)]);
+        let received = Received { delays_ns, ..Received::default() };
+        assert_eq!(
+            [0.0, 0.5, 0.9, 0.91, 0.99, 0.999, 1.0].map(|part| received.delay_ns(part)),
+            [5, 5, 5, 100, 100, 1000, 1000]
+        );
+        assert_eq!(Received::default().delay_ns(0.5), 0);
+    }
+}
