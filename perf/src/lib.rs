@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod error;
 pub mod machine;
+pub mod math;
 pub mod result;
 pub mod scenario;
 pub mod session;
