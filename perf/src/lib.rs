@@ -12,5 +12,6 @@ pub mod scenario;
 pub mod session;
 pub mod table;
 pub mod traffic;
+pub mod workload;
 
 pub use error::{Error, Result};
