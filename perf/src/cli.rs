@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -36,6 +36,16 @@ enum Command {
         scenarios: Vec<String>,
         #[command(flatten)]
         options: Options,
+    },
+    /// Say what moved between two result files, by how much, against the noise of both.
+    Compare {
+        /// The earlier file.
+        a: PathBuf,
+        /// The later file.
+        b: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
     #[command(external_subcommand)]
     Scenario(Vec<String>),
@@ -81,6 +91,7 @@ pub fn main() -> ExitCode {
             Ok(())
         }
         Command::Run { scenarios, options } => run(&scenarios, &options),
+        Command::Compare { a, b, json } => compare(&a, &b, json),
         Command::Scenario(words) => {
             let single = Single::parse_from(words);
             run(&[single.scenario], &single.options)
@@ -93,6 +104,17 @@ pub fn main() -> ExitCode {
             ExitCode::from(if matches!(error, Error::Interrupted) { 130 } else { 1 })
         }
     }
+}
+
+fn compare(a: &Path, b: &Path, json: bool) -> Result<()> {
+    let found = crate::compare::compare(&ResultFile::read(a)?, &ResultFile::read(b)?);
+    if json {
+        let text = serde_json::to_string_pretty(&found);
+        println!("{}", text.map_err(|error| Error::setup("write the comparison as JSON", error))?);
+    } else {
+        print!("{}", crate::compare::text(&found));
+    }
+    Ok(())
 }
 
 fn run(names: &[String], options: &Options) -> Result<()> {

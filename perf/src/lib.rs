@@ -4,6 +4,7 @@
 //! written; [`machine`] says on what it was measured, and whether the machine let us.
 
 pub mod cli;
+pub mod compare;
 pub mod error;
 pub mod machine;
 pub mod math;

@@ -1,0 +1,167 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::result::{Config, SCHEMA};
+
+fn file(rows: Vec<Measurement>) -> ResultFile {
+    ResultFile {
+        schema: SCHEMA.to_owned(),
+        commit: "0123abc".to_owned(),
+        machine: Machine { cpu: "X".to_owned(), cores: 2, tsc_mhz: 2000.0, ..Machine::default() },
+        config: Config { rounds: 3, ..Config::default() },
+        complete: true,
+        results: rows,
+        notes: Vec::new(),
+    }
+}
+
+fn figure(metric: &str, unit: &str, rounds: &[f64]) -> Measurement {
+    Measurement::of_rounds("lockstep", "plain/v4", metric, unit, rounds)
+}
+
+fn of(comparison: &Comparison, metric: &str) -> Row {
+    comparison.rows.iter().find(|row| row.metric == metric).unwrap().clone()
+}
+
+#[test]
+fn only_ranges_that_do_not_overlap_have_moved() {
+    let a = file(vec![
+        figure("packet", "ns", &[100.0, 102.0, 104.0]).beside("kernel", 200.0),
+        figure("net", "ns", &[50.0, 52.0, 54.0]),
+        figure("ratio/kernel", "1", &[1.9, 2.0, 2.1]),
+    ]);
+    let b = file(vec![
+        figure("packet", "ns", &[80.0, 82.0, 84.0]).beside("kernel", 202.0),
+        figure("net", "ns", &[53.0, 55.0, 57.0]),
+        figure("ratio/kernel", "1", &[1.0, 1.1, 1.2]),
+    ]);
+    let found = compare(&a, &b);
+    assert!(found.warnings.is_empty(), "{:?}", found.warnings);
+    let metrics: Vec<_> =
+        found.rows.iter().map(|row| (row.metric.as_str(), row.verdict, row.improved)).collect();
+    assert_eq!(
+        metrics,
+        [
+            ("ratio/kernel", Verdict::Moved, Some(false)),
+            ("packet", Verdict::Moved, Some(true)),
+            ("net", Verdict::Within, None),
+        ],
+        "the largest move comes first"
+    );
+    let packet = of(&found, "packet");
+    assert_eq!((packet.factor, packet.peers["kernel"]), (Some(82.0 / 102.0), 1.01));
+    let text = text(&found);
+    for part in [
+        RULE,
+        "-19.6 %",
+        "better",
+        "WORSE",
+        "within noise",
+        "kernel +1.0 %",
+        "2 of 3 figures moved: 1 better, 1 worse",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn what_cannot_be_compared_is_said_by_name() {
+    let mut a = file(vec![
+        figure("old", "ns", &[1.0]),
+        figure("spoilt", "ns", &[1.0]).void_because(Some("steal 40 %".to_owned())),
+        figure("renamed", "ns", &[1.0]),
+    ]);
+    a.complete = false;
+    a.config.rounds = 1;
+    let b = file(vec![
+        figure("new", "ns", &[1.0]),
+        figure("spoilt", "ns", &[9.0]),
+        figure("renamed", "cycles", &[9.0]),
+        figure("renamed", "cycles", &[7.0]),
+    ]);
+    let found = compare(&a, &b);
+    assert_eq!(of(&found, "spoilt").verdict, Verdict::Void);
+    assert_eq!((of(&found, "renamed").verdict, of(&found, "renamed").b[0]), (Verdict::OtherUnit, 7.0));
+    let text = text(&found);
+    for part in [
+        "void, not compared: lockstep plain/v4 spoilt (A: steal 40 %)",
+        "only in A: lockstep plain/v4 old",
+        "only in B: lockstep plain/v4 new",
+        "A is not complete",
+        "A was measured in one round",
+        "B has lockstep plain/v4 renamed more than once",
+        "0 of 2 figures moved",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn on_another_machine_only_ratios_are_compared() {
+    let rows =
+        |time: f64, ratio: f64| vec![figure("packet", "ns", &[time]), figure("ratio/kernel", "1", &[ratio])];
+    let (a, mut b) = (file(rows(100.0, 2.0)), file(rows(50.0, 3.0)));
+    b.machine.cpu = "Y".to_owned();
+    let found = compare(&a, &b);
+    assert_eq!(of(&found, "packet").verdict, Verdict::OtherMachine);
+    assert_eq!(of(&found, "ratio/kernel").verdict, Verdict::Moved);
+    assert!(found.warnings.iter().any(|text| text.contains("processor X and Y")), "{:?}", found.warnings);
+    b.machine = a.machine.clone();
+    b.machine.tsc_mhz *= 1.001;
+    assert!(compare(&a, &b).warnings.is_empty());
+}
+
+#[test]
+fn from_nothing_to_something_is_the_largest_move() {
+    let a = file(vec![
+        figure("lost", "packets", &[0.0]),
+        figure("packet", "ns", &[1.0]),
+        figure("loss", "1", &[0.0]),
+    ]);
+    let b = file(vec![
+        figure("lost", "packets", &[3.0]),
+        figure("packet", "ns", &[9.0]),
+        figure("loss", "1", &[0.0]),
+    ]);
+    let found = compare(&a, &b);
+    assert_eq!(found.rows[0].metric, "lost");
+    assert_eq!((found.rows[0].factor, found.rows[0].improved), (None, Some(false)));
+    assert_eq!(of(&found, "loss").verdict, Verdict::Within);
+    assert!(text(&found).contains("from 0"));
+}
+
+#[test]
+fn which_way_is_better() {
+    use Better::{Less, More};
+    for (metric, unit, expected) in [
+        ("packet", "ns", Some(Less)),
+        ("stage/lookup", "cycles", Some(Less)),
+        ("ratio/kernel", "1", Some(More)),
+        ("ndr", "Mpps", Some(More)),
+        ("new-flows", "M/s", Some(More)),
+        ("p99.99", "us", Some(Less)),
+        ("mos", "1", Some(More)),
+        ("loss", "1", Some(Less)),
+        ("calls", "calls", Some(More)),
+        ("goodput", "Gbit/s", Some(More)),
+        ("burst-loss", "1", Some(Less)),
+        ("idle-cost", "%", Some(Less)),
+        ("lost", "packets", Some(Less)),
+        ("players", "1", None),
+    ] {
+        assert_eq!(better(metric, unit), expected, "{metric} {unit}");
+    }
+}
+
+proptest! {
+    /// Swapping the files turns each move around and changes no verdict.
+    #[test]
+    fn there_and_back(a in proptest::collection::vec(1.0..1e3, 1..5), b in proptest::collection::vec(1.0..1e3, 1..5)) {
+        let (a, b) = (file(vec![figure("packet", "ns", &a)]), file(vec![figure("packet", "ns", &b)]));
+        let (there, back) = (of(&compare(&a, &b), "packet"), of(&compare(&b, &a), "packet"));
+        prop_assert_eq!(there.verdict, back.verdict);
+        prop_assert!((there.factor.unwrap() * back.factor.unwrap() - 1.0).abs() < 1e-9);
+        prop_assert!((there.size() - back.size()).abs() < 1e-9);
+        prop_assert!(there.improved.is_none() || there.improved != back.improved || there.factor == Some(1.0));
+    }
+}
