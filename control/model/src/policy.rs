@@ -34,6 +34,8 @@ impl RuleId {
     pub const NO_RULE_MATCHED: Self = Self(1);
     /// The verdict for the local node.
     pub const LOCAL_NODE: Self = Self(2);
+    /// The verdict of a policy that is too large for the engine: all but the local node is denied.
+    pub const TOO_LARGE: Self = Self(3);
     /// First number the agent may give out.
     pub const FIRST_ASSIGNED: u32 = 16;
 }

@@ -60,6 +60,8 @@ pub(super) struct Progress {
     pub(super) in_force: Option<InForce>,
     /// Why the engine is not in step. None: it is.
     pub(super) engine_error: Option<String>,
+    /// Whether the engine is there, and is not in step because it does not take the state.
+    pub(super) engine_refuses: bool,
     /// Why the newest objects yield no state; the one before stays in force.
     pub(super) calculation_error: Option<String>,
     /// What of the newest objects could not be done as they say.
@@ -135,6 +137,19 @@ async fn client(socket: &std::path::Path) -> Result<EngineClient<Channel>, Strin
     Ok(EngineClient::new(channel)
         .max_decoding_message_size(MESSAGE_SIZE_MAX)
         .max_encoding_message_size(MESSAGE_SIZE_MAX))
+}
+
+/// Why the engine is not in step.
+struct Failure {
+    text: String,
+    /// It is there, and does not take the state.
+    refuses: bool,
+}
+
+impl From<String> for Failure {
+    fn from(text: String) -> Self {
+        Self { text, refuses: false }
+    }
 }
 
 /// The newest state, and what it was made of.
@@ -240,7 +255,7 @@ impl Sync {
         !self.in_step || self.state.in_force.as_ref().is_none_or(is_new)
     }
 
-    async fn bring_into_force(&mut self) -> Result<(), String> {
+    async fn bring_into_force(&mut self) -> Result<(), Failure> {
         let Some(wanted) = &self.wanted else { return Ok(()) };
         let (state, revision) = (Arc::clone(&wanted.state), wanted.revision);
         let request = *self.asked.borrow_and_update();
@@ -271,6 +286,7 @@ impl Sync {
         self.in_step = true;
         self.state.calculated = generation;
         self.state.engine_error = None;
+        self.state.engine_refuses = false;
         let failed_ports = Arc::new(failed_ports);
         self.state.in_force = Some(InForce { generation, state, revision, request, failed_ports });
         self.tell();
@@ -284,12 +300,12 @@ impl Sync {
         Ok(reply.failed_ports.into_iter().map(|failure| (failure.port, failure.reason)).collect())
     }
 
-    async fn status(&mut self) -> Result<EngineStatus, String> {
+    async fn status(&mut self) -> Result<EngineStatus, Failure> {
         let mut client = self.client().await?;
         match timeout(PROBE_TIMEOUT, client.get_status(GetStatusRequest {})).await {
             Ok(Ok(reply)) => Ok(reply.into_inner()),
             Ok(Err(status)) => Err(self.explained(&status)),
-            Err(_) => Err(format!("vswitchd gave no answer within {} s", PROBE_TIMEOUT.as_secs())),
+            Err(_) => Err(format!("vswitchd gave no answer within {} s", PROBE_TIMEOUT.as_secs()).into()),
         }
     }
 
@@ -323,7 +339,8 @@ impl Sync {
         }
     }
 
-    fn fails(&mut self, error: String) {
+    fn fails(&mut self, failure: Failure) {
+        let Failure { text: error, refuses } = failure;
         if self.state.engine_error.as_ref() != Some(&error) {
             warn!(error, "vswitchd is not in step; what it has stays in force");
         }
@@ -331,13 +348,20 @@ impl Sync {
         self.client = None;
         self.in_step = false;
         self.state.engine_error = Some(error);
+        self.state.engine_refuses = refuses;
         self.tell();
     }
 
-    fn explained(&self, status: &Status) -> String {
+    fn explained(&self, status: &Status) -> Failure {
+        let message = status.message();
         match status.code() {
-            Code::Unavailable => format!("vswitchd ({}): {}", self.socket.display(), status.message()),
-            _ => format!("vswitchd refused the state ({:?}): {}", status.code(), status.message()),
+            Code::Unavailable | Code::DeadlineExceeded => {
+                format!("vswitchd ({}): {message}", self.socket.display()).into()
+            }
+            _ => {
+                let text = format!("vswitchd refuses the newest state and keeps the one before: {message}");
+                Failure { text, refuses: true }
+            }
         }
     }
 

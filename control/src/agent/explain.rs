@@ -2,10 +2,10 @@
 
 use tonic::Status;
 use vswitch_model::api::agent as pb;
-use vswitch_model::api::engine::ExplainRequest;
+use vswitch_model::api::engine::{ExplainReply, ExplainRequest, RuleVerdict};
 
 use super::Core;
-use crate::calc::{Question, Side, explain};
+use crate::calc::{Explanation, Question, Side, explain};
 
 /// Source port of the flow that the engine is asked about: any will do, policy does not look at it.
 const SOURCE_PORT: u32 = 49152;
@@ -30,7 +30,7 @@ impl Core {
             destination_port: request.port,
         };
         let (walk, walk_error) = match self.engine.explain(asked).await {
-            Ok(reply) => (walk(&reply), String::new()),
+            Ok(reply) => (walk(&reply), self.walk_of_others(&reply, &explanation).unwrap_or_default()),
             Err(error) => (Vec::new(), error),
         };
         Ok(pb::ExplainFlowReply {
@@ -42,6 +42,31 @@ impl Core {
             walk,
             walk_error,
         })
+    }
+}
+
+impl Core {
+    /// Why the engine's walk may contradict what the objects say. None: it has the same objects, and does not.
+    fn walk_of_others(&self, reply: &ExplainReply, explanation: &Explanation) -> Option<String> {
+        let progress = self.engine.progress().borrow().clone();
+        if let Some(error) = progress.engine_error.or(progress.calculation_error) {
+            return Some(format!(
+                "the engine runs generation {}, of older objects: {error}",
+                reply.generation
+            ));
+        }
+        if reply.generation < progress.calculated.0 {
+            let newest = progress.calculated;
+            return Some(format!("the engine runs generation {}, not {newest} yet", reply.generation));
+        }
+        let sides = [(&reply.egress, &explanation.egress), (&reply.ingress, &explanation.ingress)];
+        let contrary = |(engine, objects): &(&Option<RuleVerdict>, &Side)| {
+            engine
+                .as_ref()
+                .filter(|engine| engine.allowed != objects.allowed)
+                .map(|engine| engine.text.clone())
+        };
+        sides.iter().find_map(contrary).map(|text| format!("the engine decides otherwise: {text}"))
     }
 }
 
@@ -71,7 +96,7 @@ fn question(request: &pb::ExplainFlowRequest) -> Result<Question, Status> {
 }
 
 /// The engine's answer, a step a line, and what came of it.
-fn walk(reply: &vswitch_model::api::engine::ExplainReply) -> Vec<String> {
+fn walk(reply: &ExplainReply) -> Vec<String> {
     let line = |stage: &str, detail: &str| match detail {
         "" => stage.to_owned(),
         detail => format!("{stage}: {detail}"),

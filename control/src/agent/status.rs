@@ -49,7 +49,7 @@ impl Core {
             store_connected: connected,
             store_synced: snapshot.synced,
             store_error: if connected { String::new() } else { self.store_reason() },
-            engine_connected: progress.engine_error.is_none(),
+            engine_connected: progress.engine_error.is_none() || progress.engine_refuses,
             engine_error: progress.engine_error.unwrap_or_default(),
             generation_calculated: progress.calculated.0,
             generation_acknowledged: in_force.as_ref().map_or(0, |in_force| in_force.generation.0),

@@ -35,7 +35,9 @@ fn report(reply: &ExplainFlowReply, service: Service) -> Report {
         "walk": reply.walk, "walkError": reply.walk_error,
     });
     let verdict = if reply.allowed { "ALLOWED" } else { "DENIED" };
-    let mut text = format!("{} -> {}, {service}: {verdict}", reply.from, reply.to);
+    let differs = !reply.walk.is_empty() && !reply.walk_error.is_empty();
+    let by = if differs { " by the objects; what this node's engine does now is below" } else { "" };
+    let mut text = format!("{} -> {}, {service}: {verdict}{by}", reply.from, reply.to);
     for (name, side) in [("leaving", &reply.egress), ("arriving", &reply.ingress)] {
         if let Some(side) = side {
             text = format!(
@@ -47,7 +49,8 @@ fn report(reply: &ExplainFlowReply, service: Service) -> Report {
         }
     }
     let walk = match (reply.walk.is_empty(), reply.walk_error.is_empty()) {
-        (false, _) => Some(reply.walk.join("\n")),
+        (false, true) => Some(reply.walk.join("\n")),
+        (false, false) => Some(format!("{}\nnote: {}", reply.walk.join("\n"), reply.walk_error)),
         (true, false) => Some(format!("not known: {}", reply.walk_error)),
         (true, true) => None,
     };
@@ -138,6 +141,18 @@ walk on this node
         assert_eq!(report.text, expected);
         assert_eq!(report.value["ingress"]["policy"], "NetworkPolicy media/relay");
         assert_eq!(report.value["service"], "5060/udp");
+    }
+
+    #[test]
+    fn an_engine_that_runs_other_objects_is_said_to() {
+        let older = ExplainFlowReply { walk_error: "the engine runs generation 3".into(), ..reply() };
+        let report = report(&older, "5060/udp".parse().unwrap());
+        assert!(
+            report.text.contains(": DENIED by the objects; what this node's engine does now"),
+            "{}",
+            report.text
+        );
+        assert!(report.text.ends_with("note: the engine runs generation 3"), "{}", report.text);
     }
 
     #[test]

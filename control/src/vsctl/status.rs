@@ -64,10 +64,10 @@ fn agent_text(status: &AgentStatus) -> String {
         (true, false) => "connected, not synced yet".to_owned(),
         (false, _) => format!("away: {}", status.store_error),
     };
-    let engine = if status.engine_connected {
-        "connected".to_owned()
-    } else {
-        format!("away: {}", status.engine_error)
+    let engine = match (status.engine_connected, status.engine_error.as_str()) {
+        (true, "") => "connected".to_owned(),
+        (true, refusal) => format!("connected, not in step: {refusal}"),
+        (false, error) => format!("away: {error}"),
     };
     let generation = match (status.generation_calculated, status.generation_acknowledged) {
         (wanted, got) if wanted == got => format!("{wanted}, in force"),
@@ -111,6 +111,7 @@ fn engine_value(status: &EngineStatus) -> Value {
         "version": status.version, "node": status.node, "uptimeMs": status.uptime_ms,
         "generationDesired": status.generation_desired, "generationInForce": status.generation_in_force,
         "restored": status.restored, "saveError": status.save_error,
+        "problems": status.problems,
         "workers": workers.collect::<Vec<_>>(),
         "ports": status.ports.len(),
         "portsFailed": failed_ports(status).count(),
@@ -163,6 +164,9 @@ fn engine_text(status: &EngineStatus) -> String {
     }
     for problem in failed_ports(status) {
         text = format!("{text}\nproblem: port {problem}");
+    }
+    for problem in &status.problems {
+        text = format!("{text}\nproblem: {problem}");
     }
     if !status.save_error.is_empty() {
         text = format!("{text}\nproblem: the state cannot be saved: {}", status.save_error);
@@ -246,6 +250,25 @@ mod tests {
         }
         assert_eq!(report.value["agent"]["store"]["kind"], "etcd");
         assert_eq!(report.value["engine"]["portsFailed"], 1);
+    }
+
+    #[test]
+    fn an_engine_that_refuses_is_not_said_to_be_away() {
+        let refused = AgentStatus {
+            engine_connected: true,
+            engine_error: "vswitchd refuses it: too many routes".into(),
+            ..agent_status()
+        };
+        let denied = "nothing is let through to pod a: too many rows".to_owned();
+        let engine = EngineStatus { problems: vec![denied], ..EngineStatus::default() };
+        let report = report(&Ok(refused), &Ok(engine));
+        for line in [
+            "  engine:      connected, not in step: vswitchd refuses it: too many routes",
+            "  problem: nothing is let through to pod a: too many rows",
+        ] {
+            assert!(report.text.lines().any(|found| found == line), "{line}\n---\n{}", report.text);
+        }
+        assert_eq!(report.value["engine"]["problems"][0], "nothing is let through to pod a: too many rows");
     }
 
     #[test]

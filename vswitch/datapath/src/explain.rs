@@ -201,6 +201,9 @@ fn in_words(allowed: bool, rule: RuleId) -> String {
     match rule {
         RuleId::NOT_ISOLATED => format!("{verdict}: no policy isolates the pod in this direction"),
         RuleId::NO_RULE_MATCHED => format!("{verdict}: policy isolates the pod, and no rule matched"),
+        RuleId::TOO_LARGE => {
+            format!("{verdict}: the pod's policy is too large for the engine, see its status")
+        }
         RuleId::LOCAL_NODE => format!("{verdict}: the node always reaches its own pods"),
         rule => format!("{verdict} by rule {rule}"),
     }

@@ -61,6 +61,9 @@ fn rule_verdict(snapshot: &Snapshot, verdict: RuleVerdict) -> pb::RuleVerdict {
     let text = match (verdict.rule, source) {
         (RuleId::NOT_ISOLATED, _) => format!("{said}: no policy isolates the pod in this direction"),
         (RuleId::NO_RULE_MATCHED, _) => format!("{said}: policy isolates the pod, and no rule matched"),
+        (RuleId::TOO_LARGE, _) => {
+            format!("{said}: the pod's policy is too large for the engine, see its status")
+        }
         (RuleId::LOCAL_NODE, _) => format!("{said}: the node always reaches its own pods"),
         (_, Some(source)) => format!("{said} by {}, {}", source.policy, source.position),
         (rule, None) => format!("{said} by rule {rule}"),

@@ -1,10 +1,14 @@
 //! Who the engine is and how it is.
 
+use vswitch_datapath::policy::{PolicyDirection, RefusedPolicy};
 use vswitch_model::api::engine as pb;
 use vswitch_model::limits;
 
 use crate::config::Poll;
 use crate::engine::{Device, OpenPort, Shared, Snapshot, role_name};
+
+/// Names told of a list before it is cut short.
+const NAMED: usize = 5;
 
 pub(super) fn status(shared: &Shared) -> pb::EngineStatus {
     let snapshot = shared.snapshot.load_full();
@@ -28,6 +32,40 @@ pub(super) fn status(shared: &Shared) -> pb::EngineStatus {
         }),
         save_error: snapshot.save_error.clone().unwrap_or_default(),
         restored: snapshot.restored,
+        problems: snapshot
+            .tables
+            .policy
+            .refused()
+            .iter()
+            .map(|refused| too_large(&snapshot, refused))
+            .collect(),
+    }
+}
+
+/// Whose policy is not in force because it is too large, and what it would take.
+fn too_large(snapshot: &Snapshot, refused: &RefusedPolicy) -> String {
+    let desired = &snapshot.desired;
+    let of =
+        |id| desired.identities.get(id).map_or_else(|| id.to_string(), |known| known.description.clone());
+    let policies = refused.policies.iter().filter_map(|id| desired.policies.get(id)).map(|p| p.name.clone());
+    let direction = match refused.error.direction {
+        PolicyDirection::Ingress => "to",
+        PolicyDirection::Egress => "from",
+    };
+    format!(
+        "nothing is let through {direction} {}, but for the node itself: {} ({})",
+        some(refused.subjects.iter().map(of)),
+        refused.error,
+        some(policies)
+    )
+}
+
+/// The first of some names, and how many more there are.
+fn some(mut names: impl Iterator<Item = String>) -> String {
+    let first: Vec<_> = names.by_ref().take(NAMED).collect();
+    match names.count() {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
     }
 }
 

@@ -319,6 +319,10 @@ impl Compiler {
         let revision = Revision(self.tables.revision.0 + 1);
         let inputs = CompileInputs { generation, revision, desired, ports: &ports, underlay: &underlay };
         let tables = Arc::new(compile(&inputs)?);
+        for refused in tables.policy.refused().iter().filter(|r| !self.tables.policy.refused().contains(r)) {
+            let pods = refused.subjects.len();
+            tracing::error!(error = %refused.error, pods, "policy is too large; the pods it selects are denied everything");
+        }
         self.compiled = (ports, underlay);
         self.published.publish(&tables);
         self.history.push_back((revision, generation));

@@ -30,11 +30,16 @@ pub(super) struct Content {
     pub(super) deltas: u32,
     /// Ports that will not open.
     pub(super) failing: BTreeMap<String, String>,
+    /// Why it takes no state; empty: it does.
+    pub(super) refusal: String,
 }
 
 impl Content {
     /// By the rules of the API; on an error what is left is not to be used.
     fn apply(&mut self, request: pb::ApplyRequest) -> Result<pb::ApplyReply, Status> {
+        if !self.refusal.is_empty() {
+            return Err(Status::resource_exhausted(&self.refusal));
+        }
         let invalid = |e: vswitch_model::Invalid| Status::invalid_argument(e.to_string());
         match request.change.expect("a change") {
             pb::apply_request::Change::Full(full) => {
@@ -197,6 +202,7 @@ impl Engine for Handler {
         let steps = vec![pb::Step { stage: "route".into(), detail }];
         Ok(Response::new(pb::ExplainReply {
             allowed: true,
+            generation: self.content.borrow().generation,
             steps,
             out_port: "p".into(),
             ..Default::default()

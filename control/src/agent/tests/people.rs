@@ -222,6 +222,17 @@ async fn a_flow_is_explained_by_policy_and_walk() {
     let ingress = reply.ingress.unwrap();
     assert_eq!(ingress.policies, ["NetworkPolicy media/relay"]);
     assert_eq!(reply.walk, ["route: to 10.244.9.1", "sent by port p"]);
+    assert_eq!(reply.walk_error, "");
+    bench.engine.change(|content| content.refusal = "too many routes".into());
+    bench
+        .apply("{apiVersion: v1, kind: Pod, metadata: {namespace: media, name: relay, labels: {a: b}}}")
+        .await;
+    bench.until_progress(|p| p.engine_refuses).await;
+    let reply = bench.api.explain(Request::new(ask("media/caller", 5060))).await.unwrap().into_inner();
+    assert!(!reply.walk.is_empty() && reply.walk_error.contains("of older objects"), "{reply:?}");
+    assert!(reply.walk_error.ends_with("keeps the one before: too many routes"), "{reply:?}");
+    let status = bench.api.get_status(Request::new(pb::GetAgentStatusRequest {})).await.unwrap().into_inner();
+    assert!(status.engine_connected && status.engine_error.ends_with("too many routes"), "{status:?}");
     bench.engine.stop();
     let reply = bench.api.explain(Request::new(ask("media/caller", 5060))).await.unwrap().into_inner();
     assert!(reply.walk.is_empty() && reply.walk_error.contains("vswitchd does not answer"), "{reply:?}");

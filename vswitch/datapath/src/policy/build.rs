@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use vswitch_model::{
-    Action, DesiredState, IdentityId, IdentityKind, PolicyId, PortMatch, Rule, SetId, Tier, TierDefault,
-};
+use vswitch_model::{Action, DesiredState, IdentityId, PolicyId, Rule, RuleId, SetId, Tier, TierDefault};
 
-use super::ports::{self, Partition, TooMany};
+use super::peers::{PeerClasses, members};
+use super::ports::{Stretch, stretches};
+use super::rows::{Piece, RowsBuilder};
 use super::{Classes, DirectionTable, PolicyDirection, PolicyTables, Verdict};
 
-/// Policy that the class tables cannot hold. Nothing of it is in force: the tables before stay.
+/// Policy that the class tables cannot hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{direction:?} policy would take at least {takes} {what}, but at most {most} are supported")]
 pub struct PolicyTooLarge {
@@ -23,26 +23,69 @@ pub struct PolicyTooLarge {
     pub most: usize,
 }
 
-/// Largest identity number: 8 bytes for each below it, in each direction.
-const IDENTITY_NUMBER_MAX: usize = 1 << 22;
-/// Most pairs of a subject class and a peer class: 4 bytes each.
-const CELLS_MAX: usize = 1 << 25;
-/// Most pairs of a distinct row and a port class: 4 bytes each.
-const ROW_CELLS_MAX: usize = 1 << 25;
-/// Most pairs of a rule of one subject class and a peer class it names, while compiling.
-const MATCHES_MAX: usize = 1 << 25;
+/// Pods whose policy is too large. They are denied everything in that direction ([`RuleId::TOO_LARGE`]) but the local
+/// node; everybody else's policy is in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedPolicy {
+    /// What it would have taken.
+    pub error: PolicyTooLarge,
+    /// The pods.
+    pub subjects: Vec<IdentityId>,
+    /// The policies that apply to them in that direction.
+    pub policies: Vec<PolicyId>,
+}
 
+/// How much policy of one direction may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// Largest identity number: 8 bytes for each below it.
+    pub(super) identity_number: usize,
+    /// Pairs of a subject class and a peer class: 4 bytes each.
+    pub(super) cells: usize,
+    /// Distinct rows: 16 bytes each.
+    pub(super) rows: usize,
+    /// Distinct nodes of rows: 64 bytes each.
+    pub(super) nodes: usize,
+    /// Pairs of a rule of one subject class and a peer class it names, while compiling: 8 bytes each.
+    pub(super) matches: usize,
+    /// What bounds the time to compile: a rule looked at for a peer class, or a stretch of ports for a row.
+    pub(super) steps: usize,
+}
+
+impl Limits {
+    pub(super) const DEFAULT: Self = Self {
+        identity_number: 1 << 22,
+        cells: 1 << 25,
+        rows: 1 << 22,
+        nodes: 1 << 21,
+        matches: 1 << 25,
+        steps: 1 << 26,
+    };
+}
+
+/// The class of the unknown identity, of those that no policy isolates, and of those whose policy is too large. Others
+/// follow.
 const UNKNOWN_CLASS: u32 = 0;
 const NOT_ISOLATED_CLASS: u32 = 1;
-const UNDECIDED: u32 = u32::MAX;
+const TOO_LARGE_CLASS: u32 = 2;
 
 impl PolicyTables {
-    /// The class tables of `state`, which has passed [`DesiredState::check`].
+    /// The class tables of `state`, which has passed [`DesiredState::check`]. Pods whose policy is too large are named
+    /// by [`PolicyTables::refused`]; an error is what concerns all pods.
     pub fn build(state: &DesiredState) -> Result<Self, PolicyTooLarge> {
-        Ok(Self {
-            ingress: Builder::new(state, PolicyDirection::Ingress)?.build()?,
-            egress: Builder::new(state, PolicyDirection::Egress)?.build()?,
-        })
+        Self::build_within(state, &Limits::DEFAULT)
+    }
+
+    pub(super) fn build_within(state: &DesiredState, limits: &Limits) -> Result<Self, PolicyTooLarge> {
+        let mut refused = Vec::new();
+        let mut build = |direction| {
+            Builder::new(state, direction, limits).build().map(|(table, mut too_large)| {
+                refused.append(&mut too_large);
+                table
+            })
+        };
+        let (ingress, egress) = (build(PolicyDirection::Ingress)?, build(PolicyDirection::Egress)?);
+        Ok(Self { ingress, egress, refused })
     }
 }
 
@@ -53,11 +96,13 @@ type SubjectKey<'a> = (&'a [Tier], Vec<SetId>);
 struct Builder<'a> {
     state: &'a DesiredState,
     direction: PolicyDirection,
-    partition: Partition,
-    /// By rule in use: its group of port matches; None for those that match all.
-    groups: HashMap<vswitch_model::RuleId, Option<usize>>,
+    limits: &'a Limits,
+    /// By rule in use: what it names of the line of ports.
+    stretches: HashMap<RuleId, Vec<Stretch>>,
     peers: PeerClasses,
-    rows: Rows,
+    rows: RowsBuilder,
+    cells: Vec<u32>,
+    steps: usize,
 }
 
 /// The rules of one subject class: number of the tier, the rule. In order.
@@ -67,7 +112,7 @@ struct SubjectRules<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(state: &'a DesiredState, direction: PolicyDirection) -> Result<Self, PolicyTooLarge> {
+    fn new(state: &'a DesiredState, direction: PolicyDirection, limits: &'a Limits) -> Self {
         let policies: BTreeSet<PolicyId> = state
             .subjects
             .values()
@@ -77,68 +122,59 @@ impl<'a> Builder<'a> {
             .collect();
         let rules: Vec<&Rule> =
             policies.iter().filter_map(|id| state.policies.get(id)).flat_map(|p| &p.rules).collect();
-        let mut numbers: HashMap<Vec<PortMatch>, usize> = HashMap::new();
-        let mut groups = HashMap::new();
-        for rule in &rules {
-            let mut matches = rule.ports.clone();
-            matches.sort_unstable();
-            matches.dedup();
-            let next = numbers.len();
-            let group = (!matches.is_empty()).then(|| *numbers.entry(matches).or_insert(next));
-            groups.insert(rule.id, group);
-        }
-        let mut lists = vec![[].as_slice(); numbers.len()];
-        for (matches, group) in &numbers {
-            lists[*group] = matches;
-        }
-        let partition = ports::partition(&lists).map_err(|too_many| {
-            let TooMany { what, takes, most } = too_many;
-            PolicyTooLarge { direction, what, takes, most }
-        })?;
+        let stretches = rules.iter().map(|rule| (rule.id, stretches(&rule.ports))).collect();
         let peers = PeerClasses::new(state, direction, &rules);
-        let rows = Rows::new(partition.count);
-        Ok(Self { state, direction, partition, groups, peers, rows })
+        let (rows, cells) = (RowsBuilder::new(), Vec::new());
+        Self { state, direction, limits, stretches, peers, rows, cells, steps: 0 }
     }
 
-    fn build(mut self) -> Result<DirectionTable, PolicyTooLarge> {
+    fn build(mut self) -> Result<(DirectionTable, Vec<RefusedPolicy>), PolicyTooLarge> {
         let last = self.state.identities.last_key_value().map_or(0, |(id, _)| id.0 as usize);
-        self.limit("identities (their numbers are to be dense)", last, IDENTITY_NUMBER_MAX)?;
-        let mut identities = vec![Classes::default(); last + 1];
-        let mut subjects: BTreeMap<IdentityId, u32> = BTreeMap::new();
-        let mut classes: HashMap<SubjectKey<'a>, u32> = HashMap::new();
-        let mut keys: Vec<SubjectKey<'a>> = Vec::new();
+        self.limit("identities (their numbers are to be dense)", last, self.limits.identity_number)?;
+        self.add_uniform_class(Verdict::DENY, Verdict::DENY);
+        self.add_uniform_class(Verdict::NOT_ISOLATED, Verdict::LOCAL_NODE);
+        self.add_uniform_class(Verdict::TOO_LARGE, Verdict::LOCAL_NODE);
+        let mut classes: HashMap<SubjectKey<'a>, Vec<IdentityId>> = HashMap::new();
         for subject in self.state.subjects.values() {
             let tiers = tiers_of(subject, self.direction);
             if !tiers.is_empty() {
                 let key = (tiers, self.narrowing_sets(tiers, subject.identity));
-                let class = *classes.entry(key.clone()).or_insert_with(|| {
-                    keys.push(key);
-                    keys.len() as u32 + NOT_ISOLATED_CLASS
-                });
-                subjects.insert(subject.identity, class);
+                classes.entry(key).or_default().push(subject.identity);
             }
         }
-        let width = self.peers.count;
-        self.limit("pairs of subject and peer classes", (keys.len() + 2).saturating_mul(width), CELLS_MAX)?;
-        let mut cells = self.uniform_cells(Verdict::DENY, Verdict::DENY);
-        cells.extend(self.uniform_cells(Verdict::NOT_ISOLATED, Verdict::LOCAL_NODE));
-        for key in &keys {
-            cells.extend(self.subject_cells(key)?);
-            self.limit("pairs of row and port class", self.rows.rows.len(), ROW_CELLS_MAX)?;
+        let mut classes: Vec<_> = classes
+            .into_iter()
+            .map(|((tiers, within), identities)| {
+                let rules = SubjectRules::new(self.state, tiers, &within);
+                (self.matches(&rules), identities, tiers, rules)
+            })
+            .collect();
+        // The dearest last: what is too large must not take the room of what is not.
+        classes.sort_unstable_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+        let width = self.peers.count as u32;
+        let mut subjects: BTreeMap<IdentityId, u32> = BTreeMap::new();
+        let mut refused = Vec::new();
+        for (matches, identities, tiers, rules) in classes {
+            let class = self.cells.len() as u32 / width;
+            let class = match self.add_class(&rules, matches) {
+                Ok(()) => class,
+                Err(error) => {
+                    let policies = tiers.iter().flat_map(|tier| &tier.policies).copied().collect();
+                    refused.push(RefusedPolicy { error, subjects: identities.clone(), policies });
+                    TOO_LARGE_CLASS
+                }
+            };
+            subjects.extend(identities.into_iter().map(|identity| (identity, class)));
         }
+        let mut identities = vec![Classes::default(); last + 1];
         for id in self.state.identities.keys().filter(|id| **id != IdentityId::UNKNOWN) {
             let class = subjects.get(id).copied().unwrap_or(NOT_ISOLATED_CLASS);
             let peer = self.peers.of.get(id).copied().unwrap_or(0);
-            identities[id.0 as usize] = Classes { subject: class * width as u32, peer };
+            identities[id.0 as usize] = Classes { subject: class * width, peer };
         }
-        identities[0] = Classes { subject: UNKNOWN_CLASS * width as u32, peer: 0 };
-        Ok(DirectionTable {
-            identities,
-            cells,
-            ports: self.partition.classes,
-            rows: self.rows.rows,
-            verdicts: self.rows.verdicts,
-        })
+        identities[0] = Classes { subject: UNKNOWN_CLASS * width, peer: 0 };
+        self.cells.shrink_to_fit();
+        Ok((DirectionTable { identities, cells: self.cells, rows: self.rows.finish() }, refused))
     }
 
     fn limit(&self, what: &'static str, takes: usize, most: usize) -> Result<(), PolicyTooLarge> {
@@ -146,14 +182,23 @@ impl<'a> Builder<'a> {
         if takes > most { Err(PolicyTooLarge { direction, what, takes, most }) } else { Ok(()) }
     }
 
-    /// The cells of a subject class to which only the local node makes a difference.
-    fn uniform_cells(&mut self, verdict: Verdict, for_local_node: Verdict) -> Vec<u32> {
+    fn step(&mut self, steps: usize) -> Result<(), PolicyTooLarge> {
+        self.steps = self.steps.saturating_add(steps);
+        self.limit(
+            "steps of compiling (a rule for a class of peers, a range of ports for a row)",
+            self.steps,
+            self.limits.steps,
+        )
+    }
+
+    /// A subject class to which only the local node makes a difference.
+    fn add_uniform_class(&mut self, verdict: Verdict, for_local_node: Verdict) {
+        let first = self.cells.len();
         let row = self.rows.uniform(verdict);
-        let mut cells = vec![row; self.peers.count];
+        self.cells.resize(first + self.peers.count, row);
         if let Some(local_node) = self.peers.local_node {
-            cells[local_node as usize] = self.rows.uniform(for_local_node);
+            self.cells[first + local_node as usize] = self.rows.uniform(for_local_node);
         }
-        cells
     }
 
     /// The sets that a rule of `tiers` is narrowed to and that hold `identity`.
@@ -166,97 +211,94 @@ impl<'a> Builder<'a> {
         sets.into_iter().filter(|set| members(self.state, *set).binary_search(&identity).is_ok()).collect()
     }
 
-    fn subject_cells(&mut self, (tiers, within): &SubjectKey<'a>) -> Result<Vec<u32>, PolicyTooLarge> {
-        let subject = SubjectRules::new(self.state, tiers, within);
+    /// Pairs of a rule and a peer class it names.
+    fn matches(&self, subject: &SubjectRules<'_>) -> usize {
+        let named = |(_, rule): &(usize, &Rule)| rule.peers.map_or(1, |set| self.peers.of_set(set).len());
+        subject.rules.iter().map(named).sum()
+    }
+
+    /// Adds the cells of a subject class, or nothing.
+    fn add_class(&mut self, subject: &SubjectRules<'a>, matches: usize) -> Result<(), PolicyTooLarge> {
+        let (first, mark) = (self.cells.len(), self.rows.mark());
+        let added = self.add_cells(subject, matches);
+        if added.is_err() {
+            self.cells.truncate(first);
+            self.rows.roll_back(mark);
+        }
+        added
+    }
+
+    fn add_cells(&mut self, subject: &SubjectRules<'a>, matches: usize) -> Result<(), PolicyTooLarge> {
+        let first = self.cells.len();
+        self.limit("pairs of subject and peer classes", first + self.peers.count, self.limits.cells)?;
+        self.limit("pairs of rule and peer class for one subject", matches, self.limits.matches)?;
+        self.step(matches)?;
         let mut for_all: Vec<u32> = Vec::new();
-        let mut by_peer: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-        let mut matches = 0;
+        let mut by_peer: Vec<(u32, u32)> = Vec::with_capacity(matches);
         for (order, (_, rule)) in (0..).zip(&subject.rules) {
             match rule.peers {
                 None => for_all.push(order),
-                Some(set) => {
-                    let classes = self.peers.of_set.get(&set).map_or([].as_slice(), Vec::as_slice);
-                    matches += classes.len();
-                    self.limit("pairs of rule and peer class for one subject", matches, MATCHES_MAX)?;
-                    for class in classes {
-                        by_peer.entry(*class).or_default().push(order);
-                    }
-                }
+                Some(set) => by_peer.extend(self.peers.of_set(set).iter().map(|class| (*class, order))),
             }
         }
-        let others = self.row(&subject, &for_all);
-        let mut cells = vec![others; self.peers.count];
+        by_peer.sort_unstable();
+        let others = self.row(subject, &for_all)?;
+        self.cells.resize(first + self.peers.count, others);
         let mut known: HashMap<Vec<u32>, u32> = HashMap::new();
-        for (class, mut orders) in by_peer {
+        for of_class in by_peer.chunk_by(|a, b| a.0 == b.0) {
+            let mut orders: Vec<u32> = of_class.iter().map(|(_, order)| *order).collect();
             let row = match known.get(&orders) {
                 Some(row) => *row,
                 None => {
                     let key = orders.clone();
                     orders.extend(&for_all);
-                    orders.sort_unstable();
-                    let row = self.row(&subject, &orders);
+                    let row = self.row(subject, &orders)?;
                     known.insert(key, row);
                     row
                 }
             };
-            cells[class as usize] = row;
-            self.limit("pairs of row and port class", self.rows.rows.len(), ROW_CELLS_MAX)?;
+            self.cells[first + of_class[0].0 as usize] = row;
         }
         if let Some(local_node) = self.peers.local_node {
-            cells[local_node as usize] = self.rows.uniform(Verdict::LOCAL_NODE);
+            self.cells[first + local_node as usize] = self.rows.uniform(Verdict::LOCAL_NODE);
         }
-        Ok(cells)
+        Ok(())
     }
 
-    /// The row of verdicts of the rules of these numbers, which ascend.
-    fn row(&mut self, subject: &SubjectRules<'_>, orders: &[u32]) -> u32 {
-        let mut row = vec![UNDECIDED; self.partition.count];
-        let mut left = row.len();
-        let mut rules = orders.iter().map(|order| subject.rules[*order as usize]).peekable();
-        for (tier, default) in subject.defaults.iter().enumerate() {
-            let mut passed = vec![false; row.len()];
-            while let Some((_, rule)) = rules.next_if(|(of, _)| *of == tier) {
-                if left == 0 {
-                    break;
-                }
-                let verdict = match rule.action {
-                    Action::Allow => Some(self.rows.verdict(Verdict { allow: true, rule: rule.id })),
-                    Action::Deny => Some(self.rows.verdict(Verdict { allow: false, rule: rule.id })),
-                    Action::Pass => None,
-                };
-                let mut decide = |class: usize| {
-                    if row[class] == UNDECIDED && !passed[class] {
-                        match verdict {
-                            Some(verdict) => {
-                                row[class] = verdict;
-                                left -= 1;
-                            }
-                            None => passed[class] = true,
-                        }
-                    }
-                };
-                match self.groups.get(&rule.id).copied().flatten() {
-                    None => (0..self.partition.count).for_each(&mut decide),
-                    Some(group) => {
-                        self.partition.groups[group].iter().for_each(|class| decide(usize::from(*class)));
-                    }
-                }
-            }
-            // After an early end of the loop above the rest of the tier's rules cannot decide anything.
-            while rules.next_if(|(of, _)| *of == tier).is_some() {}
-            if *default == TierDefault::Deny {
-                let deny = self.rows.verdict(Verdict::DENY);
-                for (verdict, passed) in row.iter_mut().zip(&passed) {
-                    if *verdict == UNDECIDED && !passed {
-                        *verdict = deny;
-                        left -= 1;
-                    }
-                }
+    /// The row of verdicts of the rules of these numbers.
+    fn row(&mut self, subject: &SubjectRules<'_>, orders: &[u32]) -> Result<u32, PolicyTooLarge> {
+        // Where a rule begins to match (true) and where it no more does.
+        let mut edges: Vec<(u32, u32, bool)> = Vec::new();
+        for order in orders {
+            let (_, rule) = subject.rules[*order as usize];
+            for stretch in self.stretches.get(&rule.id).into_iter().flatten() {
+                edges.push((stretch.first, *order, true));
+                edges.push((stretch.end, *order, false));
             }
         }
-        let allow = self.rows.verdict(Verdict::NOT_ISOLATED);
-        row.iter_mut().filter(|verdict| **verdict == UNDECIDED).for_each(|verdict| *verdict = allow);
-        self.rows.add(row)
+        self.step(edges.len() / 2)?;
+        edges.sort_unstable();
+        let mut open: BTreeSet<u32> = BTreeSet::new();
+        let mut pieces: Vec<Piece> = vec![(0, self.rows.verdict(subject.verdict(&open)))];
+        for at_place in edges.chunk_by(|a, b| a.0 == b.0).filter(|edges| edges[0].0 < super::ports::PLACES) {
+            for (_, order, begins) in at_place {
+                if *begins {
+                    open.insert(*order)
+                } else {
+                    open.remove(order)
+                };
+            }
+            let (place, verdict) = (at_place[0].0, self.rows.verdict(subject.verdict(&open)));
+            pieces.pop_if(|last| last.0 == place);
+            if pieces.last().is_none_or(|last| last.1 != verdict) {
+                pieces.push((place, verdict));
+            }
+        }
+        let row = self.rows.add(&pieces);
+        let (rows, nodes) = self.rows.counts();
+        self.limit("distinct rows of verdicts", rows, self.limits.rows)?;
+        self.limit("nodes of rows of verdicts", nodes, self.limits.nodes)?;
+        Ok(row)
     }
 }
 
@@ -270,88 +312,27 @@ impl<'a> SubjectRules<'a> {
             rules: tiers.iter().enumerate().flat_map(rules_of_tier).collect(),
         }
     }
-}
 
-/// Identities that are in the same sets of peers. Class 0: those that are in none, the unknown one among them.
-struct PeerClasses {
-    count: usize,
-    of: BTreeMap<IdentityId, u32>,
-    of_set: HashMap<SetId, Vec<u32>>,
-    /// The class of the local node, where that is always allowed.
-    local_node: Option<u32>,
-}
-
-impl PeerClasses {
-    fn new(state: &DesiredState, direction: PolicyDirection, rules: &[&Rule]) -> Self {
-        let sets: BTreeSet<SetId> = rules.iter().filter_map(|rule| rule.peers).collect();
-        let mut sets_of: BTreeMap<IdentityId, Vec<SetId>> = BTreeMap::new();
-        for set in &sets {
-            for member in members(state, *set).iter().filter(|member| **member != IdentityId::UNKNOWN) {
-                sets_of.entry(*member).or_default().push(*set);
+    /// What is decided where the rules of these numbers match and no others.
+    fn verdict(&self, matching: &BTreeSet<u32>) -> Verdict {
+        let denies = |tiers: &[TierDefault]| tiers.contains(&TierDefault::Deny);
+        // The first rule and tier that are still to be asked.
+        let (mut rule, mut tier) = (0, 0);
+        while let Some(order) = matching.range(rule..).next() {
+            let (of, first) = self.rules[*order as usize];
+            if denies(&self.defaults[tier..of]) {
+                return Verdict::DENY;
+            }
+            match first.action {
+                Action::Allow => return Verdict { allow: true, rule: first.id },
+                Action::Deny => return Verdict { allow: false, rule: first.id },
+                Action::Pass => {
+                    tier = of + 1;
+                    rule = self.rules.partition_point(|(number, _)| *number < tier) as u32;
+                }
             }
         }
-        let exempt = |id: &IdentityId| {
-            let kind = state.identities.get(id).map(|identity| identity.kind);
-            direction == PolicyDirection::Ingress && kind == Some(IdentityKind::LocalNode)
-        };
-        let mut numbers: HashMap<Vec<SetId>, u32> = HashMap::from([(Vec::new(), 0)]);
-        let mut of = BTreeMap::new();
-        for (id, sets) in sets_of.into_iter().filter(|(id, _)| !exempt(id)) {
-            let next = numbers.len() as u32;
-            of.insert(id, *numbers.entry(sets).or_insert(next));
-        }
-        let mut of_set: HashMap<SetId, Vec<u32>> = HashMap::new();
-        for (sets, class) in &numbers {
-            sets.iter().for_each(|set| of_set.entry(*set).or_default().push(*class));
-        }
-        let mut count = numbers.len();
-        let mut local_node = None;
-        for id in state.identities.keys().filter(|id| **id != IdentityId::UNKNOWN && exempt(id)) {
-            let class = *local_node.get_or_insert_with(|| {
-                count += 1;
-                count as u32 - 1
-            });
-            of.insert(*id, class);
-        }
-        Self { count, of, of_set, local_node }
-    }
-}
-
-/// Rows of numbers of verdicts, equal ones once.
-struct Rows {
-    width: usize,
-    rows: Vec<u32>,
-    verdicts: Vec<Verdict>,
-    known_rows: HashMap<Vec<u32>, u32>,
-    known_verdicts: HashMap<Verdict, u32>,
-}
-
-impl Rows {
-    fn new(width: usize) -> Self {
-        let (known_rows, known_verdicts) = (HashMap::new(), HashMap::new());
-        Self { width, rows: Vec::new(), verdicts: Vec::new(), known_rows, known_verdicts }
-    }
-
-    fn verdict(&mut self, verdict: Verdict) -> u32 {
-        *self.known_verdicts.entry(verdict).or_insert_with(|| {
-            self.verdicts.push(verdict);
-            self.verdicts.len() as u32 - 1
-        })
-    }
-
-    fn uniform(&mut self, verdict: Verdict) -> u32 {
-        let verdict = self.verdict(verdict);
-        self.add(vec![verdict; self.width])
-    }
-
-    fn add(&mut self, row: Vec<u32>) -> u32 {
-        let start = self.rows.len() as u32;
-        if let Some(known) = self.known_rows.get(&row) {
-            return *known;
-        }
-        self.rows.extend_from_slice(&row);
-        self.known_rows.insert(row, start);
-        start
+        if denies(&self.defaults[tier..]) { Verdict::DENY } else { Verdict::NOT_ISOLATED }
     }
 }
 
@@ -364,8 +345,4 @@ fn tiers_of(subject: &vswitch_model::Subject, direction: PolicyDirection) -> &[T
 
 fn rules_of<'a>(state: &'a DesiredState, tier: &'a Tier) -> impl Iterator<Item = &'a Rule> + use<'a> {
     tier.policies.iter().filter_map(|id| state.policies.get(id)).flat_map(|policy| &policy.rules)
-}
-
-fn members(state: &DesiredState, set: SetId) -> &[IdentityId] {
-    state.sets.get(&set).map_or(&[], |set| &set.members)
 }

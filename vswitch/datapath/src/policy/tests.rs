@@ -7,6 +7,7 @@ use vswitch_model::{
     Subject, Tier, TierDefault,
 };
 
+use super::build::Limits;
 use super::*;
 
 const IDENTITIES: u32 = 8;
@@ -206,12 +207,13 @@ fn a_range_over_all_ports_is_the_protocol() {
 }
 
 #[test]
-fn ports_that_the_same_rules_name_are_one_class() {
-    let scattered: Vec<_> = (0..1000).map(|i| range(17, i * 60, i * 60)).collect();
+fn equal_parts_of_rows_are_held_once() {
+    let scattered: Vec<_> = (0..1000).map(|i| range(17, i * 64, i * 64)).collect();
     let state = isolated(vec![allow(16, Some(SetId(0)), scattered)]);
-    let tables = PolicyTables::build(&state).unwrap();
-    assert_eq!(tables.ingress.rows.len() % 2, 0);
-    assert!(tables.ingress.rows.len() <= 8, "rows of 2 classes, not of 1001");
+    let (rows, nodes) = PolicyTables::build(&state).unwrap().ingress.rows.counts();
+    assert_eq!(rows, 5, "denied, not isolated, too large, the local node, the friend");
+    assert!(nodes <= 10, "the ports repeat: {nodes} nodes");
+    check(&state);
     check(&with_identities());
 }
 
@@ -233,22 +235,113 @@ fn what_does_not_fit_says_what_it_would_take() {
     let error = PolicyTables::build(&state).unwrap_err();
     assert_eq!((error.takes, error.most), (1 << 30, 1 << 22));
     assert!(error.to_string().contains("1073741824 identities"), "{error}");
+}
 
-    // One class for each port of two protocols is more than 16 bits number.
-    let rules = (0..=65535u16).map(|port| allow(16 + u32::from(port), None, vec![range(6, port, port)]));
-    let more = (0..10u16).map(|port| allow(90_000 + u32::from(port), None, vec![range(17, port, port)]));
-    let error = PolicyTables::build(&isolated(rules.chain(more).collect())).unwrap_err();
-    assert_eq!((error.what, error.most), ("classes of ports", 65536));
+/// `count` rules that allow one CIDR one port each, and an identity for each CIDR.
+fn own_peer_and_port(count: u32) -> DesiredState {
+    let rules =
+        (0..count).map(|i| allow(1_000_000 + i, Some(SetId(100 + i)), vec![range(17, port(i), port(i))]));
+    let mut state = isolated(rules.collect());
+    for i in 0..count {
+        let id = IdentityId(1000 + i);
+        let description = format!("world in {i}");
+        state.identities.insert(id, Identity { id, kind: IdentityKind::World, description });
+        state.sets.insert(SetId(100 + i), IdentitySet { id: SetId(100 + i), members: vec![id] });
+    }
+    state
+}
+
+fn port(rule: u32) -> u16 {
+    (rule * 7 % 65536) as u16
+}
+
+fn own_peer_and_port_compile(count: u32, most_bytes: usize) {
+    let state = own_peer_and_port(count);
+    let tables = PolicyTables::build(&state).unwrap();
+    assert_eq!(tables.refused(), []);
+    assert!(tables.memory_bytes() < most_bytes, "{} bytes", tables.memory_bytes());
+    for i in (0..count).step_by(997) {
+        let verdict = |peer, port| tables.ingress(POD, IdentityId(1000 + peer), 17, port);
+        assert_eq!(verdict(i, port(i)), Verdict { allow: true, rule: RuleId(1_000_000 + i) });
+        assert_eq!(verdict(i, port(i).wrapping_add(1)), Verdict::DENY);
+        assert_eq!(verdict((i + 1) % count, port(i)), Verdict::DENY);
+        assert_eq!(tables.ingress(POD, IdentityId(1000 + i), 6, port(i)), Verdict::DENY);
+    }
+    assert_eq!(tables.ingress(POD, STRANGER, 17, port(0)), Verdict::DENY);
+    assert_eq!(tables.ingress(POD, LOCAL_NODE, 17, port(1)), Verdict::LOCAL_NODE);
 }
 
 #[test]
-fn a_hundred_thousand_rules_compile() {
+fn ten_thousand_rules_of_a_peer_and_a_port_each_compile() {
+    own_peer_and_port_compile(10_000, 5 << 20);
+}
+
+#[test]
+fn a_hundred_thousand_rules_of_a_peer_and_a_port_each_compile() {
+    own_peer_and_port_compile(100_000, 50 << 20);
+}
+
+#[test]
+fn a_hundred_thousand_rules_for_one_peer_compile() {
     let rules = (0..100_000u32)
         .map(|i| allow(16 + i, Some(SetId(0)), vec![range(17, (i % 500) as u16, (i % 500) as u16)]));
     let tables = PolicyTables::build(&isolated(rules.collect())).unwrap();
     let first = Verdict { allow: true, rule: RuleId(16 + 77) };
     assert_eq!(tables.ingress(POD, FRIEND, 17, 77), first);
     assert_eq!(tables.ingress(POD, FRIEND, 17, 500), Verdict::DENY);
+}
+
+#[test]
+fn each_port_of_two_protocols_may_have_its_own_rule() {
+    let rules = (0..=65535u16).flat_map(|port| {
+        let id = 16 + 2 * u32::from(port);
+        [allow(id, None, vec![range(6, port, port)]), allow(id + 1, None, vec![range(17, port, port)])]
+    });
+    let tables = PolicyTables::build(&isolated(rules.collect())).unwrap();
+    let by = |rule| Verdict { allow: true, rule: RuleId(rule) };
+    assert_eq!(tables.ingress(POD, STRANGER, 6, 65535), by(16 + 2 * 65535));
+    assert_eq!(tables.ingress(POD, FRIEND, 17, 300), by(17 + 600));
+    assert_eq!(tables.ingress(POD, FRIEND, 132, 300), Verdict::DENY);
+}
+
+/// A pod of a large policy and one of a small.
+fn large_and_small() -> DesiredState {
+    let mut state = own_peer_and_port(500);
+    let rules = vec![allow(16, Some(SetId(0)), vec![range(6, 80, 80)])];
+    state.policies.insert(PolicyId(1), Policy { id: PolicyId(1), name: "small".into(), rules });
+    let ingress = vec![Tier { name: "tier".into(), policies: vec![PolicyId(1)], default: TierDefault::Deny }];
+    state.subjects.insert(STRANGER, Subject { identity: STRANGER, ingress, egress: Vec::new() });
+    state
+}
+
+#[test]
+fn policy_that_is_too_large_denies_its_own_pods_and_no_others() {
+    let state = large_and_small();
+    let narrow = [
+        ("nodes of rows of verdicts", Limits { nodes: 100, ..Limits::DEFAULT }),
+        ("distinct rows of verdicts", Limits { rows: 100, ..Limits::DEFAULT }),
+        ("pairs of rule and peer class for one subject", Limits { matches: 100, ..Limits::DEFAULT }),
+        ("steps of compiling", Limits { steps: 600, ..Limits::DEFAULT }),
+        ("pairs of subject and peer classes", Limits { cells: 4 * 503, ..Limits::DEFAULT }),
+    ];
+    let small = PolicyTables::build(&state).unwrap().ingress(STRANGER, FRIEND, 6, 80);
+    assert!(small.allow);
+    for (what, limits) in narrow {
+        let tables = PolicyTables::build_within(&state, &limits).unwrap();
+        let [refused] = tables.refused() else { panic!("{what}: {:?}", tables.refused()) };
+        assert!(
+            refused.error.what.starts_with(what) && refused.error.takes > refused.error.most,
+            "{refused:?}"
+        );
+        assert_eq!((&*refused.subjects, &*refused.policies), (&[POD][..], &[PolicyId(0)][..]));
+        for peer in [FRIEND, IdentityId::UNKNOWN, IdentityId(1000)] {
+            assert_eq!(tables.ingress(POD, peer, 17, port(0)), Verdict::TOO_LARGE, "{what}");
+        }
+        assert_eq!(tables.ingress(POD, LOCAL_NODE, 17, 1), Verdict::LOCAL_NODE);
+        assert_eq!(tables.egress(POD, FRIEND, 6, 80), Verdict::NOT_ISOLATED);
+        assert_eq!(tables.ingress(STRANGER, FRIEND, 6, 80), small, "{what}");
+        assert_eq!(tables.ingress(STRANGER, FRIEND, 6, 81), Verdict::DENY);
+    }
 }
 
 #[test]
