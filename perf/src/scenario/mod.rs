@@ -1,5 +1,7 @@
 //! The scenarios: what can be measured, a file each.
 
+pub mod engine;
+
 use crate::session::Session;
 use crate::{Error, Result};
 
@@ -38,7 +40,7 @@ pub trait Scenario: Sync {
 }
 
 /// All of them, in the order they run in.
-pub static ALL: &[&dyn Scenario] = &[];
+pub static ALL: &[&dyn Scenario] = &[&engine::Engine];
 
 /// The scenario of this name.
 ///

@@ -1,6 +1,6 @@
 //! The axes of one measurement of the engine, and its name.
 
-use super::{Family, Size, Way};
+use super::{Family, Size, Transport, Way};
 
 /// Which packets of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub struct Case {
     pub kind: Kind,
     /// Of the packets pods see; in tunnels the inner one.
     pub family: Family,
+    /// What the packets carry.
+    pub transport: Transport,
     /// From where to where.
     pub way: Way,
     /// How many flows the packets belong to, one after the other in no order of meaning.
@@ -37,6 +39,7 @@ impl Case {
     pub const BASE: Self = Self {
         kind: Kind::KnownFlow,
         family: Family::V4,
+        transport: Transport::Udp,
         way: Way::IntoVxlan,
         flows: 10_000,
         rules: 1000,
@@ -53,6 +56,9 @@ impl Case {
             Kind::NewFlow => "new-flow",
         };
         let mut name = format!("{kind}/{}/{}", self.family.key(), self.way.key());
+        if self.transport == Transport::Syn {
+            name += "/syn";
+        }
         if self.kind == Kind::KnownFlow {
             name += &format!("/flows-{}", count(self.flows));
         }

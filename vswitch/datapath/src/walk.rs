@@ -10,7 +10,7 @@ use crate::icmp::Limiter;
 use crate::stage::{Context, Indices, Scratch, flow, forward, receive, source, transmit, uplink};
 use crate::tables::Tables;
 use crate::trace::{TraceSpec, Tracer};
-use crate::{BATCH, Buffer, Now, Packet};
+use crate::{BATCH, Buffer, Mark, NoProbe, Now, Packet, Probe};
 
 /// Sizes and limits of a worker's walk. Memory for them is taken at creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,17 +99,30 @@ impl Walk {
         batch: &mut Vec<Packet<B>>,
         out: &mut Output<B>,
     ) {
-        while !batch.is_empty() {
-            self.turn(tables, now, batch, out);
-        }
+        self.process_probed(tables, now, batch, out, &mut NoProbe);
     }
 
-    fn turn<B: Buffer>(
+    /// The same for a measurement, which is told after each stage.
+    pub fn process_probed<B: Buffer, P: Probe>(
         &mut self,
         tables: &Tables,
         now: Now,
         batch: &mut Vec<Packet<B>>,
         out: &mut Output<B>,
+        probe: &mut P,
+    ) {
+        while !batch.is_empty() {
+            self.turn(tables, now, batch, out, probe);
+        }
+    }
+
+    fn turn<B: Buffer, P: Probe>(
+        &mut self,
+        tables: &Tables,
+        now: Now,
+        batch: &mut Vec<Packet<B>>,
+        out: &mut Output<B>,
+        probe: &mut P,
     ) {
         let count = batch.len().min(BATCH);
         let Self { flows, fragments, limiter, counters, scratch, keys, tracer } = self;
@@ -121,17 +134,23 @@ impl Walk {
         }
 
         let received = receive::run(&context, scratch, packets);
+        probe.mark(Mark::Parse);
         let mut entered = Indices::new();
         source::pods(&context, scratch, packets, &received.pods, &mut entered);
+        probe.mark(Mark::Source);
         uplink::run(&context, scratch, packets, &received.uplinks, &mut entered);
         source::hosts(&context, scratch, &received.hosts, &mut entered);
+        probe.mark(Mark::Decapsulate);
 
         let mut allowed = Indices::new();
         let mut memory = flow::Memory { flows, fragments, keys };
-        flow::run(&context, scratch, packets, &mut memory, &entered, &mut allowed);
+        flow::run(&context, scratch, packets, &mut memory, &entered, &mut allowed, probe);
         forward::run(&context, scratch, packets, &allowed);
+        probe.mark(Mark::Forward);
         forward::report(&context, scratch, packets, limiter);
+        probe.mark(Mark::Report);
         transmit::run(&context, scratch, batch.drain(..count), out);
+        probe.mark(Mark::Leave);
 
         if let Some(tracer) = tracer {
             tracer.record(scratch, tables, flows, now, count);

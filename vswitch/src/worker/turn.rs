@@ -2,9 +2,10 @@
 
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::Sender;
-use vswitch_datapath::{BATCH, Buffer, Counters, Now, Packet, PortIndex};
+use vswitch_datapath::{BATCH, Buffer, Counters, Mark, NoProbe, Now, Packet, PortIndex, Probe};
 use vswitch_model::DropReason;
 
 use super::{SPARE, Stopped, Worker};
@@ -35,13 +36,31 @@ impl Worker {
 
     /// One turn, whoever runs the worker: whether there was a packet; or whom to [tell](Worker::end) that it ends.
     pub fn step(&mut self) -> ControlFlow<Sender<Stopped>, bool> {
+        self.step_with(&mut NoProbe)
+    }
+
+    /// The same for a measurement, which is told after each stage.
+    pub fn step_probed(&mut self, mut probe: &mut dyn Probe) -> ControlFlow<Sender<Stopped>, bool> {
+        self.step_with(&mut probe)
+    }
+
+    #[inline]
+    fn step_with<P: Probe>(&mut self, probe: &mut P) -> ControlFlow<Sender<Stopped>, bool> {
         self.adopt();
         if let Some(reply) = self.obey() {
             return ControlFlow::Break(reply);
         }
-        let worked = self.turn();
+        let worked = self.turn(probe);
         self.tell(worked);
+        probe.mark(Mark::End);
         ControlFlow::Continue(worked)
+    }
+
+    /// Sets its clock, which goes on from there: for measurements that turn it now and then, and between whose turns no
+    /// flow is to expire.
+    pub fn set_clock(&mut self, now: Now) {
+        let started = Instant::now().checked_sub(Duration::from_nanos(now.0));
+        self.start = started.unwrap_or(self.start);
     }
 
     /// The time by the worker's clock.
@@ -59,24 +78,28 @@ impl Worker {
     }
 
     /// Visits ports, walks what they have and sends what comes of it. Whether there was anything.
-    fn turn(&mut self) -> bool {
+    fn turn<P: Probe>(&mut self, probe: &mut P) -> bool {
         let now = self.now();
+        probe.mark(Mark::Begin);
         let (mut batches, mut worked) = (0, false);
         for visit in 0..self.ports.visits() {
             let Some(index) = self.ports.next(visit) else { continue };
             worked |= self.visit(index) > 0;
             if self.batch.len() == BATCH {
-                self.walk_batch(now);
+                probe.mark(Mark::Receive);
+                self.walk_batch(now, probe);
                 batches += 1;
                 if batches == BATCHES {
                     break;
                 }
             }
         }
+        probe.mark(Mark::Receive);
         if !self.batch.is_empty() {
-            self.walk_batch(now);
+            self.walk_batch(now, probe);
         }
         self.ports.flush();
+        probe.mark(Mark::Flush);
         self.tick(now);
         worked
     }
@@ -91,8 +114,8 @@ impl Worker {
         received
     }
 
-    fn walk_batch(&mut self, now: Now) {
-        self.walk.process(&self.tables, now, &mut self.batch, &mut self.out);
+    fn walk_batch<P: Probe>(&mut self, now: Now, probe: &mut P) {
+        self.walk.process_probed(&self.tables, now, &mut self.batch, &mut self.out, probe);
         for packet in self.out.tx.drain(..) {
             let index = packet.port;
             let refused = match self.ports.get(index) {
@@ -111,6 +134,7 @@ impl Worker {
         }
         self.pool.put_all(self.out.dropped.drain(..));
         self.refill();
+        probe.mark(Mark::Transmit);
     }
 
     /// Holds empty frames ready for what the walk builds.

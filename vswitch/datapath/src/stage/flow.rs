@@ -12,7 +12,7 @@ use crate::fragment::FragmentTable;
 use crate::icmp::IcmpError;
 use crate::parse::{Parsed, Piece, protocol, quoted};
 use crate::tables::{Adjacency, Role};
-use crate::{BATCH, Buffer, Packet, PortIndex};
+use crate::{BATCH, Buffer, Mark, Packet, PortIndex, Probe};
 
 /// The keys of a batch's packets, in the order of `packets`: dense, for the batched look-up.
 #[derive(Debug)]
@@ -54,13 +54,14 @@ pub(crate) struct Memory<'a> {
 }
 
 /// Runs the stage over the packets of `from`; those that may go on are added to `next`.
-pub(crate) fn run<B: Buffer>(
+pub(crate) fn run<B: Buffer, P: Probe>(
     context: &Context<'_>,
     scratch: &mut Scratch,
     packets: &[Packet<B>],
     memory: &mut Memory<'_>,
     from: &Indices,
     next: &mut Indices,
+    probe: &mut P,
 ) {
     memory.keys.packets = Indices::new();
     let mut errors = Indices::new();
@@ -78,9 +79,12 @@ pub(crate) fn run<B: Buffer>(
         }
     }
     let count = memory.keys.packets.len().min(BATCH);
+    probe.mark(Mark::Key);
     let keys = &mut *memory.keys;
     memory.flows.lookup_batch(&keys.keys[..count], &keys.hashes[..count], &mut keys.found[..count]);
+    probe.mark(Mark::Lookup);
     let misses = hits(context, scratch, memory, next);
+    probe.mark(Mark::Advance);
     for at in misses.iter() {
         let index = usize::from(memory.keys.packets.items[at]);
         match miss(context, scratch, memory, at, index) {
@@ -92,6 +96,9 @@ pub(crate) fn run<B: Buffer>(
     context.counters.passed(Stage::FlowMiss, misses.len());
     if !errors.is_empty() {
         related(context, scratch, packets, memory.flows, &errors, next);
+    }
+    if !misses.is_empty() || !errors.is_empty() {
+        probe.mark(Mark::Miss);
     }
 }
 

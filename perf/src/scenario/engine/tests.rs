@@ -1,0 +1,89 @@
+use vswitch_datapath::{Mark, parse};
+
+use super::bench::Bench;
+use super::stages::{Stages, walk};
+use super::*;
+use crate::Error;
+use crate::session::Interrupt;
+use crate::workload::{Family, Size, Transport, Way};
+
+fn bench(case: Case) -> Bench {
+    Bench::start(case, 4096, 1000.0, Interrupt::default()).unwrap()
+}
+
+fn small(case: Case) -> Case {
+    Case { flows: 200, rules: 20, routes: 50, ..case }
+}
+
+#[test]
+fn packets_of_every_way_come_through_and_are_counted() {
+    for family in [Family::V4, Family::V6] {
+        for way in [Way::Local, Way::Direct, Way::IntoVxlan, Way::FromVxlan] {
+            let mut bench = bench(small(Case { family, way, size: Size::Imix, ..Case::BASE }));
+            assert_eq!(bench.flows_created(), 200, "each flow is known before anything is measured");
+            bench.far().keep();
+            let took = bench.run(1000, None).unwrap();
+            assert!(took.cycles > 0.0 && took.left_out < 1.0);
+            assert_eq!(bench.flows_created(), 200);
+            let parsed = parse::parse(&bench.far().keep()).unwrap();
+            assert_eq!(parsed.destination_port == 4789, way == Way::IntoVxlan, "{family:?} {way:?}");
+        }
+    }
+}
+
+#[test]
+fn each_packet_of_new_flows_opens_one() {
+    for transport in [Transport::Udp, Transport::Syn] {
+        let mut bench = bench(small(Case { kind: Kind::NewFlow, transport, ..Case::BASE }));
+        bench.run(700, None).unwrap();
+        assert_eq!(bench.flows_created(), 700);
+    }
+}
+
+#[test]
+fn an_engine_that_loses_every_thousandth_packet_is_caught() {
+    let mut bench = bench(small(Case::BASE));
+    bench.run(3000, None).unwrap();
+    bench.far().lose_every(1000);
+    // The port looks at it after its first packets.
+    let error = bench.run(3000, None).unwrap_err();
+    assert!(matches!(error, Error::Miscounted(_)));
+    let text = error.to_string();
+    assert!(
+        text.contains("3000 packets were sent, 2997 came through") && text.contains("3 are nowhere"),
+        "{text}"
+    );
+}
+
+#[test]
+fn packets_the_engine_drops_are_named_by_reason() {
+    let mut bench = bench(Case { kind: Kind::NewFlow, ..small(Case::BASE) });
+    // Room for 4096 flows and no more.
+    let text = bench.run(4196, None).unwrap_err().to_string();
+    assert!(text.contains("100 flow-table-full") && text.contains("0 are nowhere"), "{text}");
+}
+
+#[test]
+fn every_stage_of_a_turn_is_marked() {
+    let mut bench = bench(small(Case::BASE));
+    let mut stages = Stages::new();
+    bench.run(1000, Some(&mut stages)).unwrap();
+    let per_packet = stages.per_packet(1000);
+    let marks: Vec<Mark> = per_packet.iter().map(|(mark, _)| *mark).collect();
+    for mark in
+        [Mark::Receive, Mark::Parse, Mark::Key, Mark::Lookup, Mark::Advance, Mark::Forward, Mark::Leave]
+    {
+        assert!(marks.contains(&mark), "{mark:?} in {marks:?}");
+    }
+    assert!(!marks.contains(&Mark::Miss), "all flows are known");
+    let sum: f64 = per_packet.iter().map(|(_, cycles)| cycles).sum();
+    assert!(walk(&per_packet) > 0.0 && walk(&per_packet) < sum);
+}
+
+#[test]
+fn an_interrupt_ends_it() {
+    let interrupt = Interrupt::default();
+    let mut bench = Bench::start(small(Case::BASE), 4096, 1000.0, interrupt.clone()).unwrap();
+    interrupt.set();
+    assert!(matches!(bench.run(1000, None), Err(Error::Interrupted)));
+}
