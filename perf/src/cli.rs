@@ -47,6 +47,15 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Make one self-contained page of result files: plots, tables and the data itself.
+    Report {
+        /// The result files.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// The page to write.
+        #[arg(short, long, value_name = "FILE", default_value = "report.html")]
+        output: PathBuf,
+    },
     #[command(external_subcommand)]
     Scenario(Vec<String>),
 }
@@ -92,6 +101,7 @@ pub fn main() -> ExitCode {
         }
         Command::Run { scenarios, options } => run(&scenarios, &options),
         Command::Compare { a, b, json } => compare(&a, &b, json),
+        Command::Report { files, output } => report(&files, &output),
         Command::Scenario(words) => {
             let single = Single::parse_from(words);
             run(&[single.scenario], &single.options)
@@ -114,6 +124,18 @@ fn compare(a: &Path, b: &Path, json: bool) -> Result<()> {
     } else {
         print!("{}", crate::compare::text(&found));
     }
+    Ok(())
+}
+
+fn report(files: &[PathBuf], output: &Path) -> Result<()> {
+    let named = |file: &PathBuf| {
+        let name = file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned();
+        ResultFile::read(file).map(|results| (name, results))
+    };
+    let page = crate::report::html(&files.iter().map(named).collect::<Result<Vec<_>>>()?);
+    let failed = |error: std::io::Error| Error::File { file: output.to_owned(), problem: error.to_string() };
+    std::fs::write(output, page).map_err(failed)?;
+    println!("{}", output.display());
     Ok(())
 }
 

@@ -1,0 +1,273 @@
+//! Result files as the page wants them: files of one build on one machine together, figures by scenario, case and metric.
+
+use std::collections::BTreeMap;
+
+use crate::compare::{Better, better};
+use crate::machine::Machine;
+use crate::math::statistics::Spread;
+use crate::result::{Measurement, ResultFile};
+use crate::workload;
+
+/// Files of one build on one machine: their figures may stand in one plot.
+#[derive(Debug)]
+pub(super) struct Run<'files> {
+    /// Its files by name, in the order they were given.
+    pub files: Vec<&'files (String, ResultFile)>,
+    /// Their figures. One that is in several files is the median of those that are not void, with the spread of all.
+    pub rows: Vec<Measurement>,
+}
+
+impl<'files> Run<'files> {
+    /// The files, put together by build and machine.
+    #[must_use]
+    pub(super) fn of(files: &'files [(String, ResultFile)]) -> Vec<Self> {
+        let mut runs: Vec<Self> = Vec::new();
+        for file in files {
+            let same = |run: &&mut Self| key(&run.files[0].1) == key(&file.1);
+            match runs.iter_mut().find(same) {
+                Some(run) => run.files.push(file),
+                None => runs.push(Self { files: vec![file], rows: Vec::new() }),
+            }
+        }
+        for run in &mut runs {
+            run.rows = merged(run.files.iter().flat_map(|(_, file)| &file.results));
+        }
+        runs
+    }
+
+    /// The machine of the first file.
+    #[must_use]
+    pub(super) fn machine(&self) -> &Machine {
+        &self.files[0].1.machine
+    }
+
+    /// The commit of all files.
+    #[must_use]
+    pub(super) fn commit(&self) -> &str {
+        &self.files[0].1.commit
+    }
+
+    /// Figures of a scenario that may be used.
+    pub(super) fn usable<'run>(&'run self, scenario: &'run str) -> impl Iterator<Item = &'run Measurement> {
+        let sound = |row: &&Measurement| row.void.is_none() && row.value.is_finite();
+        self.rows.iter().filter(move |row| row.scenario == scenario).filter(sound)
+    }
+
+    /// How many times better we are than this peer by this figure: from the rounds, with their spread, where the scenario
+    /// recorded that, else from the medians alone. None: the peer has no such figure, or it cannot be told what is better.
+    #[must_use]
+    pub(super) fn ratio(&self, row: &Measurement, peer: &str) -> Option<(f64, Option<(f64, f64)>)> {
+        let theirs = row.peers.get(peer).copied().filter(|value| *value > 0.0 && row.value > 0.0)?;
+        let of_medians = match better(&row.metric, &row.unit)? {
+            Better::More => row.value / theirs,
+            Better::Less => theirs / row.value,
+        };
+        // A case may have several metrics and one ratio: it belongs to the metric whose medians it fits.
+        let fits = |ratio: &Measurement| ratio.low * 0.9 <= of_medians && of_medians <= ratio.high * 1.1;
+        let metric = format!("ratio/{peer}");
+        let named = |other: &&Measurement| {
+            other.scenario == row.scenario && other.case == row.case && other.metric == metric
+        };
+        let recorded =
+            self.rows.iter().filter(|row| row.void.is_none()).find(named).filter(|ratio| fits(ratio));
+        let spread = |ratio: &Measurement| (ratio.low < ratio.high).then_some((ratio.low, ratio.high));
+        Some(recorded.map_or((of_medians, None), |ratio| (ratio.value, spread(ratio))))
+    }
+}
+
+fn key(file: &ResultFile) -> (&str, &str, &str, usize) {
+    (&file.commit, &file.machine.cpu, &file.machine.kernel, file.machine.cores)
+}
+
+/// Figures of one name as one, in the order of their first appearance.
+fn merged<'files>(rows: impl Iterator<Item = &'files Measurement>) -> Vec<Measurement> {
+    let mut places: BTreeMap<[&str; 4], usize> = BTreeMap::new();
+    let mut groups: Vec<Vec<&Measurement>> = Vec::new();
+    for row in rows {
+        let name = [&*row.scenario, &*row.case, &*row.metric, &*row.unit];
+        let place = *places.entry(name).or_insert(groups.len());
+        if place == groups.len() {
+            groups.push(Vec::new());
+        }
+        groups[place].push(row);
+    }
+    groups.into_iter().map(|group| one_of(&group)).collect()
+}
+
+fn one_of(group: &[&Measurement]) -> Measurement {
+    let sound: Vec<&&Measurement> = group.iter().filter(|row| row.void.is_none()).collect();
+    let mut whole = sound.first().map_or(group[0], |row| **row).clone();
+    let values: Vec<f64> = sound.iter().map(|row| row.value).collect();
+    if let Some(spread) = Spread::of(&values) {
+        whole.value = spread.value;
+        whole.low = sound.iter().map(|row| row.low).fold(spread.low, f64::min);
+        whole.high = sound.iter().map(|row| row.high).fold(spread.high, f64::max);
+    }
+    for (peer, value) in &mut whole.peers {
+        let values: Vec<f64> = sound.iter().filter_map(|row| row.peers.get(peer).copied()).collect();
+        *value = Spread::of(&values).map_or(*value, |spread| spread.value);
+    }
+    whole
+}
+
+/// Axes that are drawn as curves, from case names such as `flows-10k`.
+pub(super) const AXES: [&str; 7] = ["flows", "rules", "routes", "pods", "calls", "players", "batch"];
+
+/// The number a case has on an axis, and its name without it. An axis that the name leaves out for being as in
+/// [`workload::Case::BASE`] has that number.
+#[must_use]
+pub(super) fn on_axis(case: &str, axis: &str) -> Option<(f64, String)> {
+    let number = |part: &str| count(part.strip_prefix(axis)?.strip_prefix('-')?);
+    let found = case.split('/').find_map(number);
+    let rest: Vec<&str> = case.split('/').filter(|part| number(part).is_none()).collect();
+    found.map(|found| (found, rest.join("/")))
+}
+
+/// What a case that says nothing of this axis has on it.
+#[must_use]
+pub(super) fn unsaid(case: &str, axis: &str) -> Option<f64> {
+    if !(case.starts_with("known-flow/") || case.starts_with("new-flow/")) {
+        return None;
+    }
+    match axis {
+        "routes" => Some(workload::Case::BASE.routes as f64),
+        "batch" => Some(workload::Case::BASE.batch as f64),
+        _ => None,
+    }
+}
+
+/// `10k`, `1M`, `250`, `2.5k`.
+fn count(text: &str) -> Option<f64> {
+    let (digits, factor) = match text.strip_suffix('k') {
+        Some(digits) => (digits, 1e3),
+        None => text.strip_suffix('M').map_or((text, 1.0), |digits| (digits, 1e6)),
+    };
+    let plain = !digits.is_empty() && digits.chars().all(|digit| digit.is_ascii_digit() || digit == '.');
+    digits.parse::<f64>().ok().filter(|_| plain).map(|number| number * factor)
+}
+
+/// Figures that differ only in their number on an axis, in order of it; at least two, none at 0, which no axis by factors has.
+#[derive(Debug)]
+pub(super) struct Series<'run> {
+    /// The case without the axis.
+    pub name: String,
+    /// Number and figure.
+    pub points: Vec<(f64, &'run Measurement)>,
+}
+
+/// All curves of these figures along an axis.
+#[must_use]
+pub(super) fn series<'run>(rows: &[&'run Measurement], axis: &str) -> Vec<Series<'run>> {
+    let mut found: Vec<Series<'run>> = Vec::new();
+    for row in rows {
+        if let Some((at, name)) = on_axis(&row.case, axis) {
+            match found.iter_mut().find(|series| series.name == name) {
+                Some(series) => series.points.push((at, row)),
+                None => found.push(Series { name, points: vec![(at, row)] }),
+            }
+        }
+    }
+    for series in &mut found {
+        let base = rows.iter().find(|row| row.case == series.name);
+        if let Some((at, row)) = base.and_then(|row| Some((unsaid(&row.case, axis)?, *row))) {
+            series.points.push((at, row));
+        }
+        series.points.retain(|(at, _)| *at > 0.0);
+        series.points.sort_by(|a, b| a.0.total_cmp(&b.0));
+        series.points.dedup_by(|a, b| a.0 == b.0);
+    }
+    found.retain(|series| series.points.len() > 1);
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::result::{Config, SCHEMA};
+
+    fn file(commit: &str, rows: Vec<Measurement>) -> (String, ResultFile) {
+        let file = ResultFile {
+            schema: SCHEMA.to_owned(),
+            commit: commit.to_owned(),
+            machine: Machine::default(),
+            config: Config::default(),
+            complete: true,
+            results: rows,
+            notes: Vec::new(),
+        };
+        (format!("{commit}.json"), file)
+    }
+
+    fn figure(case: &str, rounds: &[f64]) -> Measurement {
+        Measurement::of_rounds("engine", case, "cycles", "cycles", rounds)
+    }
+
+    #[test]
+    fn files_of_one_build_become_one_with_the_spread_of_all() {
+        let files = [
+            file("a", vec![figure("x", &[1.0, 2.0, 3.0]).beside("kernel", 8.0)]),
+            file("a", vec![figure("x", &[4.0, 5.0]).beside("kernel", 10.0)]),
+            file("a", vec![figure("x", &[900.0]).void_because(Some("steal".into()))]),
+            file("b", vec![figure("x", &[7.0])]),
+        ];
+        let runs = Run::of(&files);
+        assert_eq!((runs.len(), runs[0].files.len(), runs[0].rows.len()), (2, 3, 1));
+        let row = &runs[0].rows[0];
+        assert_eq!((row.value, row.low, row.high, row.peers["kernel"]), (3.25, 1.0, 5.0, 9.0));
+        assert_eq!(runs[1].rows[0].value, 7.0);
+    }
+
+    #[test]
+    fn a_figure_void_everywhere_stays_void() {
+        let void = figure("x", &[1.0]).void_because(Some("steal".into()));
+        let files = [file("a", vec![void.clone()]), file("a", vec![void])];
+        let runs = Run::of(&files);
+        assert!(runs[0].rows[0].void.is_some() && runs[0].usable("engine").next().is_none());
+    }
+
+    #[test]
+    fn a_ratio_belongs_to_the_metric_it_fits() {
+        let rate =
+            |metric: &str, rounds: &[f64]| Measurement::of_rounds("throughput", "x", metric, "Mpps", rounds);
+        let files = [file(
+            "a",
+            vec![
+                rate("ndr", &[2.0]).beside("kernel", 1.0),
+                rate("pdr", &[3.0]).beside("kernel", 1.0).beside("ovs", 2.0),
+                Measurement::of_rounds("throughput", "x", "ratio/kernel", "1", &[1.9, 2.02, 2.1]),
+            ],
+        )];
+        let run = &Run::of(&files)[0];
+        assert_eq!(run.ratio(&run.rows[0], "kernel"), Some((2.02, Some((1.9, 2.1)))));
+        assert_eq!(run.ratio(&run.rows[1], "kernel"), Some((3.0, None)));
+        assert_eq!(run.ratio(&run.rows[1], "ovs"), Some((1.5, None)));
+        assert_eq!(run.ratio(&run.rows[0], "ovs"), None);
+        let time = figure("x", &[10.0]).beside("kernel", 40.0);
+        assert_eq!(run.ratio(&time, "kernel"), Some((4.0, None)), "a time is better when it is less");
+    }
+
+    #[test]
+    fn numbers_in_case_names() {
+        assert_eq!(
+            on_axis("known-flow/v4/flows-10k/rules-1k", "flows"),
+            Some((1e4, "known-flow/v4/rules-1k".into()))
+        );
+        assert_eq!(on_axis("a/routes-1M", "routes"), Some((1e6, "a".into())));
+        assert_eq!(on_axis("pods-250", "pods"), Some((250.0, String::new())));
+        assert_eq!(on_axis("a/rules-many", "rules"), None);
+        assert_eq!(on_axis("a/rules-inf", "rules"), None);
+        assert_eq!(on_axis("known-flows-10k", "flows"), None);
+    }
+
+    #[test]
+    fn cases_along_an_axis_become_a_curve_the_unsaid_one_too() {
+        let rows = ["known-flow/v4/routes-1M", "known-flow/v4", "known-flow/v6", "known-flow/v4/routes-0"];
+        let rows = rows.map(|case| figure(case, &[1.0]));
+        let rows: Vec<&Measurement> = rows.iter().collect();
+        let found = series(&rows, "routes");
+        assert_eq!(found.len(), 1);
+        let places: Vec<f64> = found[0].points.iter().map(|point| point.0).collect();
+        assert_eq!(places, [1e3, 1e6]);
+        assert!(series(&rows, "flows").is_empty());
+    }
+}

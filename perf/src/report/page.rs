@@ -1,0 +1,333 @@
+//! The page around the sections: head, tiles, machine, tables, raw data.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+use super::data::Run;
+use super::sections::{SCENARIOS, Section, sections};
+use super::svg::{escape, short};
+use crate::result::{Measurement, ResultFile};
+use crate::table::number;
+
+/// One self-contained page of these result files, each with its name.
+///
+/// # Panics
+/// When there is no file.
+#[must_use]
+pub fn html(files: &[(String, ResultFile)]) -> String {
+    let runs = Run::of(files);
+    let mut body = String::new();
+    let mut links: Vec<(String, String)> = Vec::new();
+    for (index, run) in runs.iter().enumerate() {
+        let prefix = if index == 0 { String::new() } else { format!("run{}-", index + 1) };
+        let title =
+            if runs.len() > 1 { format!("Run {} of {}", index + 1, runs.len()) } else { String::new() };
+        body += &chapter(run, &prefix, &title, &mut links);
+    }
+    links.push(("raw".to_owned(), "Raw data".to_owned()));
+    body += &raw(files);
+    let nav: String = links
+        .iter()
+        .map(|(id, title)| format!("<a href=\"#{}\">{}</a>", escape(id), escape(title)))
+        .collect();
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
+         <meta name=\"color-scheme\" content=\"light dark\">\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">\
+         <link rel=\"icon\" href=\"data:,\"><title>vswitch-perf {}</title><style>{}</style></head>\
+         <body><header><h1>vswitch-perf</h1><nav>{nav}</nav></header><main>{body}</main></body></html>\n",
+        escape(runs[0].commit()),
+        include_str!("style.css")
+    )
+}
+
+fn chapter(run: &Run<'_>, prefix: &str, title: &str, links: &mut Vec<(String, String)>) -> String {
+    let mut html = String::new();
+    if !title.is_empty() {
+        let _ = write!(html, "<h2 class=\"run\">{}</h2>", escape(title));
+    }
+    html += &told(run);
+    html += &tiles(run);
+    let mut all = vec![machine(run, prefix)];
+    all.extend(sections(run, prefix));
+    all.extend(missing(run, prefix));
+    all.extend(notes(run, prefix));
+    all.push(tables(run, prefix));
+    for Section { id, title: heading, body } in all {
+        let (anchor, shown) = (escape(&id), escape(&heading));
+        let _ = write!(html, "<section id=\"{anchor}\"><h2>{shown}</h2>{body}</section>");
+        let link = if prefix.is_empty() { heading } else { format!("{heading} ({title})") };
+        links.push((id, link));
+    }
+    html
+}
+
+/// Of what build, when, how, and what is wrong with it.
+fn told(run: &Run<'_>) -> String {
+    let mut html = String::from("<p class=\"told\">");
+    let _ = write!(html, "Commit <code>{}</code>", escape(run.commit()));
+    for (name, file) in &run.files {
+        let config = &file.config;
+        let set = if config.quick {
+            ", quick"
+        } else if config.full {
+            ", full"
+        } else {
+            ""
+        };
+        let _ = write!(
+            html,
+            " · {} <span>{}{set}, {} rounds, {:.0} s</span>",
+            escape(name),
+            date(config.started_s),
+            config.rounds,
+            config.took_s
+        );
+    }
+    html += "</p>";
+    for (name, file) in &run.files {
+        if !file.complete {
+            let _ = write!(
+                html,
+                "<p class=\"warning\">{} is not complete: it was interrupted, or a scenario failed. What is here is what there was by then.</p>",
+                escape(name)
+            );
+        }
+    }
+    let void = run.rows.iter().filter(|row| row.void.is_some()).count();
+    if void > 0 {
+        let _ = write!(
+            html,
+            "<p class=\"warning\">{void} of {} figures are void. They are struck through in the tables, with the reason, and in no plot.</p>",
+            run.rows.len()
+        );
+    }
+    html
+}
+
+/// The figures one asks for first.
+fn tiles(run: &Run<'_>) -> String {
+    let wanted = [
+        ("throughput", "ndr", "No-drop rate"),
+        ("lockstep", "packet", "One packet, lockstep"),
+        ("engine", "cycles", "Engine, one packet"),
+        ("engine", "time", "Engine, one packet"),
+        ("latency", "p99.9", "Latency, p99.9"),
+        ("calls", "calls", "Calls at once"),
+        ("bulk", "goodput", "Bulk transfer"),
+    ];
+    let (mut html, mut told) = (String::new(), BTreeSet::new());
+    for (scenario, metric, title) in wanted {
+        let Some(row) = run.usable(scenario).find(|row| row.metric == metric) else { continue };
+        if !told.insert(title) {
+            continue;
+        }
+        let mut peers: Vec<&String> = row.peers.keys().collect();
+        // Plain kernel forwarding is what everyone knows.
+        peers.sort_by_key(|peer| *peer != "kernel");
+        let ratio = peers.first().and_then(|peer| Some((peer, run.ratio(row, peer)?.0)));
+        let ratio = ratio.map_or(String::new(), |(peer, value)| format!("{value:.2}× {}", escape(peer)));
+        let unit = if row.unit == "1" || row.unit == metric { "" } else { &row.unit };
+        let _ = write!(
+            html,
+            "<div class=\"tile\"><span>{title}</span><b>{} <small>{}</small></b><em>{ratio}</em><i>{}</i></div>",
+            short(row.value),
+            escape(unit),
+            escape(&row.case)
+        );
+    }
+    if html.is_empty() { html } else { format!("<div class=\"tiles\">{html}</div>") }
+}
+
+fn machine(run: &Run<'_>, prefix: &str) -> Section {
+    let machine = run.machine();
+    let steal: Vec<String> =
+        run.files.iter().map(|(_, file)| format!("{:.1} %", file.machine.steal_percent)).collect();
+    let mut facts = vec![
+        ("Processor", machine.cpu.clone()),
+        ("Cores", machine.cores.to_string()),
+        ("Memory", format!("{} GiB", machine.memory_gib)),
+        ("Kernel", format!("Linux {}", machine.kernel)),
+        ("Time stamp counter", format!("{:.0} MHz", machine.tsc_mhz)),
+        ("Compiler", machine.rustc.clone()),
+        ("Taken by the hypervisor", steal.join(", ")),
+    ];
+    let cores: Vec<String> = machine
+        .hiccups
+        .iter()
+        .map(|core| {
+            format!(
+                "core {}: {:.1} % lost, longest gap {:.0} µs",
+                core.core, core.lost_percent, core.longest_us
+            )
+        })
+        .collect();
+    facts.push(("Hiccups while nothing ran", cores.join("; ")));
+    let mut body = String::from("<dl class=\"facts\">");
+    for (name, fact) in facts.iter().filter(|(_, fact)| !fact.is_empty()) {
+        let _ = write!(body, "<div><dt>{name}</dt><dd>{}</dd></div>", escape(fact));
+    }
+    body += "</dl>";
+    Section { id: format!("{prefix}machine"), title: "Machine".to_owned(), body }
+}
+
+fn missing(run: &Run<'_>, prefix: &str) -> Option<Section> {
+    let has = |scenario: &str| run.rows.iter().any(|row| row.scenario == scenario);
+    let missing: Vec<_> = SCENARIOS.iter().filter(|(name, ..)| !has(name)).collect();
+    let items: String = missing
+        .iter()
+        .map(|(name, _, about)| format!("<li><code>{name}</code> {}</li>", escape(about)))
+        .collect();
+    let section = Section {
+        id: format!("{prefix}missing"),
+        title: "Not measured".to_owned(),
+        body: format!("<ul>{items}</ul>"),
+    };
+    (!missing.is_empty()).then_some(section)
+}
+
+fn notes(run: &Run<'_>, prefix: &str) -> Option<Section> {
+    let all: BTreeSet<&String> = run.files.iter().flat_map(|(_, file)| &file.notes).collect();
+    let items: String = all.iter().map(|note| format!("<li>{}</li>", escape(note))).collect();
+    let section = Section {
+        id: format!("{prefix}notes"),
+        title: "Notes".to_owned(),
+        body: format!("<ul>{items}</ul>"),
+    };
+    (!all.is_empty()).then_some(section)
+}
+
+/// All figures: a table for each scenario.
+fn tables(run: &Run<'_>, prefix: &str) -> Section {
+    let mut body = String::new();
+    let mut scenarios: Vec<&str> = Vec::new();
+    for row in &run.rows {
+        if !scenarios.contains(&&*row.scenario) {
+            scenarios.push(&row.scenario);
+        }
+    }
+    for scenario in scenarios {
+        let rows: Vec<&Measurement> = run.rows.iter().filter(|row| row.scenario == scenario).collect();
+        let _ = write!(
+            body,
+            "<details><summary>{} <span>{} figures</span></summary><div class=\"scroll\">{}</div></details>",
+            escape(scenario),
+            rows.len(),
+            table(&rows)
+        );
+    }
+    Section { id: format!("{prefix}figures"), title: "All figures".to_owned(), body }
+}
+
+fn table(rows: &[&Measurement]) -> String {
+    let peers: BTreeSet<&String> = rows.iter().flat_map(|row| row.peers.keys()).collect();
+    let mut html = String::from(
+        "<table><thead><tr><th>case</th><th>metric</th><th>unit</th><th class=\"n\">ours</th><th class=\"n\">low</th><th class=\"n\">high</th>",
+    );
+    for peer in &peers {
+        let _ = write!(html, "<th class=\"n\">{}</th>", escape(peer));
+    }
+    html += "</tr></thead><tbody>";
+    let mut before = "";
+    for row in rows {
+        let case = if row.case == before { String::new() } else { escape(&row.case) };
+        let first = if row.case == before { "" } else { " class=\"first\"" };
+        before = &row.case;
+        let (open, close) = if row.void.is_some() { ("<s>", "</s>") } else { ("", "") };
+        let _ = write!(html, "<tr{first}><td>{case}</td><td>{}", escape(&row.metric));
+        if let Some(why) = &row.void {
+            let _ = write!(html, " <em>void: {}</em>", escape(why));
+        }
+        let _ = write!(html, "</td><td>{}</td>", escape(&row.unit));
+        for value in [row.value, row.low, row.high] {
+            let _ = write!(html, "<td class=\"n\">{open}{}{close}</td>", number(value));
+        }
+        for peer in &peers {
+            let value = row.peers.get(*peer).map_or(String::new(), |value| number(*value));
+            let _ = write!(html, "<td class=\"n\">{open}{value}{close}</td>");
+        }
+        html += "</tr>";
+    }
+    html + "</tbody></table>"
+}
+
+/// Each file as it is: to be read by programs in the page, and to be kept.
+fn raw(files: &[(String, ResultFile)]) -> String {
+    let mut html = String::from("<section id=\"raw\"><h2>Raw data</h2><ul>");
+    let mut data = String::new();
+    for (index, (name, file)) in files.iter().enumerate() {
+        let json = serde_json::to_string(file).unwrap_or_default();
+        let _ = write!(
+            html,
+            "<li><a download=\"{}\" href=\"data:application/json;base64,{}\">{}</a> <span>{}, {} figures</span></li>",
+            escape(name),
+            base64(json.as_bytes()),
+            escape(name),
+            escape(&file.schema),
+            file.results.len()
+        );
+        // Within JSON a < stands only in strings, where it may be written like this.
+        let json = json.replace('<', "\\u003c");
+        let _ = write!(data, "<script type=\"application/json\" id=\"data-{}\">{json}</script>", index + 1);
+    }
+    html + "</ul>" + &data + "</section>"
+}
+
+/// RFC 4648, section 4.
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let three = [chunk[0], chunk.get(1).copied().unwrap_or(0), chunk.get(2).copied().unwrap_or(0)];
+        let number = u32::from_be_bytes([0, three[0], three[1], three[2]]);
+        for place in 0..4 {
+            let letter = LETTERS[(number >> (18 - 6 * place)) as usize & 63] as char;
+            text.push(if place <= chunk.len() { letter } else { '=' });
+        }
+    }
+    text
+}
+
+/// Seconds since 1970 as `2026-11-21 15:04 UTC`.
+fn date(seconds: u64) -> String {
+    // Days to a date: Howard Hinnant, "chrono-compatible low-level date algorithms", civil_from_days.
+    let days = seconds / 86_400 + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let of_year = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let date = of_year - (153 * month + 2) / 5 + 1;
+    let (month, later) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let year = year + era * 400 + later;
+    let (hour, minute) = (seconds / 3600 % 24, seconds / 60 % 60);
+    format!("{year}-{month:02}-{date:02} {hour:02}:{minute:02} UTC")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates() {
+        assert_eq!(date(0), "1970-01-01 00:00 UTC");
+        assert_eq!(date(951_782_400), "2000-02-29 00:00 UTC");
+        assert_eq!(date(1_795_274_640), "2026-11-21 15:24 UTC");
+    }
+
+    #[test]
+    fn base64_of_the_rfc() {
+        // RFC 4648, section 10.
+        let pairs = [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("foobar", "Zm9vYmFy"),
+        ];
+        for (plain, expected) in pairs {
+            assert_eq!(base64(plain.as_bytes()), expected);
+        }
+    }
+}
