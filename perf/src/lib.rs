@@ -8,6 +8,7 @@ pub mod compare;
 pub mod error;
 pub mod machine;
 pub mod math;
+pub mod net;
 pub mod report;
 pub mod result;
 pub mod scenario;
