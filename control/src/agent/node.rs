@@ -99,9 +99,10 @@ impl Core {
     ) -> Result<Vec<IpAddr>, IpamError> {
         let handle = Handle::tunnel(&self.settings.node);
         let held = self.ipam.held_by(&handle).await?;
-        let is_of_a_pool = |address: &IpAddr| pools.values().any(|pool| pool.spec.cidr.contains(address));
-        if !held.iter().all(is_of_a_pool) {
-            self.ipam.release(&handle).await?;
+        let has_pool = |address: &IpAddr| pools.values().any(|pool| pool.spec.cidr.contains(address));
+        if !held.iter().all(has_pool) {
+            // The other family's stays: the other nodes have it in their routes.
+            self.ipam.release_some(&handle, |address| !has_pool(&address)).await?;
         }
         let request = Request {
             handle,

@@ -12,6 +12,8 @@ use crate::store::{self, Applied, Revision, StoreError};
 
 /// Namespace of objects that name none.
 const DEFAULT_NAMESPACE: &str = "default";
+/// How many users of an object are named when they are why it is not deleted.
+const USERS_NAMED: usize = 5;
 
 impl Core {
     /// Checks all objects, then writes all. When a write fails, those before it are made and the error names it. An
@@ -98,21 +100,24 @@ impl Core {
         Ok(pb::ListObjectsReply { kind: kind.name().to_owned(), namespaced: kind.is_namespaced(), objects })
     }
 
-    /// Deletes one object, or what documents name; of those, what is not there is told and is no error.
+    /// Deletes one object, or what documents name; of those, what is not there is told and is no error. What is in use
+    /// is refused, before anything is deleted.
     pub(super) async fn delete(
         &self,
         request: pb::DeleteObjectsRequest,
     ) -> Result<pb::DeleteObjectsReply, Status> {
-        if request.documents.is_empty() {
+        let named = request.documents.is_empty();
+        let mut keys: Vec<Key> = if named {
             let key = self.key(&request.kind, &request.namespace, &request.name)?;
             applied_by_people(key.kind, &key.to_string())?;
-            let revision = self.store.delete(&key, None).await.map_err(|e| about(&key, &e))?;
-            let not_in_force = self.settle(revision).await.unwrap_or_default();
-            return Ok(pb::DeleteObjectsReply { results: vec![result(&key, "deleted")], not_in_force });
-        }
-        let mut keys: Vec<Key> =
-            parse(&request.documents, &request.namespace)?.iter().map(Object::key).collect();
+            vec![key]
+        } else {
+            parse(&request.documents, &request.namespace)?.iter().map(Object::key).collect()
+        };
         keys.sort_by_key(|key| std::cmp::Reverse(Kind::ALL.iter().position(|kind| *kind == key.kind)));
+        if !request.force {
+            self.refuse_in_use(&keys).await?;
+        }
         let (mut results, mut last) = (Vec::new(), Revision::default());
         for key in keys {
             let outcome = match self.store.delete(&key, None).await {
@@ -120,13 +125,60 @@ impl Core {
                     last = last.max(revision);
                     "deleted"
                 }
-                Err(StoreError::NotFound(_)) => "absent",
+                Err(StoreError::NotFound(_)) if !named => "absent",
                 Err(error) => return Err(about(&key, &error)),
             };
             results.push(result(&key, outcome));
         }
         let not_in_force = self.settle(last).await.unwrap_or_default();
         Ok(pb::DeleteObjectsReply { results, not_in_force })
+    }
+
+    /// An error when one of `keys` is a pool with addresses in use, or a namespace with pods that are not among `keys`.
+    async fn refuse_in_use(&self, keys: &[Key]) -> Result<(), Status> {
+        for key in keys {
+            let users = match key.kind {
+                Kind::IpPool => {
+                    let users = self.ipam.attached_in(&key.name).await;
+                    users.map_err(|error| Status::unavailable(format!("{key}: {error}")))?
+                }
+                Kind::Namespace => self.pods_in(&key.name, keys).await?,
+                _ => continue,
+            };
+            if !users.is_empty() {
+                let first = users.iter().take(USERS_NAMED).cloned().collect::<Vec<_>>().join(", ");
+                let more = match users.len().saturating_sub(USERS_NAMED) {
+                    0 => String::new(),
+                    more => format!(" and {more} more"),
+                };
+                return Err(Status::failed_precondition(format!(
+                    "{key} is in use by {first}{more}; delete these first, or use --force"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// The pods of a namespace that are attached, or have objects that are not among `keys`.
+    async fn pods_in(&self, namespace: &str, keys: &[Key]) -> Result<Vec<String>, Status> {
+        let mut pods = std::collections::BTreeSet::new();
+        for kind in [Kind::Pod, Kind::Endpoint] {
+            for entry in self.store.list(Some(kind)).await.map_err(|e| failure(&e))?.entries {
+                match entry.object() {
+                    Ok(Object::Pod(_)) if entry.key.namespace == namespace && !keys.contains(&entry.key) => {
+                        pods.insert(format!("pod {namespace}/{}", entry.key.name));
+                    }
+                    Ok(Object::Endpoint(endpoint)) if endpoint.spec.namespace == namespace => {
+                        pods.insert(format!(
+                            "pod {namespace}/{} on {}",
+                            endpoint.spec.pod, endpoint.spec.node
+                        ));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(pods.into_iter().collect())
     }
 
     /// The key that a person's words mean.

@@ -69,6 +69,19 @@ impl Ipam {
         Ok(view.pools().iter().map(|pool| view.use_of(pool, &self.node, now, self.cool_down_ms)).collect())
     }
 
+    /// What attachments of all nodes hold of a pool, for people: `10.244.0.5 (media/relay)`. A node's own addresses do
+    /// not count.
+    pub async fn attached_in(&self, pool: &str) -> Result<Vec<String>> {
+        let view = View::read(&*self.store).await?;
+        let Some(pool) = view.pools().iter().find(|known| known.metadata.name == pool) else {
+            return Ok(Vec::new());
+        };
+        let blocks = view.blocks.iter().filter(|block| pool.spec.cidr.contains(&block.cidr()));
+        let assigned = blocks.flat_map(|block| block.content.assigned());
+        let attached = assigned.filter(|(_, assignment)| assignment.handle.as_attachment().is_some());
+        Ok(attached.map(|(address, assignment)| format!("{address} ({})", assignment.workload)).collect())
+    }
+
     /// Addresses in this node's blocks whose attachment has no endpoint among `endpoints`, though it has had `grace`
     /// to get one: an address is assigned before its pod is attached.
     pub async fn leaks(&self, endpoints: impl Fn(&Key) -> bool, grace: Duration) -> Result<Vec<Leak>> {

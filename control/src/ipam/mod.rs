@@ -151,6 +151,12 @@ impl Ipam {
         self.release_where(|holder, _| holder == handle).await
     }
 
+    /// Gives back those of the handle's addresses that `goes` picks; returns them.
+    pub async fn release_some(&self, handle: &Handle, goes: impl Fn(IpAddr) -> bool) -> Result<Vec<IpAddr>> {
+        let _changing = self.changing.lock().await;
+        self.release_where(|holder, address| holder == handle && goes(address)).await
+    }
+
     /// Gives back what this node's attachments to `network` hold, but for those that `stays` picks; returns the
     /// addresses.
     pub async fn release_except(

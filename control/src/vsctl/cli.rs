@@ -11,6 +11,7 @@ use super::protocol::{Protocol, Service};
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 an error; 2 a command line that makes no sense.
+`status`: 1 also when the agent, its store or the engine is away, or the engine is not in step.
 `explain`: 0 the flow is allowed; 3 it is denied.";
 
 /// Shows, changes and explains the vSwitch of a node.
@@ -122,6 +123,9 @@ pub(super) struct Delete {
     /// Delete what these name: a file, a folder, or - for standard input.
     #[arg(short, long = "filename", value_name = "PATH", conflicts_with_all = ["kind", "name"])]
     pub(super) filename: Vec<String>,
+    /// Also pools whose addresses are in use, and namespaces with pods.
+    #[arg(long)]
+    pub(super) force: bool,
 }
 
 #[derive(Debug, Args)]

@@ -21,6 +21,7 @@ pub(super) async fn apply(agent: &mut Client, apply: &Apply) -> Result<Report, F
         dry_run: apply.dry_run,
     };
     let reply = agent.apply(request).await?.into_inner();
+    some_in(&reply.results, &apply.filename)?;
     warn_unless_in_force(&reply.not_in_force);
     Ok(outcomes(&reply.results, if apply.dry_run { " (dry run)" } else { "" }))
 }
@@ -31,10 +32,17 @@ pub(super) async fn delete(agent: &mut Client, delete: &Delete) -> Result<Report
         namespace: delete.namespace.clone(),
         name: delete.name.clone().unwrap_or_default(),
         documents: files::read(&delete.filename)?,
+        force: delete.force,
     };
     let reply = agent.delete(request).await?.into_inner();
+    some_in(&reply.results, &delete.filename)?;
     warn_unless_in_force(&reply.not_in_force);
     Ok(outcomes(&reply.results, ""))
+}
+
+/// Files without an object are most often not those that were meant.
+fn some_in(results: &[ObjectResult], files: &[String]) -> Result<(), Failure> {
+    if results.is_empty() { Err(Failure(format!("no objects in {}", files.join(", ")))) } else { Ok(()) }
 }
 
 /// What was written stays written, but whoever wrote it must not take it for enforced.

@@ -42,6 +42,7 @@ async fn objects_are_applied_listed_and_deleted() {
         namespace: "media".into(),
         name: name.into(),
         documents: Vec::new(),
+        force: false,
     };
     let results = bench.api.delete(Request::new(delete("pod", "relay"))).await.unwrap().into_inner().results;
     assert_eq!(results[0].outcome, "deleted");
@@ -52,6 +53,43 @@ async fn objects_are_applied_listed_and_deleted() {
     let results = bench.api.delete(Request::new(request)).await.unwrap().into_inner().results;
     let outcomes: Vec<_> = results.iter().map(|r| format!("{} {}", r.name, r.outcome)).collect();
     assert_eq!(outcomes, ["relay absent", "caller deleted", "v4 deleted", "v6 deleted", "media deleted"]);
+}
+
+#[tokio::test]
+async fn what_is_in_use_is_not_deleted_by_mistake() {
+    let bench = Bench::with_cluster().await;
+    let id = attachment("a");
+    let assign = pb::AssignAddressesRequest {
+        attachment: id.clone(),
+        namespace: "media".into(),
+        pod: "relay".into(),
+        ..Default::default()
+    };
+    let addresses = bench.api.assign_addresses(Request::new(assign)).await.unwrap().into_inner().addresses;
+    bench.attach(request("a", "relay", 1)).await.unwrap();
+    let delete = |kind: &str, name: &str, force| {
+        let (kind, name) = (kind.to_owned(), name.to_owned());
+        bench.api.delete(Request::new(pb::DeleteObjectsRequest { kind, name, force, ..Default::default() }))
+    };
+    let status = delete("ippool", "v4", false).await.unwrap_err();
+    let user = format!("ippools/v4 is in use by {} (media/relay); ", addresses[0]);
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    assert!(status.message().starts_with(&user) && status.message().contains("--force"), "{status}");
+    let status = delete("namespace", "media", false).await.unwrap_err();
+    let users = "namespaces/media is in use by pod media/caller, pod media/relay, pod media/relay on n1; ";
+    assert!(status.message().starts_with(users), "{status}");
+    // With its pods' objects, too: one of them is attached.
+    let documents = vec![pb::Document { file: "c.yaml".into(), text: CLUSTER.into() }];
+    let all = pb::DeleteObjectsRequest { documents, ..Default::default() };
+    let status = bench.api.delete(Request::new(all)).await.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+    assert_eq!(list(&bench, "pods", true, "").await.unwrap().len(), 2, "nothing was deleted");
+    delete("namespace", "media", true).await.unwrap();
+    delete("ippool", "v4", true).await.unwrap();
+    delete("ippool", "v6", false).await.unwrap_err();
+    let release = pb::ReleaseAddressesRequest { attachment: id };
+    bench.api.release_addresses(Request::new(release)).await.unwrap();
+    delete("ippool", "v6", false).await.unwrap();
 }
 
 #[tokio::test]
