@@ -137,6 +137,10 @@ async fn call<T>(
 /// What passes by itself is code 11; what does not, one of ours.
 fn refusal(socket: &Path, what: &str, status: &Status) -> CniError {
     let text = format!("vswitch-agent ({}) {what}: {}", socket.display(), status.message());
+    // Only what the agent did not say itself has a cause: the connection broke, because it was stopped or killed.
+    if std::error::Error::source(status).is_some() {
+        return CniError::TryAgainLater(format!("{text}: the agent went away meanwhile"));
+    }
     match status.code() {
         Code::Unavailable
         | Code::DeadlineExceeded

@@ -1,6 +1,7 @@
 //! Whole invocations, as a container runtime makes them: real binaries, real namespaces, a fake agent.
 
-#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+#![allow(missing_docs, unreachable_pub, reason = "nobody uses a test from outside")]
 
 mod support;
 
@@ -275,6 +276,20 @@ fn an_add_killed_half_way_is_cleaned_up() {
     kill_in_attach();
     assert!(node.cni("DEL", &config).succeeded);
     node.assert_nothing_left();
+}
+
+#[test]
+fn an_agent_that_is_killed_in_the_middle_of_an_add_is_to_be_tried_again() {
+    let Some(mut node) = node() else { return };
+    node.agent.hang_in_attach();
+    let child = node.spawn("vswitch-cni", "ADD", "c1", &node.config());
+    node.agent.wait_for("attach");
+    node.agent.stop();
+    let output = child.wait_with_output().unwrap();
+    let error: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(error["code"], 11, "{error}");
+    assert!(error["details"].as_str().unwrap().contains("the agent went away meanwhile"), "{error}");
+    assert_eq!(node.host_ends(), [""; 0]);
 }
 
 #[test]

@@ -305,6 +305,12 @@ fn packets_of(recording: &Path) -> Result<u64> {
 }
 
 /// Five commands for somebody who has the whole thing standing before them.
+/// The command that takes a run away.
+fn take_away(id: &str) -> String {
+    let id = if id == "demo" { String::new() } else { format!(" --id {id}") };
+    format!("testbeds/veth/demo.sh --down{id}")
+}
+
 fn worth_trying(bed: &Bed) -> Result<String> {
     if bed.nodes().next().is_none() {
         return Ok(String::new());
@@ -316,11 +322,12 @@ fn worth_trying(bed: &Bed) -> Result<String> {
     let pod = bed.pod("bulk/near")?.netns.name();
     let far = bed.address("bulk/far", V4)?;
     Ok(format!(
-        "\nAll of it stands. Five commands worth trying:\n  {}\n  {}\n  {}\n  {}\n  {}\n",
+        "\nAll of it stands. Five commands worth trying:\n  {}\n  {}\n  {}\n  {}\n  {}\nand what takes it away:\n  {}\n",
         typed(node1, &["status"])?,
         typed(node2, &["explain", STRANGER, RELAY, "5060/udp"])?,
         typed(node2, &["get", "drops"])?,
         typed(node1, &["trace"])?,
         format_args!("ip netns exec {pod} ping -c 3 {far}"),
+        take_away(bed.id()),
     ))
 }

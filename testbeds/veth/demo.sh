@@ -4,6 +4,13 @@
 #   --down   take away what was left standing        --help   the rest
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+# To help and to take away, what was built before will do.
+built="${CARGO_TARGET_DIR:-target}/release/vswitch-testbed"
+for word; do
+  case $word in
+    -h | --help | --down) [ ! -x "$built" ] || exec "$built" demo "$@" ;;
+  esac
+done
 . testbeds/setup.sh
 "${builder[@]}" cargo build --release --locked --workspace --bins >&2
 exec "$target/release/vswitch-testbed" demo "$@"

@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use toml::Spanned;
+use toml::{Spanned, Value};
 use vswitch_model::PortName;
 
 /// Where the file is looked for when nobody says.
@@ -84,6 +84,36 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// The file that says all of it, a field a line.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        let path = |path: &Path| Value::from(path.display().to_string());
+        let poll = match self.poll {
+            Poll::Busy => "busy",
+            Poll::Adaptive => "adaptive",
+        };
+        let uplinks = self.uplinks.iter().map(PortName::as_str).collect::<Vec<_>>();
+        let cores =
+            self.cores.iter().map(|core| i64::try_from(*core).unwrap_or(i64::MAX)).collect::<Vec<_>>();
+        let mut fields = vec![
+            ("uplink", Value::from(uplinks)),
+            ("host_port", self.host_port.as_str().into()),
+            ("cores", cores.into()),
+            ("poll", poll.into()),
+            ("frames", self.frames.into()),
+            ("flows", self.flows.into()),
+            ("fragments", self.fragments.into()),
+            ("icmp_errors_per_second", self.icmp_errors_per_second.into()),
+            ("api_socket", path(&self.api_socket)),
+            ("state_file", path(&self.state_file)),
+        ];
+        fields.extend(self.metrics.map(|address| ("metrics", address.to_string().into())));
+        fields.push(("log", self.log.as_str().into()));
+        fields.iter().map(|(field, value)| format!("{field} = {value}\n")).collect()
+    }
+}
+
 /// Why a configuration is refused. Prints as `FILE:LINE: FIELD: problem`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigError {
@@ -124,7 +154,7 @@ struct Written {
     icmp_errors_per_second: Option<Spanned<i64>>,
     api_socket: Option<Spanned<PathBuf>>,
     state_file: Option<Spanned<PathBuf>>,
-    metrics: Option<Spanned<SocketAddr>>,
+    metrics: Option<Spanned<String>>,
     log: Option<Spanned<String>>,
 }
 
@@ -145,6 +175,12 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// The defaults, where nobody wrote a file.
+    #[must_use]
+    pub fn defaults() -> Self {
+        Self { config: Config::default(), file: DEFAULT_PATH.into(), lines: BTreeMap::new() }
+    }
+
     /// Reads and checks a file, all but what depends on the machine ([`Loaded::check_machine`]).
     pub fn read(file: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(file).map_err(|error| ConfigError {
@@ -231,7 +267,14 @@ impl Reader<'_> {
         config.icmp_errors_per_second = self.number("icmp_errors_per_second", icmp, most, ICMP_ERRORS)?;
         config.api_socket = self.path("api_socket", written.api_socket, config.api_socket)?;
         config.state_file = self.path("state_file", written.state_file, config.state_file)?;
-        config.metrics = self.take("metrics", written.metrics);
+        if let Some(metrics) = self.take("metrics", written.metrics) {
+            let problem = || {
+                format!(
+                    "\"{metrics}\" is not an address and a port; \"127.0.0.1:9464\" or \"[::1]:9464\" would be right"
+                )
+            };
+            config.metrics = Some(metrics.parse().map_err(|_| self.refuse("metrics", problem()))?);
+        }
         if let Some(log) = self.take("log", written.log) {
             if let Err(error) = log.parse::<tracing_subscriber::EnvFilter>() {
                 let problem =
@@ -375,6 +418,8 @@ mod tests {
                 log: "info,vswitch=debug".into(),
             }
         );
+        assert_eq!(parse(&config.to_toml()).unwrap().config, config);
+        assert_eq!(parse(&Config::default().to_toml()).unwrap().config, Config::default());
         assert_eq!(parse("uplink = \"eth0\"").unwrap().config.uplinks, [name("eth0")]);
     }
 
@@ -395,7 +440,10 @@ mod tests {
                 "api_socket = \"engine.sock\"",
                 "v.toml:1: api_socket: \"engine.sock\" is not the absolute path",
             ),
-            ("metrics = \"9464\"", "v.toml:1: metrics: invalid socket address"),
+            (
+                "metrics = \"9464\"",
+                "v.toml:1: metrics: \"9464\" is not an address and a port; \"127.0.0.1:9464\"",
+            ),
             ("log = \"loud=very\"", "v.toml:1: log: \"loud=very\": "),
             ("frames = 1\nframes = 2", "v.toml:2: frames: duplicate key"),
             ("frames = ", "v.toml:1: frames: "),

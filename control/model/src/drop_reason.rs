@@ -43,6 +43,8 @@ drop_reasons! {
     NeighbourDiscoveryInvalid = "nd-invalid",
     /// An IPv4 header with a wrong version, header length, total length or checksum.
     Ipv4HeaderInvalid = "ipv4-header-invalid",
+    /// An IPv4 packet that names the routers it wants to pass (LSRR or SSRR): as Linux without accept_source_route.
+    SourceRouted = "source-routed",
     /// An IPv6 header or extension header chain that is malformed or too long.
     Ipv6HeaderInvalid = "ipv6-header-invalid",
     /// A TCP, UDP, SCTP or ICMP header that is malformed.
@@ -78,7 +80,7 @@ drop_reasons! {
     FlowUnknown = "flow-unknown",
     /// A TCP segment that opens no connection and belongs to none.
     TcpStateInvalid = "tcp-state-invalid",
-    /// The flow table is full; the newcomer is refused.
+    /// The flow table is full, or has all it takes of one port; the newcomer is refused.
     FlowTableFull = "flow-table-full",
     /// No route leads to the destination.
     NoRoute = "no-route",

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use serde_path_to_error::Segment;
 use vswitch_model::Invalid;
 
 use super::{Kind, Object, meta};
@@ -135,9 +136,11 @@ pub fn from_value(
         |invalid: Invalid| ManifestError { field: invalid.field, problem: invalid.problem, ..error.clone() };
     let kind = take_kind(&mut body).map_err(fail)?;
     tidy_metadata(kind, namespace, &mut body);
-    let object = Object::from_body(kind, &Value::Object(body)).map_err(|e| {
+    let body = Value::Object(body);
+    let object = Object::from_body(kind, &body).map_err(|e| {
         let path = e.path().to_string();
-        let problem = without_position(&e.into_inner().to_string());
+        let written = at(&body, e.path());
+        let problem = with_value(without_position(&e.into_inner().to_string()), &path, written);
         fail(Invalid::new(if path == "." { String::new() } else { path }, problem))
     })?;
     object.validate().map_err(fail)?;
@@ -189,6 +192,27 @@ fn describe(body: &Map<String, Value>) -> String {
         (_, name) => name,
     };
     [text(body.get("kind")), full_name].into_iter().flatten().collect::<Vec<_>>().join(" ")
+}
+
+/// What is written at a path.
+fn at<'a>(body: &'a Value, path: &serde_path_to_error::Path) -> Option<&'a Value> {
+    path.iter().try_fold(body, |value, segment| match segment {
+        Segment::Seq { index } => value.get(index),
+        Segment::Map { key } => value.get(key),
+        Segment::Enum { .. } | Segment::Unknown => None,
+    })
+}
+
+/// What the standard library says of an address leaves out what was written, and what would be right.
+fn with_value(problem: String, path: &str, written: Option<&Value>) -> String {
+    let Some(Value::String(text)) = written.filter(|_| problem.starts_with("invalid IP")) else {
+        return problem;
+    };
+    if path.to_lowercase().contains("cidr") || path.contains("except") {
+        format!("\"{text}\" is no range of addresses; 10.0.0.0/8, 192.0.2.1/32 or fd00::/64 would be right")
+    } else {
+        format!("\"{text}\" is not an IP address; 10.0.0.1 or fd00::1 would be right")
+    }
 }
 
 /// serde_json ends its messages with a position, which means nothing for a value that came from YAML.

@@ -108,7 +108,16 @@ fn errors_name_the_field_and_what_would_be_right() {
             "spec.egress[0].to[0].ipBlock.except[0]",
             "within 10.0.0.0/8",
         ),
-        ("{egress: [{to: [{ipBlock: {cidr: ten}}]}]}", "spec.egress[0].to[0].ipBlock.cidr", "IP"),
+        (
+            "{egress: [{to: [{ipBlock: {cidr: ten}}]}]}",
+            "spec.egress[0].to[0].ipBlock.cidr",
+            "\"ten\" is no range",
+        ),
+        (
+            "{egress: [{to: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.0.0.1]}}]}]}",
+            "spec.egress[0].to[0].ipBlock.except[0]",
+            "\"10.0.0.1\" is no range of addresses; 10.0.0.0/8",
+        ),
         ("{egress: [{ports: [{port: 0}]}]}", "spec.egress[0].ports[0].port", "1 to 65535"),
         ("{egress: [{ports: [{port: 70000}]}]}", "spec.egress[0].ports[0].port", "1 to 65535"),
         (

@@ -24,6 +24,8 @@ pub(super) enum Noun {
 }
 
 impl Noun {
+    pub(super) const ALL: [Self; 5] = [Self::Flows, Self::Counters, Self::Drops, Self::Ports, Self::Tunnels];
+
     pub(super) fn parse(text: &str) -> Option<Self> {
         Some(match text.to_ascii_lowercase().as_str() {
             "flow" | "flows" => Self::Flows,

@@ -42,6 +42,8 @@ pub use cli::{Cli, Format};
 use cli::{Get, Verb};
 use output::print;
 
+use crate::object::Kind;
+
 /// Exit code of `explain` for a flow that is denied.
 pub const EXIT_DENIED: u8 = 3;
 /// Exit code of a command line that makes no sense, as clap has it.
@@ -103,7 +105,10 @@ async fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
                 eprintln!("vsctl: --address and --limit are for flows");
                 return Ok(ExitCode::from(EXIT_USAGE));
             }
-            None => objects::get(&mut agent(&cli.agent_socket).await?, get).await?,
+            None => {
+                known_kind(&get.kind)?;
+                objects::get(&mut agent(&cli.agent_socket).await?, get).await?
+            }
         },
         Verb::Status => {
             let (report, healthy) = status::status(&cli.agent_socket, &cli.engine_socket).await;
@@ -123,6 +128,13 @@ async fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
     };
     print(&report, cli.output)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// An error that names the agent's kinds and the engine's.
+fn known_kind(kind: &str) -> Result<(), Failure> {
+    let engines = engine::Noun::ALL.map(engine::Noun::name).join(", ");
+    let unknown = |invalid| Failure(format!("{invalid}, and of the engine: {engines}"));
+    kind.parse::<Kind>().map(drop).map_err(|invalid: vswitch_model::Invalid| unknown(invalid.to_string()))
 }
 
 /// Why this `get` makes no sense for something of the engine's.

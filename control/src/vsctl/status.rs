@@ -9,11 +9,15 @@ use vswitch_model::api::engine::{EngineStatus, GetStatusRequest};
 use super::output::{Report, duration, facts, indent, table};
 use super::{Failure, agent, engine_client};
 
-/// The report, and whether both answered.
+/// The report, and whether both answered, with the store there and the engine in step.
 pub(super) async fn status(agent_socket: &Path, engine_socket: &Path) -> (Report, bool) {
     let (agent, engine) = tokio::join!(ask_agent(agent_socket), ask_engine(engine_socket));
-    let healthy = agent.is_ok() && engine.is_ok();
+    let healthy = agent.as_ref().is_ok_and(is_well) && engine.is_ok();
     (report(&agent, &engine), healthy)
+}
+
+fn is_well(agent: &AgentStatus) -> bool {
+    agent.store_connected && agent.store_synced && agent.engine_error.is_empty()
 }
 
 async fn ask_agent(socket: &Path) -> Result<AgentStatus, Failure> {

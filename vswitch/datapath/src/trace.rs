@@ -11,7 +11,7 @@ use crossbeam::queue::ArrayQueue;
 use vswitch_model::{DropReason, RuleId, TunnelId};
 
 use crate::flow::FlowTable;
-use crate::parse::{Network, Parsed};
+use crate::parse::{Network, Parsed, protocol};
 use crate::stage::{Fate, Scratch};
 use crate::tables::{Adjacency, Tables};
 use crate::{BATCH, Buffer, Now, Packet, PortIndex};
@@ -159,7 +159,17 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Parsed { source, destination, protocol, ports } => {
-                write!(f, "{source} to {destination}, protocol {protocol}, ports {} to {}", ports.0, ports.1)
+                write!(f, "{source} to {destination}, protocol {protocol}")?;
+                match *protocol {
+                    protocol::TCP | protocol::UDP | protocol::SCTP => {
+                        write!(f, ", ports {} to {}", ports.0, ports.1)
+                    }
+                    // A query's identifier is at both ends of its flow; errors have none.
+                    protocol::ICMP | protocol::ICMPV6 if ports.0 != 0 => {
+                        write!(f, ", identifier {}", ports.0)
+                    }
+                    _ => Ok(()),
+                }
             }
             Self::Decapsulated(tunnel) => write!(f, "from tunnel {tunnel}"),
             Self::Answered => f.write_str("answered as the pod's gateway"),

@@ -28,17 +28,17 @@ enum Command {
     Run(Run),
     /// Say whether a configuration is right, for this machine, and what it means.
     CheckConfig {
-        /// The configuration (TOML).
-        #[arg(long, default_value = DEFAULT_PATH)]
-        config: PathBuf,
+        /// The configuration (TOML); without this option, /etc/vswitch/vswitchd.toml, which need not be there.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
     },
 }
 
 #[derive(Debug, clap::Args)]
 struct Run {
-    /// The configuration (TOML).
-    #[arg(long, default_value = DEFAULT_PATH)]
-    config: PathBuf,
+    /// The configuration (TOML); without this option, /etc/vswitch/vswitchd.toml, which need not be there.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Where to write the account of packets and frames at the end (JSON).
     #[arg(long)]
     final_report: Option<PathBuf>,
@@ -50,7 +50,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match arguments.command {
-        Some(Command::CheckConfig { config }) => check(&config),
+        Some(Command::CheckConfig { config }) => check(config.as_deref()),
         Some(Command::Run(run)) => start(&run),
         None => start(&arguments.run),
     };
@@ -63,27 +63,32 @@ fn main() -> ExitCode {
     }
 }
 
-fn check(path: &Path) -> Result<(), Failure> {
-    let loaded = load(path)?;
-    println!("{}: right", path.display());
-    println!("{:#?}", loaded.config);
+fn check(path: Option<&Path>) -> Result<(), Failure> {
+    let (loaded, from) = load(path)?;
+    print!("# {from}: right. With defaults for what it leaves open:\n{}", loaded.config.to_toml());
     Ok(())
 }
 
-fn load(path: &Path) -> Result<Loaded, Failure> {
-    let loaded = Loaded::read(path)?;
+/// The configuration, and where it is from. One that is named has to be there.
+fn load(path: Option<&Path>) -> Result<(Loaded, String), Failure> {
+    let default = Some(Path::new(DEFAULT_PATH)).filter(|path| path.exists());
+    let (loaded, from) = match path.or(default) {
+        Some(path) => (Loaded::read(path)?, path.display().to_string()),
+        None => (Loaded::defaults(), format!("no {DEFAULT_PATH}")),
+    };
     loaded.check_machine()?;
-    Ok(loaded)
+    Ok((loaded, from))
 }
 
 fn start(run: &Run) -> Result<(), Failure> {
-    let config = load(&run.config)?.config;
+    let (loaded, from) = load(run.config.as_deref())?;
+    let config = loaded.config;
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(&config.log))
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .init();
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %run.config.display(), "vswitchd starts");
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), config = from, "vswitchd starts");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let report = runtime.block_on(serve(config))?;
     // Calls that still wait for something are cut off: the engine they ask is gone.

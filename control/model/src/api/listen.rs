@@ -5,8 +5,14 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use tokio::net::UnixListener;
+
+/// How long a process that was killed may hold on to its socket.
+const LET_GO: Duration = Duration::from_secs(3);
+/// How often it is looked whether it has let go.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Why a socket cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +44,7 @@ pub struct Socket {
 
 impl Socket {
     /// Binds `path`, open to its owner alone, in place of a socket that a dead process has left. `server` is who we are,
-    /// for errors. To be called within a tokio runtime, and before anything is done that two of us must not both do.
+    /// for errors. Waits a few seconds for one that is about to end. To be called within a tokio runtime, and before anything is done that two of us must not both do.
     pub fn bind(server: &'static str, path: &Path) -> Result<Self, CannotListen> {
         let refused = |error| CannotListen::Refused(path.to_owned(), error);
         let in_use = || CannotListen::InUse { server, path: path.to_owned() };
@@ -50,10 +56,15 @@ impl Socket {
         let lock_path = beside(path, ".lock");
         let open = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&lock_path);
         let lock = open.map_err(|error| CannotListen::Refused(lock_path.clone(), error))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(in_use()),
-            Err(TryLockError::Error(error)) => return Err(CannotListen::Refused(lock_path, error)),
+        let deadline = Instant::now() + LET_GO;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                // Who was killed holds it until the kernel has taken all that it had.
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(LOOK_AGAIN),
+                Err(TryLockError::WouldBlock) => return Err(in_use()),
+                Err(TryLockError::Error(error)) => return Err(CannotListen::Refused(lock_path, error)),
+            }
         }
         match std::fs::symlink_metadata(path) {
             Ok(found) if !found.file_type().is_socket() => {
