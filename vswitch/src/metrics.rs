@@ -149,7 +149,7 @@ fn labels(port: &PortNumbers) -> Vec<(&'static str, String)> {
 
 fn encode_ports(encoder: &mut DescriptorEncoder<'_>, ports: &[PortNumbers]) -> fmt::Result {
     type Number = (&'static str, &'static str, fn(&PortNumbers) -> u64);
-    let numbers: [Number; 8] = [
+    let numbers: [Number; 12] = [
         ("vswitch_port_receive_packets", "Packets received.", |port| port.counts.rx.0),
         ("vswitch_port_receive_bytes", "Bytes received.", |port| port.counts.rx.1),
         ("vswitch_port_transmit_packets", "Packets sent.", |port| port.counts.sent()),
@@ -166,6 +166,20 @@ fn encode_ports(encoder: &mut DescriptorEncoder<'_>, ports: &[PortNumbers]) -> f
         ("vswitch_port_kicks", "System calls to send or to wake.", |port| {
             port.statistics.map_or(0, |statistics| statistics.kicks)
         }),
+        ("vswitch_port_kicks_repeated", "Of these, repeated because the kernel was busy.", |port| {
+            port.statistics.map_or(0, |statistics| statistics.kicks_repeated)
+        }),
+        ("vswitch_port_frames_exhausted", "Times the pool had no frame for the port.", |port| {
+            port.statistics.map_or(0, |statistics| statistics.frames_exhausted)
+        }),
+        ("vswitch_port_transmit_refused", "Packets the kernel refused after it had taken them.", |port| {
+            port.statistics.map_or(0, |statistics| statistics.transmit_refused)
+        }),
+        (
+            "vswitch_port_invalid_descriptors",
+            "Descriptors refused as invalid: a bug if there are any.",
+            |port| port.statistics.map_or(0, |statistics| statistics.invalid_descriptors),
+        ),
     ];
     for (name, help, number) in numbers {
         counter(encoder, name, help, ports.iter().map(|port| (labels(port), number(port))))?;
@@ -185,7 +199,7 @@ fn encode_ports(encoder: &mut DescriptorEncoder<'_>, ports: &[PortNumbers]) -> f
 impl Scrape {
     fn encode_workers(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         type Number = (&'static str, &'static str, fn(&crate::worker::Handle) -> u64);
-        let numbers: [Number; 6] = [
+        let numbers: [Number; 7] = [
             ("vswitch_worker_turns", "Turns of the worker's loop.", |worker| worker.status.turns.get()),
             ("vswitch_worker_turns_idle", "Turns in which no packet came.", |worker| {
                 worker.status.turns_idle.get()
@@ -199,6 +213,9 @@ impl Scrape {
             }),
             ("vswitch_flows_revoked", "Flows ended because new tables deny them.", |worker| {
                 worker.counters.flows_revoked.get()
+            }),
+            ("vswitch_flows_evicted", "Flows never answered that made room for newer ones.", |worker| {
+                worker.counters.flows_evicted.get()
             }),
         ];
         let workers = &self.shared.workers;

@@ -1,6 +1,6 @@
 //! Two real `vswitchd`s, each in a network namespace, with pods, tunnels and the node's own kernel between them.
 //! Needs root.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -119,6 +119,8 @@ pub struct Counters {
     pub flows_expired: Counter,
     /// Flows ended because new tables deny them.
     pub flows_revoked: Counter,
+    /// Flows that were never answered and made room for newer ones.
+    pub flows_evicted: Counter,
 }
 
 impl Counters {
@@ -131,6 +133,7 @@ impl Counters {
             flows_created: Counter::default(),
             flows_expired: Counter::default(),
             flows_revoked: Counter::default(),
+            flows_evicted: Counter::default(),
         }
     }
 

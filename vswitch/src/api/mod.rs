@@ -70,7 +70,7 @@ impl Service {
 }
 
 /// The status of a message with a wrong field: the text starts with the field's path.
-#[allow(clippy::needless_pass_by_value)]
+#[allow(clippy::needless_pass_by_value, reason = "as map_err hands it over")]
 fn invalid(invalid: Invalid) -> Status {
     Status::invalid_argument(invalid.to_string())
 }

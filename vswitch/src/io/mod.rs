@@ -14,7 +14,10 @@
 //!
 //! [`Port`] is the seam: the worker knows nothing of sockets. [`memory`] is for tests and measurements, [`afxdp`] for
 //! veths and physical devices, [`tun`] for the node's own kernel, [`pcap`] for captures.
-#![allow(unsafe_code)]
+#![allow(
+    unsafe_code,
+    reason = "rings, mapped memory and sockets are the kernel's; nothing else here has any"
+)]
 
 pub mod afxdp;
 pub mod frame;

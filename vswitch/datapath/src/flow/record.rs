@@ -42,6 +42,19 @@ pub enum FlowState {
 }
 
 impl FlowState {
+    /// Whether packets went both ways. What did not is the first to go when room is needed: it may be made up.
+    #[inline]
+    #[must_use]
+    pub fn is_answered(self) -> bool {
+        match self {
+            Self::Tcp(state) => state.is_answered(),
+            Self::Udp { replied }
+            | Self::Icmp { replied }
+            | Self::Sctp { replied }
+            | Self::Other { replied } => replied,
+        }
+    }
+
     /// How long a flow is kept without a packet, in seconds.
     #[inline]
     #[must_use]

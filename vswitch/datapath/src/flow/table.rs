@@ -1,7 +1,14 @@
 //! The table: records in a slab, found through the index, forgotten by a clock hand.
+//!
+//! When there is no room for a newcomer, a flow that was never answered gives way; those that were answered stay. And
+//! flows that were opened by packets of one port take three quarters of the table at most, so that there is room for
+//! everybody else whatever one pod does.
+
+use vswitch_model::limits::PORTS_MAX;
 
 use super::index::Index;
 use super::{Flow, FlowKey, Now};
+use crate::PortIndex;
 
 /// Number of a record; it means that flow until it is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -13,7 +20,7 @@ pub struct FlowIndex(pub u32);
 pub struct FlowTableFull;
 
 /// Flows of one worker. All memory is taken by [`FlowTable::new`]: 148 to 164 bytes a flow, 128 of them the record,
-/// 4 in the list of free ones, 16 to 32 in the index by how far the capacity is from the next power of two.
+/// 4 in the list of free ones, 16 to 32 in the index by how far the capacity is from the next power of two; and 4 KiB.
 #[derive(Debug)]
 pub struct FlowTable {
     index: Index,
@@ -23,6 +30,9 @@ pub struct FlowTable {
     secret: [u64; 6],
     /// The next record the clock hand looks at.
     hand: usize,
+    /// By port: how many flows its packets opened. Numbers that no port has share the last place.
+    held: Box<[u32]>,
+    evicted: u64,
 }
 
 impl FlowTable {
@@ -43,7 +53,24 @@ impl FlowTable {
             free: (0..capacity as u32).rev().collect(),
             secret: std::array::from_fn(|_| split_mix(&mut state)),
             hand: 0,
+            held: vec![0; PORTS_MAX + 1].into_boxed_slice(),
+            evicted: 0,
         }
+    }
+
+    /// Most flows that packets of one port may have opened.
+    #[must_use]
+    pub fn port_most(&self) -> usize {
+        self.capacity() - self.capacity() / 4
+    }
+
+    fn held(&mut self, flow: &Flow) -> &mut u32 {
+        let [PortIndex(port), _] = flow.in_ports;
+        &mut self.held[usize::from(port).min(PORTS_MAX)]
+    }
+
+    fn has_room(&mut self, newcomer: &Flow) -> bool {
+        !self.free.is_empty() && (*self.held(newcomer) as usize) < self.port_most()
     }
 
     /// The hash of a key, to be given to the other methods.
@@ -80,17 +107,21 @@ impl FlowTable {
         self.get(FlowIndex(record)).is_some_and(|flow| flow.key == *key)
     }
 
-    /// Adds a flow; one that has its key already is replaced. `hash` is that of its key. When the table is full a few
-    /// records are looked at for expired ones; live ones are never touched.
+    /// Adds a flow; one that has its key already is replaced. `hash` is that of its key. When there is no room a few
+    /// records are looked at for expired ones, and if there are none the oldest of them that was never answered goes.
     pub fn insert(&mut self, hash: u64, flow: Flow) -> Result<FlowIndex, FlowTableFull> {
         if let Some(there) = self.lookup(&flow.key, hash) {
-            if let Some(record) = self.record(there) {
-                *record = Some(flow);
+            *self.held(&flow) += 1;
+            if let Some(before) = self.record(there).and_then(|record| record.replace(flow)) {
+                *self.held(&before) -= 1;
             }
             return Ok(there);
         }
-        if self.free.is_empty() {
-            self.expire(flow.last_seen, Self::RECLAIM_BUDGET);
+        if !self.has_room(&flow) {
+            self.make_room(&flow);
+        }
+        if !self.has_room(&flow) {
+            return Err(FlowTableFull);
         }
         let number = *self.free.last().ok_or(FlowTableFull)?;
         let (records, secret) = (&self.records, &self.secret);
@@ -101,6 +132,7 @@ impl FlowTable {
             return Err(FlowTableFull);
         }
         self.free.pop();
+        *self.held(&flow) += 1;
         if let Some(record) = self.record(FlowIndex(number)) {
             *record = Some(flow);
         }
@@ -111,6 +143,7 @@ impl FlowTable {
     pub fn remove(&mut self, flow: FlowIndex) -> Option<Flow> {
         let removed = self.record(flow)?.take()?;
         self.index.remove(removed.key.hash(&self.secret), flow.0);
+        *self.held(&removed) -= 1;
         self.free.push(flow.0);
         Some(removed)
     }
@@ -139,13 +172,51 @@ impl FlowTable {
     pub fn expire(&mut self, now: Now, budget: usize) -> usize {
         let mut expired = 0;
         for _ in 0..budget.min(self.records.len()) {
-            let number = self.hand;
-            self.hand = if number + 1 < self.records.len() { number + 1 } else { 0 };
+            let number = self.next_of_hand();
             if self.records[number].as_ref().is_some_and(|flow| flow.is_expired(now)) {
                 expired += usize::from(self.remove(FlowIndex(number as u32)).is_some());
             }
         }
         expired
+    }
+
+    /// Forgets what expired of the next records, or else the oldest of them that was never answered. Whose port has all
+    /// that it may have makes room at its own expense.
+    #[cold]
+    fn make_room(&mut self, newcomer: &Flow) {
+        let [port, _] = newcomer.in_ports;
+        let own_only = *self.held(newcomer) as usize >= self.port_most();
+        let mut oldest: Option<(Now, FlowIndex)> = None;
+        for _ in 0..Self::RECLAIM_BUDGET.min(self.records.len()) {
+            let number = self.next_of_hand();
+            let Some(flow) = &self.records[number] else { continue };
+            let index = FlowIndex(number as u32);
+            if flow.is_expired(newcomer.last_seen) {
+                self.remove(index);
+            } else if !flow.state.is_answered()
+                && (!own_only || flow.in_ports[0] == port)
+                && oldest.is_none_or(|(seen, _)| flow.last_seen < seen)
+            {
+                oldest = Some((flow.last_seen, index));
+            }
+        }
+        if let Some((_, index)) = oldest
+            && !self.has_room(newcomer)
+        {
+            self.remove(index);
+            self.evicted += 1;
+        }
+    }
+
+    fn next_of_hand(&mut self) -> usize {
+        let number = self.hand;
+        self.hand = if number + 1 < self.records.len() { number + 1 } else { 0 };
+        number
+    }
+
+    /// How many flows went before their time to make room, since this was asked last.
+    pub fn take_evicted(&mut self) -> u64 {
+        std::mem::take(&mut self.evicted)
     }
 
     /// Flows in it.
@@ -177,7 +248,7 @@ impl FlowTable {
     pub fn memory_bytes(&self) -> usize {
         self.index.memory_bytes()
             + self.records.capacity() * size_of::<Option<Flow>>()
-            + self.free.capacity() * 4
+            + (self.free.capacity() + self.held.len()) * 4
     }
 
     #[cfg(test)]

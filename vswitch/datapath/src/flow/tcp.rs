@@ -60,8 +60,9 @@ pub enum TcpState {
     HalfClosed(Direction),
     /// Both ends sent FIN.
     Closing,
-    /// An end sent RST. If it was not a real one the ends go on, and so does the record.
-    Reset,
+    /// The end that sends in this direction sent RST. When it sends on, the RST was not its own, or the other end did
+    /// not take it (RFC 5961, section 3.2), and the connection lives.
+    Reset(Direction),
 }
 
 impl TcpState {
@@ -85,7 +86,7 @@ impl TcpState {
     pub fn next(self, direction: Direction, flags: TcpFlags) -> Result<Self, DropReason> {
         use Direction::{Original, Reply};
         if flags.has(TcpFlags::RST) {
-            return Ok(Self::Reset);
+            return Ok(Self::Reset(direction));
         }
         if flags.has(TcpFlags::SYN) {
             return match (self, direction, flags.has(TcpFlags::ACK)) {
@@ -98,17 +99,21 @@ impl TcpState {
                 (_, Reply, false) => Err(DropReason::TcpStateInvalid),
             };
         }
+        // What the other end has still under way does not say so: it sends on until it hears of the RST.
+        let state = match self {
+            Self::Reset(by) if by == direction => Self::PickedUp,
+            state => state,
+        };
         if flags.has(TcpFlags::FIN) {
-            return Ok(match self {
+            return Ok(match state {
                 Self::HalfClosed(first) if first != direction => Self::Closing,
-                Self::Closing | Self::Reset => self,
-                Self::HalfClosed(first) => Self::HalfClosed(first),
+                Self::Closing | Self::Reset(_) | Self::HalfClosed(_) => state,
                 _ => Self::HalfClosed(direction),
             });
         }
-        Ok(match (self, direction) {
+        Ok(match (state, direction) {
             (Self::SynReceived, Original) | (Self::PickedUp, Reply) => Self::Established,
-            _ => self,
+            _ => state,
         })
     }
 
@@ -121,10 +126,17 @@ impl TcpState {
     pub fn is_reopened_by(self, direction: Direction, flags: TcpFlags) -> bool {
         flags.opens()
             && match self {
-                Self::Closing | Self::Reset => true,
+                Self::Closing | Self::Reset(_) => true,
                 Self::PickedUp | Self::Established | Self::HalfClosed(_) => direction == Direction::Reply,
                 Self::SynSent | Self::SynReceived => false,
             }
+    }
+
+    /// Whether both ends have sent something, and none has ended it at once.
+    #[inline]
+    #[must_use]
+    pub fn is_answered(self) -> bool {
+        !matches!(self, Self::SynSent | Self::PickedUp | Self::Reset(_))
     }
 
     /// How long it is kept without a segment, in seconds. Times of conntrack's kind
@@ -140,7 +152,7 @@ impl TcpState {
             Self::Established => 7440,
             Self::HalfClosed(_) => 240,
             Self::Closing => 60,
-            Self::Reset => 10,
+            Self::Reset(_) => 10,
         }
     }
 }

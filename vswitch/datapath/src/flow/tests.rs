@@ -39,6 +39,17 @@ fn udp(client: u32, now: Now) -> Flow {
     flow(key, orientation, TcpFlags::default(), now).unwrap()
 }
 
+/// The same flow, opened by a packet of this port.
+fn by_port(flow: Flow, port: u32) -> Flow {
+    Flow { in_ports: [PortIndex(port as u16), flow.in_ports[1]], ..flow }
+}
+
+fn answered(mut flow: Flow) -> Flow {
+    let seen = flow.last_seen;
+    flow.advance(Direction::Reply, TcpFlags::default(), 1, seen).unwrap();
+    flow
+}
+
 fn insert(table: &mut FlowTable, flow: Flow) -> Result<FlowIndex, FlowTableFull> {
     let hash = table.hash(&flow.key);
     table.insert(hash, flow)
@@ -76,7 +87,9 @@ fn a_record_is_two_cache_lines() {
 fn a_table_takes_as_many_as_it_says_and_refuses_the_next() {
     for capacity in [1, 2, 3, 1000, 4096] {
         let mut table = FlowTable::new(capacity, 42);
-        let flows: Vec<Flow> = (0..capacity as u32).map(|client| udp(client, Now(0))).collect();
+        // By two ports: one alone may not have it all.
+        let flows: Vec<Flow> =
+            (0..capacity as u32).map(|client| answered(by_port(udp(client, Now(0)), client % 2))).collect();
         for flow in &flows {
             insert(&mut table, flow.clone()).unwrap();
         }
@@ -84,12 +97,59 @@ fn a_table_takes_as_many_as_it_says_and_refuses_the_next() {
         assert_eq!(insert(&mut table, udp(u32::MAX, Now(SECOND))), Err(FlowTableFull));
         assert!(flows.iter().all(|flow| find(&table, &flow.key).is_some()), "the newcomer hurt nobody");
         // The clock hand makes room once the old ones are over.
-        insert(&mut table, udp(u32::MAX, Now(31 * SECOND))).unwrap();
+        insert(&mut table, udp(u32::MAX, Now(181 * SECOND))).unwrap();
         let expired: usize =
-            (0..capacity.div_ceil(16) + 1).map(|_| table.expire(Now(100 * SECOND), 16)).sum();
+            (0..capacity.div_ceil(16) + 1).map(|_| table.expire(Now(400 * SECOND), 16)).sum();
         assert!(expired >= 1);
         assert_eq!((table.len(), table.occupancy()), (0, (0, 0)));
     }
+}
+
+#[test]
+fn one_port_cannot_take_the_room_of_others() {
+    let mut table = FlowTable::new(1000, 42);
+    let call = answered(by_port(udp(0, Now(0)), 1));
+    insert(&mut table, call.clone()).unwrap();
+    for client in 1..20_000u32 {
+        let now = Now(SECOND + u64::from(client) * 1000);
+        // Refused where none of its own is among the few records that are looked at.
+        let inserted = insert(&mut table, by_port(udp(client, now), 2));
+        assert!(inserted.is_ok() || client > 750);
+    }
+    assert_eq!(table.len(), 1 + 750);
+    assert!(table.take_evicted() > 10_000, "its own make room for it");
+    // Others come in, answered or not, and stay whatever the flood does.
+    for client in 30_000..30_249u32 {
+        insert(&mut table, by_port(udp(client, Now(2 * SECOND)), 3)).unwrap();
+    }
+    for client in 40_000..50_000u32 {
+        let _refused = insert(&mut table, by_port(udp(client, Now(3 * SECOND)), 2));
+    }
+    assert!(find(&table, &call.key).is_some());
+    assert!((30_000..30_249).all(|client| find(&table, &udp(client, Now(0)).key).is_some()));
+    assert_eq!(table.len(), 1000);
+}
+
+#[test]
+fn answered_flows_give_way_to_nobody() {
+    let mut table = FlowTable::new(1000, 42);
+    for client in 0..750u32 {
+        insert(&mut table, answered(by_port(udp(client, Now(0)), 2))).unwrap();
+    }
+    assert_eq!(
+        insert(&mut table, by_port(udp(1000, Now(1)), 2)),
+        Err(FlowTableFull),
+        "all of one port's share"
+    );
+    for client in 2000..2250u32 {
+        insert(&mut table, answered(by_port(udp(client, Now(0)), 3))).unwrap();
+    }
+    assert_eq!(insert(&mut table, by_port(udp(3000, Now(1)), 4)), Err(FlowTableFull), "all of the table");
+    assert_eq!((table.len(), table.take_evicted()), (1000, 0));
+    // What a removed flow held of its port's share is free again.
+    let first = find(&table, &udp(0, Now(0)).key).unwrap();
+    table.remove(first);
+    insert(&mut table, by_port(udp(1000, Now(1)), 2)).unwrap();
 }
 
 #[test]
@@ -124,7 +184,7 @@ fn the_seed_moves_flows_to_other_buckets() {
 fn a_batch_finds_what_single_lookups_find() {
     let mut table = FlowTable::new(500, 9);
     for client in 0..500 {
-        insert(&mut table, udp(client, Now(0))).unwrap();
+        insert(&mut table, by_port(udp(client, Now(0)), client % 2)).unwrap();
     }
     let keys: Vec<FlowKey> = (450..514).map(|client| udp(client, Now(0)).key).collect();
     let hashes: Vec<u64> = keys.iter().map(|key| table.hash(key)).collect();
@@ -169,7 +229,7 @@ fn tcp_opens_talks_and_closes() {
     // Sent twice is not closed twice.
     let twice = [open.as_slice(), &[(Original, fin_ack), (Original, fin_ack)]].concat();
     assert_eq!(tcp(&twice).last(), Some(&Ok(HalfClosed(Original))));
-    assert_eq!(tcp(&[open.as_slice(), &[(Reply, rst)]].concat()).last(), Some(&Ok(Reset)));
+    assert_eq!(tcp(&[open.as_slice(), &[(Reply, rst)]].concat()).last(), Some(&Ok(Reset(Reply))));
     // A responder cannot open a connection under the originator's verdict, nor can one be made of an answer.
     assert_eq!(tcp(&[open.as_slice(), &[(Reply, SYN)]].concat()).last(), Some(&invalid));
     assert_eq!(tcp(&[(Original, syn_ack)]), [invalid]);
@@ -186,6 +246,20 @@ fn tcp_opens_talks_and_closes() {
         [Ok(PickedUp), Ok(PickedUp), Ok(Established)]
     );
     assert_eq!(tcp(&[(Original, fin_ack), (Reply, fin_ack)]), [Ok(HalfClosed(Original)), Ok(Closing)]);
+}
+
+#[test]
+fn a_reset_that_was_none_ends_nothing() {
+    use Direction::{Original, Reply};
+    use TcpState::*;
+    let open = [(Original, SYN), (Reply, SYN.and(ACK)), (Original, ACK), (Original, TcpFlags::RST)];
+    let after = |more: &[(Direction, TcpFlags)]| *tcp(&[&open[..], more].concat()).last().unwrap();
+    assert_eq!(after(&[(Reply, ACK), (Reply, TcpFlags::FIN)]), Ok(Reset(Original)), "not heard of it yet");
+    assert_eq!(after(&[(Original, ACK)]), Ok(PickedUp));
+    assert_eq!(after(&[(Original, ACK), (Reply, ACK)]), Ok(Established));
+    assert_eq!(after(&[(Original, TcpFlags::FIN)]), Ok(HalfClosed(Original)));
+    assert_eq!(after(&[(Original, ACK), (Reply, TcpFlags::RST)]), Ok(Reset(Reply)));
+    assert!(Reset(Original).timeout_s() < PickedUp.timeout_s());
 }
 
 #[test]
@@ -227,10 +301,46 @@ fn times_depend_on_the_state() {
     assert_eq!(flow.policy_port(), 5060);
 }
 
-/// What a table is, told simply: by key, who opened it and when it was last seen, in seconds.
+/// What a table is, told simply.
 #[derive(Default)]
 struct Oracle {
-    flows: HashMap<FlowKey, (Orientation, u64)>,
+    flows: HashMap<FlowKey, Told>,
+}
+
+/// Who opened a flow, by which port, when it was last seen, in seconds, and whether it was answered.
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    opener: Orientation,
+    port: u32,
+    seen: u64,
+    answered: bool,
+}
+
+impl Oracle {
+    /// Protocol 47 is kept 60 s, once answered 600 s.
+    fn expire(&mut self, second: u64) {
+        self.flows.retain(|_, flow| second - flow.seen <= if flow.answered { 600 } else { 60 });
+    }
+
+    fn held(&self, port: u32) -> usize {
+        self.flows.values().filter(|flow| flow.port == port).count()
+    }
+
+    fn has_room(&self, capacity: usize, port: u32) -> bool {
+        self.flows.len() < capacity && self.held(port) < capacity - capacity / 4
+    }
+
+    /// Those that may go for a newcomer by `port`: the oldest that were never answered, and its own only when it has
+    /// all of its share.
+    fn victims(&self, capacity: usize, own_only: bool, port: u32) -> Vec<FlowKey> {
+        if self.has_room(capacity, port) {
+            return Vec::new();
+        }
+        let may_go = |flow: &Told| !flow.answered && (!own_only || flow.port == port);
+        let oldest = self.flows.values().filter(|flow| may_go(flow)).map(|flow| flow.seen).min();
+        let oldest = |flow: &Told| may_go(flow) && Some(flow.seen) == oldest;
+        self.flows.iter().filter(|(_, flow)| oldest(flow)).map(|(key, _)| *key).collect()
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -260,9 +370,6 @@ fn key_of(client: u32, back: bool) -> (FlowKey, Orientation) {
     FlowKey::v4(from.0, from.1, to.0, to.1, 47)
 }
 
-/// Protocol 47 is kept 60 s, once replied 600 s; here every flow is seen as not replied.
-const KEPT_S: u64 = 60;
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
@@ -274,18 +381,23 @@ proptest! {
         for step in steps {
             match step {
                 Step::Insert(client, back) => {
-                    let (key, orientation) = key_of(client, back);
-                    let flow = flow(key, orientation, TcpFlags::default(), Now(second * SECOND)).unwrap();
-                    let hash = table.hash(&key);
-                    let full = oracle.flows.len() == capacity && !oracle.flows.contains_key(&key);
-                    if full {
+                    let ((key, opener), port) = (key_of(client, back), client % 3);
+                    let flow = by_port(flow(key, opener, TcpFlags::default(), Now(second * SECOND)).unwrap(), port);
+                    let known = oracle.flows.contains_key(&key);
+                    let mut victims = Vec::new();
+                    if !known && !oracle.has_room(capacity, port) {
+                        let own_only = oracle.held(port) >= capacity - capacity / 4;
                         // Fewer records than the budget: making room looks at all of them.
-                        oracle.flows.retain(|_, (_, seen)| second - *seen <= KEPT_S);
+                        oracle.expire(second);
+                        victims = oracle.victims(capacity, own_only, port);
                     }
-                    let inserted = table.insert(hash, flow);
-                    if oracle.flows.len() < capacity || oracle.flows.contains_key(&key) {
+                    let inserted = insert(&mut table, flow);
+                    let gone: Vec<_> = victims.iter().filter(|key| find(&table, key).is_none()).collect();
+                    prop_assert_eq!(gone.len(), usize::from(!victims.is_empty()));
+                    oracle.flows.retain(|key, _| !gone.contains(&key));
+                    if known || oracle.has_room(capacity, port) {
                         prop_assert!(inserted.is_ok());
-                        oracle.flows.insert(key, (orientation, second));
+                        oracle.flows.insert(key, Told { opener, port, seen: second, answered: false });
                     } else {
                         prop_assert_eq!(inserted, Err(FlowTableFull));
                     }
@@ -294,14 +406,13 @@ proptest! {
                     let (key, orientation) = key_of(client, back);
                     let found = find(&table, &key);
                     prop_assert_eq!(found.is_some(), oracle.flows.contains_key(&key));
-                    if let (Some(index), Some((opener, seen))) = (found, oracle.flows.get_mut(&key)) {
+                    if let (Some(index), Some(told)) = (found, oracle.flows.get_mut(&key)) {
                         let flow = table.get_mut(index).unwrap();
                         let direction = flow.direction(orientation);
-                        prop_assert_eq!(direction == Direction::Original, *opener == orientation);
-                        if direction == Direction::Original {
-                            flow.advance(direction, TcpFlags::default(), 1, Now(second * SECOND)).unwrap();
-                            *seen = second;
-                        }
+                        prop_assert_eq!(direction == Direction::Original, told.opener == orientation);
+                        flow.advance(direction, TcpFlags::default(), 1, Now(second * SECOND)).unwrap();
+                        told.seen = second;
+                        told.answered |= direction == Direction::Reply;
                     }
                 }
                 Step::Remove(client) => {
@@ -312,7 +423,7 @@ proptest! {
                 Step::Wait(seconds) => second += seconds,
                 Step::Expire => {
                     let before = oracle.flows.len();
-                    oracle.flows.retain(|_, (_, seen)| second - *seen <= KEPT_S);
+                    oracle.expire(second);
                     prop_assert_eq!(table.expire(Now(second * SECOND), capacity), before - oracle.flows.len());
                 }
             }

@@ -31,6 +31,9 @@ pub(super) fn v4(frame: &[u8], parsed: &mut Parsed) -> Result<(), DropReason> {
     if !checksum::is_right(header) {
         return Err(DropReason::Ipv4HeaderInvalid);
     }
+    if header_length > fixed.len() && is_source_routed(&header[fixed.len()..]) {
+        return Err(DropReason::SourceRouted);
+    }
     let flags = u16::from_be_bytes([fixed[6], fixed[7]]);
     parsed.network = Network::V4;
     parsed.source = Ipv4Addr::new(fixed[12], fixed[13], fixed[14], fixed[15]).into();
@@ -49,6 +52,26 @@ pub(super) fn v4(frame: &[u8], parsed: &mut Parsed) -> Result<(), DropReason> {
         return Err(DropReason::TransportHeaderInvalid);
     }
     transport::read(frame, parsed)
+}
+
+/// Whether options of an IPv4 header name routers to pass: loose or strict source and record route (RFC 791, section
+/// 3.1). Linux drops these unless told otherwise (`net/ipv4/ip_input.c`, `ip_rcv_options`). Options that are malformed are
+/// looked at no further: their receiver refuses them.
+#[cold]
+fn is_source_routed(mut options: &[u8]) -> bool {
+    const END: u8 = 0;
+    const NO_OPERATION: u8 = 1;
+    const LOOSE: u8 = 131;
+    const STRICT: u8 = 137;
+    loop {
+        options = match options {
+            [LOOSE | STRICT, ..] => return true,
+            [NO_OPERATION, rest @ ..] => rest,
+            [] | [END, ..] => return false,
+            [_, length, ..] if *length >= 2 => options.get(usize::from(*length)..).unwrap_or_default(),
+            [_, ..] => return false,
+        };
+    }
 }
 
 /// What a fragment's offset and more-fragments flag make of it; None for one that cannot be: a length between two

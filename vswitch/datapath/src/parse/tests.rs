@@ -85,16 +85,41 @@ fn ipv4_headers_are_judged() {
     assert_eq!(parse(&frame), Err(DropReason::Ipv4HeaderInvalid), "checksum");
 }
 
-#[test]
-fn ipv4_options_are_passed_over() {
+/// A datagram with options in its IPv4 header, a multiple of four bytes of them.
+fn with_options(options: &[u8]) -> Vec<u8> {
     let plain = ends(false).udp(7, 9, &[5; 4]);
     let mut frame = plain[..34].to_vec();
-    frame.extend([1, 1, 1, 0]);
+    frame.extend(options);
     frame.extend(&plain[34..]);
-    frame[14] = 0x46;
-    frame[17] += 4;
+    frame[14] = 0x45 + options.len() as u8 / 4;
+    frame[17] += options.len() as u8;
     frames::mend_ipv4(&mut frame);
-    let parsed = parse(&frame).unwrap();
+    frame
+}
+
+#[test]
+fn source_routed_packets_are_refused() {
+    for options in [
+        [131, 7, 4, 10, 0, 0, 1, 0],
+        [137, 7, 4, 10, 0, 0, 1, 0],
+        [1, 131, 7, 4, 10, 0, 0, 1],
+        [148, 4, 0, 0, 137, 3, 4, 0],
+    ] {
+        assert_eq!(parse(&with_options(&options)), Err(DropReason::SourceRouted), "{options:?}");
+    }
+    // Record route; behind the end of the list; and within what another option holds.
+    for options in [[7, 7, 4, 10, 0, 0, 1, 0], [0, 131, 7, 4, 10, 0, 0, 1], [68, 8, 5, 0, 131, 3, 4, 0]] {
+        assert!(parse(&with_options(&options)).is_ok(), "{options:?}");
+    }
+    // Malformed ones end the search.
+    for options in [[148, 0, 131, 3], [148, 1, 131, 3], [148, 40, 131, 3], [1, 1, 1, 148]] {
+        assert!(parse(&with_options(&options)).is_ok(), "{options:?}");
+    }
+}
+
+#[test]
+fn ipv4_options_are_passed_over() {
+    let parsed = parse(&with_options(&[1, 1, 1, 0])).unwrap();
     assert_eq!((parsed.source_port, parsed.destination_port, parsed.transport), (7, 9, 38));
 }
 

@@ -243,6 +243,7 @@ fn miss(
     })?;
     let adjacency = flow.adjacencies[Direction::Original as usize];
     let found = memory.flows.insert(hash, flow).map_err(|_| Fate::Dropped(DropReason::FlowTableFull))?;
+    context.counters.flows_evicted.add(memory.flows.take_evicted());
     if let Some(flow) = memory.flows.get_mut(found) {
         flow.count(Direction::Original, parsed.ip_length());
     }

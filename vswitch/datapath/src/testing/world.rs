@@ -285,6 +285,7 @@ fn all(counters: &Counters) -> BTreeMap<String, u64> {
     all.insert("flows created".to_owned(), counters.flows_created.get());
     all.insert("flows expired".to_owned(), counters.flows_expired.get());
     all.insert("flows revoked".to_owned(), counters.flows_revoked.get());
+    all.insert("flows evicted".to_owned(), counters.flows_evicted.get());
     all
 }
 

@@ -2,7 +2,7 @@
 //! them, and with the node itself. Time is simulated: nothing waits for a clock.
 
 // The whole crate is a test.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod net;
 

@@ -100,12 +100,32 @@ fn a_full_table_refuses_the_newcomer_only() {
     let mut world = World::with_config(1, &WalkConfig { flows: 2, ..WalkConfig::default() });
     let client = world.ends(A, v4(1, B));
     let frame = |port| client.udp(port, 5000, &[]);
-    assert_eq!(world.send_all([(A, frame(1)), (A, frame(2)), (A, frame(3)), (A, frame(1))]).len(), 3);
-    assert_eq!(world.moved_ports(), ["a drop flow-table-full 1", "a rx 4", "b tx 3", "flows created 2"]);
-    world.wait_s(31);
+    let answer = |world: &World, port| world.ends(B, v4(1, A)).udp(5000, port, &[]);
+    let answers = [(B, answer(&world, 1)), (B, answer(&world, 2))];
+    world.send_all([(A, frame(1)), (A, frame(2))]);
+    assert_eq!(world.send_all(answers).len(), 2);
+    world.moved_ports();
+    assert_eq!(world.send_all([(A, frame(3)), (A, frame(1))]).len(), 1);
+    assert_eq!(world.moved_ports(), ["a drop flow-table-full 1", "a rx 2", "b tx 1"]);
+    world.wait_s(181);
     assert_eq!(world.walk.tick(world.now, 100), 2);
     assert_eq!(world.send(A, &frame(3)).len(), 1);
     assert_eq!(world.moved_ports(), ["a rx 1", "b tx 1", "flows created 1", "flows expired 2"]);
+}
+
+#[test]
+fn a_full_table_forgets_what_was_never_answered() {
+    let mut world = World::with_config(1, &WalkConfig { flows: 2, ..WalkConfig::default() });
+    let client = world.ends(A, v4(1, B));
+    world.send(A, &client.udp(1, 5000, &[]));
+    world.wait_s(1);
+    world.send(A, &client.udp(2, 5000, &[]));
+    world.moved_ports();
+    assert_eq!(world.send(A, &client.udp(3, 5000, &[])).len(), 1);
+    assert_eq!(world.moved_ports(), ["a rx 1", "b tx 1", "flows created 1", "flows evicted 1"]);
+    let answers = [2, 3].map(|port| (B, world.ends(B, v4(1, A)).udp(5000, port, &[])));
+    assert_eq!(world.send_all(answers).len(), 2);
+    assert_eq!(world.moved_ports(), ["a tx 2", "b rx 2"], "both are known");
 }
 
 #[test]

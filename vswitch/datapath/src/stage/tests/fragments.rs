@@ -111,14 +111,14 @@ fn no_error_speaks_of_a_later_fragment() {
 fn options_of_the_whole_packet_stay_with_the_first_piece() {
     let mut world = World::node(1);
     let plain = world.host_ends(v4(1, A)).udp(7, 5000, &[1; 2000]);
-    // A timestamp belongs to the first piece only, a loose source route to each (RFC 791, section 3.1).
-    let options = [0x44, 4, 5, 0, 0x83, 3, 4, 0];
+    // A timestamp belongs to the first piece only, a security label to each (RFC 1108, section 2).
+    let options = [0x44, 4, 5, 0, 0x82, 3, 4, 0];
     let mut whole = [&plain[..34], &options, &plain[34..]].concat();
     whole[14] = 0x47;
     whole[16..18].copy_from_slice(&2036u16.to_be_bytes());
     let sent = world.send(HOST, &frames::may_fragment(whole, 9));
     let [(_, first), (_, second)] = &sent[..] else { panic!("{sent:?}") };
     assert_eq!(first[34..42], options);
-    assert_eq!(second[34..42], [1, 1, 1, 1, 0x83, 3, 4, 0]);
+    assert_eq!(second[34..42], [1, 1, 1, 1, 0x82, 3, 4, 0]);
     assert_eq!([&first[42..], &second[42..]].concat(), plain[34..]);
 }
