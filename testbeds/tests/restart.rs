@@ -1,6 +1,6 @@
 //! The engine dies, restarts, stops; the agent and etcd go and come back. What goes on, goes on.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod common;
 
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use common::{FAMILIES, SOON, V4, must, scene, three_pods, time_until};
 use vswitch_testbeds::bed::Settings;
+use vswitch_testbeds::command::wait_until;
 use vswitch_testbeds::netns::Netns;
 use vswitch_testbeds::topology;
 use vswitch_testbeds::traffic::ping::{self, Ping, all_answered};
@@ -46,13 +47,25 @@ fn under_load(from: &Netns, to: SocketAddr, body: impl FnOnce()) -> u64 {
 /// 400 pings at 5 ms between a node and the underlay, while `body` runs; how many came back.
 fn nodes_own_pings(netns: &Netns, body: impl FnOnce()) -> u32 {
     let what = Ping { count: 400, interval_ms: 5, ..Ping::to(IpAddr::V4(topology::ETCD)) };
+    let before = echo_requests(netns);
     let child = ping::command(netns, &what).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(500));
+    must(wait_until("a quarter of the pings", Duration::from_secs(5), || {
+        echo_requests(netns) - before >= 100
+    }));
     body();
     let output = child.wait_with_output().unwrap();
     let pinged = ping::parse(&String::from_utf8_lossy(&output.stdout), what.count).expect("ping's summary");
     assert_eq!(pinged.sent, 400);
     pinged.received
+}
+
+/// Echo requests a namespace's kernel has sent (`net/ipv4/proc.c`, a line of names and one of numbers).
+fn echo_requests(netns: &Netns) -> u64 {
+    let table = must(netns.enter(|| std::fs::read_to_string("/proc/thread-self/net/snmp"))).unwrap();
+    let mut lines = table.lines().filter_map(|line| line.strip_prefix("Icmp: "));
+    let (names, numbers) = (lines.next().unwrap(), lines.next().unwrap());
+    let mut fields = names.split(' ').zip(numbers.split(' '));
+    fields.find(|(name, _)| *name == "OutEchos").unwrap().1.parse().unwrap()
 }
 
 #[test]
@@ -104,7 +117,7 @@ fn an_engine_that_is_stopped_under_load_accounts_for_every_frame() {
     let target = scene.at(FAR, V4, 7);
     let near = must(scene.pod(NEAR)).netns.clone();
     let echoed = under_load(&near, target, || {
-        must(vswitch_testbeds::command::wait_until("traffic", SOON, || {
+        must(wait_until("traffic", SOON, || {
             must(must(must(scene.node("node1")).engine()).counters())
                 .ports
                 .iter()

@@ -154,7 +154,7 @@ impl Jitter {
         }
         let sum: f64 = self.streams.values().map(|state| state.jitter_s).sum();
         let max = self.streams.values().map(|state| state.jitter_s_max).fold(0.0, f64::max);
-        #[allow(clippy::cast_precision_loss)]
+        #[allow(clippy::cast_precision_loss, reason = "never as many streams as 52 bits count")]
         let mean_ms = sum * 1000.0 / streams as f64;
         JitterSummary { streams, mean_ms, max_ms: max * 1000.0 }
     }
