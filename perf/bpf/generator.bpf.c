@@ -14,6 +14,7 @@ struct template {
 };
 struct state {
 	u64 sent, start, template, flow;
+	u64 behind, behind_max; // how late the last burst left, and the latest, ns
 };
 struct { UINT(type, MAP_ARRAY); TYPE(key, u32); TYPE(value, struct template); UINT(max_entries, 1); } templates SEC(".maps");
 struct { UINT(type, MAP_ARRAY); TYPE(key, u32); TYPE(value, struct state); UINT(max_entries, 1); } states SEC(".maps");
@@ -46,8 +47,13 @@ INLINE u64 wait_for_turn(struct state *state, const volatile u64 *stop)
 		state->start = now_ns();
 	u64 in_burst = state->sent % BURST;
 	struct wait wait = { state->start + (state->sent - in_burst) * INTERVAL_PS / 1000, stop };
-	if (!in_burst)
+	if (!in_burst) {
 		loop(1 << 23, wait_step, &wait, 0);
+		u64 now = now_ns();
+		state->behind = now > wait.until ? now - wait.until : 0;
+		if (state->behind > state->behind_max)
+			state->behind_max = state->behind;
+	}
 	return wait.until;
 }
 

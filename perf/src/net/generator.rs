@@ -38,12 +38,16 @@ pub struct Sent {
     pub frames: u64,
     /// From the first to the last, the kernel's time to set up (some 40 ms) included.
     pub took: Duration,
+    /// How late the last burst left by the schedule. Always zero in a flood.
+    pub behind: Duration,
+    /// How late the latest burst left.
+    pub behind_max: Duration,
 }
 
 /// A generator on one device. It needs a core of its own while it runs.
 pub struct Generator {
     object: Ebpf,
-    state: Array<MapData, [u64; 4]>,
+    state: Array<MapData, [u64; 6]>,
     stop: Arc<Mutex<Array<MapData, u64>>>,
     namespace: Namespace,
     frame: Vec<u8>,
@@ -107,7 +111,7 @@ impl Generator {
     ///
     /// [`Error::Setup`].
     pub fn send(&mut self, core: usize, count: u32) -> Result<Sent> {
-        self.state.set(0, [0; 4], 0).map_err(|error| xdp::failed(WHAT, &error))?;
+        self.state.set(0, [0; 6], 0).map_err(|error| xdp::failed(WHAT, &error))?;
         let (object, namespace, frame, batch) = (&mut self.object, &self.namespace, &self.frame, self.batch);
         let run = move || {
             // The kernel looks the device up where the calling thread is.
@@ -128,8 +132,10 @@ impl Generator {
             let thread = thread.map_err(|error| Error::setup("start a thread", error))?;
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })?;
-        let [frames, ..] = self.state.get(&0, 0).map_err(|error| xdp::failed(WHAT, &error))?;
-        Ok(Sent { frames, took })
+        let [frames, .., behind, behind_max] =
+            self.state.get(&0, 0).map_err(|error| xdp::failed(WHAT, &error))?;
+        let [behind, behind_max] = [behind, behind_max].map(Duration::from_nanos);
+        Ok(Sent { frames, took, behind, behind_max })
     }
 
     /// What ends [`Generator::send`] early, for good.

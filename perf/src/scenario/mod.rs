@@ -1,6 +1,8 @@
 //! The scenarios: what can be measured, a file each.
 
 pub mod engine;
+pub mod latency;
+pub mod throughput;
 
 use crate::session::Session;
 use crate::{Error, Result};
@@ -40,7 +42,7 @@ pub trait Scenario: Sync {
 }
 
 /// All of them, in the order they run in.
-pub static ALL: &[&dyn Scenario] = &[&engine::Engine];
+pub static ALL: &[&dyn Scenario] = &[&engine::Engine, &throughput::Throughput, &latency::Latency];
 
 /// The scenario of this name.
 ///

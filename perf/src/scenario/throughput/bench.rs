@@ -1,0 +1,423 @@
+//! A forwarder between a generator and a sink, whatever forwards.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use vswitch::config::Poll;
+use vswitch_model::Mac;
+
+use super::bare::{self, Bare};
+use super::kernel;
+use crate::machine::Watch;
+use crate::net::topology::{Layout, UPLINK, WIRE};
+use crate::net::{
+    Ends, Generator, Namespace, Pace, Pattern, Sent, Sink, SinkOptions, Switch, SwitchOptions, Topology,
+    frames, link,
+};
+use crate::peer::{self, Ovs, Testpmd};
+use crate::workload::{ALLOWED_PORTS, Family, Node, Traffic, Way};
+use crate::{Error, Result};
+
+/// Flows the frames are of.
+pub const FLOWS: u32 = 1000;
+/// Rules of policy and routes that ours has in force.
+pub const RULES: usize = 1000;
+const ROUTES: usize = 1000;
+/// Length of the frames, in bytes without FCS: the smallest.
+pub(super) const LENGTH: usize = 60;
+/// Frames that leave together: at a million in a second every 16 us.
+pub const BURST: u32 = 16;
+/// How long a forwarder may take until all of some frames come through.
+const FORWARDS: Duration = Duration::from_secs(5);
+/// Frames in a second, meanwhile.
+const FIRST_RATE: f64 = 50_000.0;
+/// It forwards when it loses no more than this part of them: the machine may be busy elsewhere.
+const FIRST_LOSS: f64 = 0.1;
+/// After this long without another frame a peer has nothing under way any more.
+const QUIET: Duration = Duration::from_millis(30);
+/// By then ours can say what became of every frame.
+const ACCOUNTED: Duration = Duration::from_secs(2);
+
+/// What forwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    /// The engine as it ships, policy and flow tracking on.
+    Ours,
+    /// The kernel: routes, and VXLAN where it is asked for.
+    Kernel,
+    /// Open vSwitch, userspace datapath, AF_XDP.
+    Ovs,
+    /// DPDK testpmd, `io`, net_af_xdp.
+    Testpmd,
+    /// AF_XDP in, AF_XDP out, no decision.
+    Bare,
+}
+
+impl Who {
+    /// Everybody that carries frames this way, ours first.
+    #[must_use]
+    pub fn of(way: Way) -> &'static [Self] {
+        match way {
+            Way::Local => &[Self::Ours, Self::Kernel, Self::Bare, Self::Ovs, Self::Testpmd],
+            _ => &[Self::Ours, Self::Kernel],
+        }
+    }
+
+    /// Its name among peers.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ours => "ours",
+            Self::Kernel => "kernel",
+            Self::Ovs => "ovs",
+            Self::Testpmd => "testpmd",
+            Self::Bare => "bare",
+        }
+    }
+}
+
+/// The two cores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cores {
+    /// Where frames are generated; what a device's driver does to receive them is done there too.
+    pub generator: usize,
+    /// Where frames are forwarded; what the receiving end's driver does is done there too.
+    pub forwarder: usize,
+}
+
+impl Cores {
+    /// The first two this process may use.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unmet`] when there is one only.
+    pub fn choose() -> Result<Self> {
+        let cores = core_affinity::get_core_ids().unwrap_or_default();
+        match cores[..] {
+            [first, second, ..] => Ok(Self { generator: first.id, forwarder: second.id }),
+            _ => Err(Error::Unmet("two cores are needed: one generates, one forwards".to_owned())),
+        }
+    }
+}
+
+enum Forwarder {
+    Ours(Box<Switch>),
+    Kernel,
+    Ovs(Ovs),
+    Testpmd(Testpmd),
+    Bare(Bare),
+}
+
+/// Frames that were lost, by where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Lost {
+    /// At the forwarder's device: its ring was full, or nobody behind it took them.
+    pub before: u64,
+    /// Of these, those that a socket had no room for, as far as the forwarder says.
+    pub at_socket: u64,
+    /// By the forwarder, for reasons it counts; of a peer, all that no device counts.
+    pub within: u64,
+    /// At the ring between the forwarder's device and the sink's.
+    pub behind: u64,
+}
+
+impl Lost {
+    /// All of them.
+    #[must_use]
+    pub fn all(&self) -> u64 {
+        self.before + self.within + self.behind
+    }
+
+    fn since(&self, before: &Self) -> Self {
+        Self {
+            before: self.before - before.before,
+            at_socket: self.at_socket - before.at_socket,
+            within: self.within - before.within,
+            behind: self.behind - before.behind,
+        }
+    }
+}
+
+/// What became of the frames of one trial.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Outcome {
+    /// What the generator did.
+    pub sent: Sent,
+    /// Frames that came to the sink.
+    pub received: u64,
+    /// Those that did not.
+    pub lost: Lost,
+}
+
+impl Outcome {
+    /// The part of the frames that was lost.
+    #[must_use]
+    pub fn loss(&self) -> f64 {
+        (self.sent.frames - self.received) as f64 / self.sent.frames.max(1) as f64
+    }
+}
+
+/// What is counted so far, at every place.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    received: u64,
+    lost: Lost,
+}
+
+/// A forwarder with a generator before it and a sink behind it.
+pub struct Bench {
+    // Dropped first: what forwards goes before its devices do.
+    forwarder: Forwarder,
+    topology: Topology,
+    sink: Sink,
+    pattern: Pattern,
+    source: (Namespace, String),
+    /// The devices of the forwarder, in the switch's namespace.
+    ends: (String, String),
+    cores: Cores,
+}
+
+impl fmt::Debug for Bench {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bench").field("ends", &self.ends).finish_non_exhaustive()
+    }
+}
+
+impl Bench {
+    /// Sets it up. When this returns, frames of its flows come through.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unmet`] when a peer is not installed; [`Error::Setup`] when it does not start or forward.
+    pub fn start(who: Who, way: Way, cores: Cores, timed: bool) -> Result<Self> {
+        Self::start_with(who, way, cores, timed, pattern)
+    }
+
+    /// The same with other frames, which are of [`LENGTH`].
+    pub(super) fn start_with(
+        who: Who,
+        way: Way,
+        cores: Cores,
+        timed: bool,
+        pattern: impl FnOnce(&Node, Way) -> Result<Pattern>,
+    ) -> Result<Self> {
+        let node = Node::in_memory(2, 1).with_rules(RULES).with_routes(Family::V4, ROUTES);
+        let desired = node.desired();
+        let topology = Topology::build(&desired, Layout { uplink: way != Way::Local, ..Layout::default() })?;
+        let source = topology.pod(node.pods[0].port.as_str())?;
+        let (sink_at, sink_device, out) = match (&topology.remote, way) {
+            (Some(remote), _) => (&remote.namespace, WIRE, UPLINK.to_owned()),
+            (None, _) => {
+                let pod = topology.pod(node.pods[1].port.as_str())?;
+                (&pod.namespace, pod.interface.as_str(), pod.host.clone())
+            }
+        };
+        let overhead = if way == Way::Local { 0 } else { frames::VXLAN_V4 };
+        let options = SinkOptions { payload_at: frames::payload_at(false) + overhead, flows: 0, timed };
+        let mut sink = Sink::new(&options)?;
+        sink.attach(sink_at, sink_device)?;
+        let ends = (source.host.clone(), out);
+        let pattern = pattern(&node, way)?;
+        let source = (source.namespace.clone(), source.interface.clone());
+        let (from, to) = (ends.0.as_str(), ends.1.as_str());
+        let switch = &topology.switch;
+        let forwarder = match who {
+            Who::Ours => {
+                let options = SwitchOptions {
+                    core: Some(cores.forwarder),
+                    poll: Poll::Busy,
+                    ..SwitchOptions::default()
+                };
+                Forwarder::Ours(Box::new(Switch::start(&topology, &desired, options)?))
+            }
+            Who::Kernel => {
+                kernel::start(&topology, &node, from, cores.forwarder)?;
+                Forwarder::Kernel
+            }
+            Who::Ovs => Forwarder::Ovs(Ovs::start(switch, from, to, cores.forwarder)?),
+            Who::Testpmd => {
+                Forwarder::Testpmd(Testpmd::start(switch, from, to, cores.forwarder, cores.generator)?)
+            }
+            Who::Bare => Forwarder::Bare(Bare::start(switch, from, to, cores.forwarder)?),
+        };
+        let mut bench = Self { forwarder, topology, sink, pattern, source, ends, cores };
+        bench.wait_until_it_forwards()?;
+        Ok(bench)
+    }
+
+    /// Two frames of each flow: nobody has anything to learn any more.
+    fn wait_until_it_forwards(&mut self) -> Result<()> {
+        let start = Instant::now();
+        let seconds = f64::from(self.pattern.all_flows() * 2) / FIRST_RATE;
+        loop {
+            let outcome = self.offer(FIRST_RATE, seconds)?;
+            if outcome.loss() <= FIRST_LOSS {
+                return self.sink.reset();
+            }
+            if start.elapsed() > FORWARDS {
+                let Outcome { sent, received, lost } = outcome;
+                let cause = format!(
+                    "of {} frames in a row {received} come through: {lost:?}{}",
+                    sent.frames,
+                    self.reasons()
+                );
+                return Err(Error::setup("forward between two devices", cause));
+            }
+        }
+    }
+
+    /// A generator of its frames. `rate`: in a second; infinite: as many as it can.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setup`].
+    pub fn generator(&self, rate: f64) -> Result<Generator> {
+        let pace = if rate.is_finite() { Pace::Open { rate, burst: BURST } } else { Pace::Flood };
+        Generator::new(&self.source.0, &self.source.1, &self.pattern, pace)
+    }
+
+    /// Sends `rate` frames a second for so long, and looks what became of them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Miscounted`] when more came than was sent, or ours cannot say what became of each.
+    pub fn offer(&mut self, rate: f64, seconds: f64) -> Result<Outcome> {
+        let mut generator = self.generator(rate)?;
+        let count = ((rate * seconds) as u32).next_multiple_of(BURST).max(BURST);
+        let before = self.counts()?;
+        let sent = generator.send(self.cores.generator, count)?;
+        self.outcome(before, sent)
+    }
+
+    /// Floods it for about so long while `look` is called with what came, again and again, on the generator's core.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bench::offer`].
+    pub fn flood(&mut self, frames: u32, mut look: impl FnMut(u64) + Send) -> Result<Outcome> {
+        let mut generator = self.generator(f64::INFINITY)?;
+        let (before, core) = (self.counts()?, self.cores.generator);
+        let sink = &self.sink;
+        let done = AtomicBool::new(false);
+        let sent = std::thread::scope(|scope| {
+            let looking = scope.spawn(|| -> Result<()> {
+                core_affinity::set_for_current(core_affinity::CoreId { id: core });
+                while !done.load(Ordering::Relaxed) {
+                    look(sink.counted()?.packets - before.received);
+                    // Short enough for windows of some milliseconds; the clock says how long each was.
+                    std::thread::sleep(Duration::from_micros(500));
+                }
+                Ok(())
+            });
+            let sent = generator.send(core, frames);
+            done.store(true, Ordering::Relaxed);
+            looking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).and(sent)
+        })?;
+        self.outcome(before, sent)
+    }
+
+    /// What became of the frames, once that is known of each. Of a peer's, those nobody says anything of are lost within it
+    /// when none has come for a while.
+    fn outcome(&self, before: Counts, sent: Sent) -> Result<Outcome> {
+        let (start, mut last) = (Instant::now(), (0, Instant::now()));
+        loop {
+            let now = self.counts()?;
+            let received = now.received - before.received;
+            let mut lost = now.lost.since(&before.lost);
+            let missing = sent.frames.checked_sub(received).ok_or_else(|| {
+                Error::Miscounted(format!("{} frames were sent, {received} came", sent.frames))
+            })?;
+            if received != last.0 {
+                last = (received, Instant::now());
+            }
+            let ours = matches!(self.forwarder, Forwarder::Ours(_));
+            if missing == lost.all() {
+                return Ok(Outcome { sent, received, lost });
+            }
+            if ours && (lost.all() > missing || start.elapsed() > ACCOUNTED) {
+                return Err(Error::Miscounted(format!(
+                    "{} frames were sent, {received} came, {} are accounted for as lost ({lost:?}{})",
+                    sent.frames,
+                    lost.all(),
+                    self.reasons()
+                )));
+            }
+            if !ours && last.1.elapsed() > QUIET {
+                lost.within = missing.saturating_sub(lost.before + lost.behind);
+                return Ok(Outcome { sent, received, lost });
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Why ours dropped packets so far, by reason.
+    fn reasons(&self) -> String {
+        match &self.forwarder {
+            Forwarder::Ours(switch) => format!(" {:?}", switch.counts().drops),
+            _ => String::new(),
+        }
+    }
+
+    fn counts(&self) -> Result<Counts> {
+        let device = |name: &str| link::counts(&self.topology.switch, name);
+        let (from, to) = (device(&self.ends.0)?, device(&self.ends.1)?);
+        let (mut within, mut at_socket) = (0, 0);
+        match &self.forwarder {
+            Forwarder::Ours(switch) => {
+                let ports = switch.statistics();
+                at_socket = ports.receive_ring_full + ports.fill_ring_empty + ports.receive_dropped;
+                within = switch.counts().dropped() + ports.transmit_refused;
+            }
+            Forwarder::Bare(bare) => within = bare.refused(),
+            Forwarder::Kernel | Forwarder::Ovs(_) | Forwarder::Testpmd(_) => {}
+        }
+        let lost = Lost { before: from.rx_dropped, at_socket, within, behind: to.tx_dropped };
+        Ok(Counts { received: self.sink.counted()?.packets, lost })
+    }
+
+    /// Watches the thread that forwards, from now on.
+    #[must_use]
+    pub fn watch(&self) -> Watch {
+        let thread = match &self.forwarder {
+            Forwarder::Ours(_) => peer::thread("self", "worker-"),
+            Forwarder::Bare(_) => peer::thread("self", bare::THREAD),
+            Forwarder::Ovs(ovs) => ovs.thread(),
+            Forwarder::Testpmd(testpmd) => testpmd.thread(),
+            // A thread of the kernel's sleeps when it has nothing to do, and is not ours to watch.
+            Forwarder::Kernel => None,
+        };
+        let watch = Watch::start();
+        match thread {
+            Some(thread) => watch.thread(&thread),
+            None => watch,
+        }
+    }
+
+    /// The sink.
+    #[must_use]
+    pub fn sink(&mut self) -> &mut Sink {
+        &mut self.sink
+    }
+}
+
+/// What every forwarder is measured with.
+pub(super) fn pattern(node: &Node, way: Way) -> Result<Pattern> {
+    Ok(Pattern::new(&[ends(node, way)?], FLOWS, LENGTH))
+}
+
+/// From the first pod to the second, or to somebody behind a tunnel.
+pub(super) fn ends(node: &Node, way: Way) -> Result<Ends> {
+    let (pod, stream) = (&node.pods[0], Traffic::new(way, Family::V4, 1).on(node)?);
+    let first = stream.frame(0);
+    // RFC 791, section 3.1, behind the Ethernet header.
+    let destination: [u8; 4] = first[30..34].try_into().expect("four bytes");
+    Ok(Ends {
+        source_mac: pod.mac,
+        destination_mac: Mac::GATEWAY,
+        source: pod.v4.into(),
+        destination: std::net::Ipv4Addr::from(destination).into(),
+        source_port: 1024,
+        destination_port: *ALLOWED_PORTS.start(),
+    })
+}
