@@ -34,14 +34,14 @@ const AXIS: f64 = 26.0;
 
 /// Room for the labels on the left, in px.
 fn label_room<'a>(labels: impl Iterator<Item = &'a str>, wide: f64) -> f64 {
-    labels.map(width).fold(40.0, f64::max).min(wide * 0.36) + 10.0
+    labels.map(width).fold(40.0, f64::max).min(wide * 0.4) * 1.04 + 10.0
 }
 
-fn grid(svg: &mut String, scale: &Scale, bottom: f64, unit: &str) {
+fn grid(svg: &mut String, scale: &Scale, (top, bottom): (f64, f64), unit: &str) {
     let ticks = scale.ticks(4);
     for (place, tick) in ticks.iter().enumerate() {
         let x = scale.at(*tick);
-        svg::line(svg, (x, 2.0), (x, bottom), "grid");
+        svg::line(svg, (x, top + 2.0), (x, bottom), "grid");
         let label = tick_label(*tick);
         let last = place + 1 == ticks.len();
         svg::text(
@@ -54,52 +54,91 @@ fn grid(svg: &mut String, scale: &Scale, bottom: f64, unit: &str) {
     }
 }
 
-/// Bars from 0, one below the other.
+/// Where bars end that would make all others too short to compare: at 1.5 times the longest of the others. None: no bar is
+/// longer than 2.5 times the next.
+fn torn(bars: &[Bar]) -> Option<f64> {
+    let mut values: Vec<f64> = bars.iter().map(|bar| bar.value).collect();
+    values.sort_by(|a, b| b.total_cmp(a));
+    let gap = (1..values.len())
+        .take(2)
+        .find(|next| values[*next] > 0.0 && values[next - 1] > 2.5 * values[*next])?;
+    (values.len() > 3).then(|| values[gap] * 1.5)
+}
+
+/// Bars from 0, one below the other, their values behind them and their notes in a column at the right under `notes`.
 #[must_use]
-pub(super) fn bars(id: &str, shows: &str, unit: &str, bars: &[Bar], wide: f64) -> String {
+pub(super) fn bars(id: &str, shows: &str, unit: &str, notes: &str, bars: &[Bar], wide: f64) -> String {
     let left = label_room(bars.iter().map(|bar| bar.label.as_str()), wide);
-    let right =
-        bars.iter().map(|bar| width(&bar.note) + width(&short(bar.value))).fold(30.0, f64::max) + 22.0;
-    let bottom = ROW * bars.len() as f64 + 4.0;
-    let high = bars
-        .iter()
-        .map(|bar| bar.range.map_or(bar.value, |(_, high)| high.max(bar.value)))
-        .fold(0.0, f64::max);
-    let scale = Scale::new(false, (0.0, high), (left, (wide - right).max(left + 60.0)));
+    let noted = bars.iter().map(|bar| width(&bar.note)).fold(0.0, f64::max);
+    let noted = if noted > 0.0 { noted.max(width(notes)) + 10.0 } else { 0.0 };
+    let values = bars.iter().map(|bar| width(&short(bar.value))).fold(20.0, f64::max) + 14.0;
+    let head = if noted > 0.0 { 16.0 } else { 0.0 };
+    let bottom = head + ROW * bars.len() as f64 + 4.0;
+    let end = torn(bars);
+    let longest = |bar: &Bar| bar.range.map_or(bar.value, |(_, high)| high.max(bar.value));
+    let high = end.unwrap_or_else(|| bars.iter().map(longest).fold(0.0, f64::max));
+    let scale = Scale::new(false, (0.0, high), (left, (wide - noted - values).max(left + 60.0)));
     let mut svg = svg::open(id, wide, bottom + AXIS, shows);
-    grid(&mut svg, &scale, bottom, unit);
+    grid(&mut svg, &scale, (head, bottom), unit);
+    if noted > 0.0 {
+        svg::text(&mut svg, (wide - 2.0, 10.0), "note", "end", notes);
+    }
+    // A name stands out only beside others.
+    let alone = bars.iter().all(|bar| bar.ours);
     for (row, bar) in bars.iter().enumerate() {
-        let top = ROW * row as f64 + (ROW - BAR) / 2.0 + 2.0;
-        let (text, end) = (top + BAR - 4.0, scale.at(bar.value));
-        let kind = if bar.ours { "ours" } else { "peer" };
-        svg::text(&mut svg, (left - 8.0, text), kind, "end", &cut(&bar.label, left - 10.0));
-        let told =
-            bar.range.map_or(String::new(), |(low, high)| format!(" ({} to {})", short(low), short(high)));
-        let _ = write!(
-            svg,
-            "<rect class=\"bar {kind}\" x=\"{left:.1}\" y=\"{top:.1}\" width=\"{:.1}\" height=\"{BAR}\" rx=\"2\"><title>{}: {} {}{told}</title></rect>",
-            (end - left).max(1.0),
-            escape(&bar.label),
-            short(bar.value),
-            escape(unit)
-        );
-        let mut after = end;
-        if let Some((low, high)) = bar.range.filter(|(low, high)| scale.at(*high) - scale.at(*low) > 2.0) {
-            let middle = top + BAR / 2.0;
-            svg::line(&mut svg, (scale.at(low), middle), (scale.at(high), middle), "whisker");
-            for place in [low, high] {
-                let x = scale.at(place);
-                svg::line(&mut svg, (x, middle - 4.0), (x, middle + 4.0), "whisker");
-            }
-            after = after.max(scale.at(high));
-        }
-        let value = short(bar.value);
-        svg::text(&mut svg, (after + 7.0, text), "value", "start", &value);
-        if !bar.note.is_empty() {
-            svg::text(&mut svg, (after + 13.0 + width(&value), text), "note", "start", &bar.note);
-        }
+        let name = if bar.ours && !alone { "ours" } else { "peer" };
+        let middle = head + ROW * row as f64 + ROW / 2.0 + 6.0;
+        svg::text(&mut svg, (left - 8.0, middle), name, "end", &cut(&bar.label, left - 10.0));
+        let top = head + ROW * row as f64 + (ROW - BAR) / 2.0 + 2.0;
+        draw_bar(&mut svg, bar, &scale, (left, top), (unit, wide), end.is_some_and(|end| bar.value > end));
     }
     svg + "</svg>"
+}
+
+fn draw_bar(
+    svg: &mut String,
+    bar: &Bar,
+    scale: &Scale,
+    (left, top): (f64, f64),
+    (unit, wide): (&str, f64),
+    torn: bool,
+) {
+    let (text, end) = (top + BAR - 4.0, scale.at(bar.value));
+    // What the generator alone costs is no peer, but the floor.
+    let kind = if bar.ours {
+        "ours"
+    } else if bar.label == "drop" {
+        "floor"
+    } else {
+        "peer"
+    };
+    let told = bar.range.map_or(String::new(), |(low, high)| format!(" ({} to {})", short(low), short(high)));
+    let _ = write!(
+        svg,
+        "<rect class=\"bar {kind}\" x=\"{left:.1}\" y=\"{top:.1}\" width=\"{:.1}\" height=\"{BAR}\" rx=\"2\"><title>{}: {} {}{told}</title></rect>",
+        (end - left).max(1.0),
+        escape(&bar.label),
+        short(bar.value),
+        escape(unit)
+    );
+    if torn {
+        let _ =
+            write!(svg, "<path class=\"torn\" d=\"M{:.1} {:.1}l7 -20h5l-7 20z\"/>", end - 26.0, top + 18.0);
+    }
+    let mut after = end;
+    if let Some((low, high)) = bar.range.filter(|(low, high)| scale.at(*high) - scale.at(*low) > 2.0) {
+        let middle = top + BAR / 2.0;
+        svg::line(svg, (scale.at(low), middle), (scale.at(high), middle), "whisker");
+        for place in [low, high] {
+            let x = scale.at(place);
+            svg::line(svg, (x, middle - 4.0), (x, middle + 4.0), "whisker");
+        }
+        after = after.max(scale.at(high));
+    }
+    svg::text(svg, (after + 7.0, text), "value", "start", &short(bar.value));
+    if !bar.note.is_empty() {
+        svg::text(svg, (wide - 2.0, text), "note", "end", &bar.note);
+    }
 }
 
 /// Bars of parts, in the colours of `names`; `budget`: a line to be kept left of, with its name.
@@ -120,7 +159,7 @@ pub(super) fn stacks(
     let bottom = head + ROW * stacks.len() as f64 + 4.0;
     let scale = Scale::new(false, (0.0, high), (left, wide - 70.0));
     let mut svg = svg::open(id, wide, bottom + AXIS, shows);
-    grid(&mut svg, &scale, bottom, unit);
+    grid(&mut svg, &scale, (head, bottom), unit);
     for (row, stack) in stacks.iter().enumerate() {
         let top = head + ROW * row as f64 + (ROW - BAR) / 2.0;
         svg::text(&mut svg, (left - 8.0, top + BAR - 4.0), "peer", "end", &cut(&stack.label, left - 10.0));
@@ -170,7 +209,8 @@ mod tests {
 
     #[test]
     fn bars_are_as_long_as_their_values() {
-        let svg = bars("b", "", "Mpps", &[bar("ours", 2.0), bar("kernel", 1.0), bar("a <b>", 0.0)], 520.0);
+        let svg =
+            bars("b", "", "Mpps", "", &[bar("ours", 2.0), bar("kernel", 1.0), bar("a <b>", 0.0)], 520.0);
         let widths = widths(&svg);
         assert!((widths[0] / widths[1] - 2.0).abs() < 0.01 && widths[2] <= 1.0, "{widths:?}");
         assert!(svg.contains("a &lt;b&gt;") && !svg.contains("<b>"));
@@ -179,9 +219,20 @@ mod tests {
     #[test]
     fn spreads_are_drawn_and_told() {
         let with = Bar { range: Some((1.0, 3.0)), ..bar("ours", 2.0) };
-        let svg = bars("b", "", "Mpps", &[with], 520.0);
+        let svg = bars("b", "", "Mpps", "", &[with], 520.0);
         assert_eq!(svg.matches("class=\"whisker\"").count(), 3);
         assert!(svg.contains("(1.00 to 3.00)"));
+    }
+
+    #[test]
+    fn one_far_longer_than_the_rest_is_torn() {
+        let values = [16.0, 2.0, 1.9, 1.8].map(|value| bar("peer", value));
+        assert_eq!(torn(&values), Some(3.0));
+        let svg = bars("b", "", "ns", "", &values, 520.0);
+        assert_eq!(svg.matches("class=\"torn\"").count(), 1);
+        assert!(svg.contains(">16.0</text>"), "its value is told all the same");
+        assert_eq!(torn(&[4.0, 2.0, 1.9, 1.8].map(|value| bar("peer", value))), None);
+        assert_eq!(torn(&[bar("a", 9.0), bar("b", 0.0)]), None);
     }
 
     #[test]

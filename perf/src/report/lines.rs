@@ -14,6 +14,8 @@ pub(super) struct Curve {
     pub name: String,
     /// Whether it is ours: then it is drawn strongest.
     pub ours: bool,
+    /// Whether its heights are written beside its points.
+    pub told: bool,
     /// Its points, in order of x.
     pub points: Vec<Point>,
 }
@@ -35,7 +37,9 @@ pub(super) struct Plot {
     pub from_zero: bool,
     /// y is drawn from and to at least these.
     pub y_range: Option<(f64, f64)>,
-    /// Places and labels of the x axis in order, when they are not simply its values by factors.
+    /// Whether x is drawn as it is, and not by factors.
+    pub x_plain: bool,
+    /// Places and labels of the x axis, in order. None: round ones.
     pub x_ticks: Option<Vec<(f64, String)>>,
     /// A height that is not to be exceeded: from x, to x, y, name.
     pub limit: Option<(f64, f64, f64, String)>,
@@ -85,7 +89,8 @@ impl Plot {
     }
 
     fn x_scale(&self, left: f64, right: f64) -> Scale {
-        if let Some(ticks) = &self.x_ticks {
+        if self.x_plain {
+            let ticks = self.x_ticks.as_deref().unwrap_or_default();
             let ends = (ticks.first().map_or(0.0, |tick| tick.0), ticks.last().map_or(1.0, |tick| tick.0));
             return Scale::new(false, ends, (left, right - 6.0));
         }
@@ -113,12 +118,7 @@ impl Plot {
             (low, high) = if self.y_log { (1.0, 10.0) } else { (0.0, 1.0) };
         }
         if self.y_log {
-            // To the next half decade, so that flat curves do not look wild.
-            let step = |value: f64, up: bool| {
-                let place = value.log10() * 2.0;
-                10_f64.powf(if up { place.ceil() } else { place.floor() } / 2.0)
-            };
-            return Scale::new(true, (step(low, false), step(high, true)), (BOTTOM, TOP));
+            return Scale::new(true, (round(low, false), round(high, true)), (BOTTOM, TOP));
         }
         let low = if self.from_zero { low.min(0.0) } else { low };
         let step = svg::nice((high - low).max(high.abs() * 0.02).max(1e-12) / 4.0);
@@ -131,10 +131,16 @@ impl Plot {
             svg::line(svg, (54.0, y.at(tick)), (right, y.at(tick)), "grid");
             svg::text(svg, (47.0, y.at(tick) + 4.0), "tick", "end", &tick_label(tick));
         }
+        let mut taken = f64::NEG_INFINITY;
         let by_value = || x.ticks(5).into_iter().map(|tick| (tick, tick_label(tick))).collect();
         for (tick, label) in self.x_ticks.clone().unwrap_or_else(by_value) {
+            svg::line(svg, (x.at(tick), TOP), (x.at(tick), BOTTOM), "grid");
             svg::line(svg, (x.at(tick), BOTTOM), (x.at(tick), BOTTOM + 5.0), "axis");
-            svg::text(svg, (x.at(tick), BOTTOM + 18.0), "tick", "middle", &label);
+            let half = width(&label) / 2.0;
+            if x.at(tick) - half > taken + 4.0 {
+                svg::text(svg, (x.at(tick), BOTTOM + 18.0), "tick", "middle", &label);
+                taken = x.at(tick) + half;
+            }
         }
         svg::line(svg, (54.0, BOTTOM), (right, BOTTOM), "axis");
         svg::text(svg, (8.0, 13.0), "axis-title", "start", &self.y_title);
@@ -169,6 +175,18 @@ impl Plot {
     }
 }
 
+/// To 1, 2 or 5 times a power of ten.
+fn round(value: f64, up: bool) -> f64 {
+    let power = 10_f64.powf(value.log10().floor());
+    let steps = [1.0, 2.0, 5.0, 10.0].map(|step| step * power);
+    let found = if up {
+        steps.into_iter().find(|step| *step >= value * 0.999)
+    } else {
+        steps.into_iter().rev().find(|step| *step <= value * 1.001)
+    };
+    found.unwrap_or(value)
+}
+
 fn draw_curve(svg: &mut String, curve: &Curve, colour: usize, x: &Scale, y: &Scale) {
     let places: Vec<(f64, f64)> = curve.points.iter().map(|point| (x.at(point.0), y.at(point.1))).collect();
     let path: Vec<String> = places.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
@@ -177,6 +195,9 @@ fn draw_curve(svg: &mut String, curve: &Curve, colour: usize, x: &Scale, y: &Sca
     for (place, (at, value, range)) in places.iter().zip(&curve.points) {
         if let Some((low, high)) = range.filter(|(low, high)| (y.at(*low) - y.at(*high)).abs() > 2.0) {
             svg::line(svg, (place.0, y.at(low)), (place.0, y.at(high)), &format!("spread s{colour}"));
+        }
+        if curve.told {
+            svg::text(svg, (place.0, place.1 + 19.0), "told-value", "middle", &short(*value));
         }
         let told = range.map_or(String::new(), |(low, high)| format!(" ({} to {})", short(low), short(high)));
         mark(svg, *place, colour, &format!("{}, {}: {}{told}", curve.name, tick_label(*at), short(*value)));
@@ -205,7 +226,7 @@ mod tests {
 
     fn curve(name: &str, ys: &[f64]) -> Curve {
         let points = ys.iter().enumerate().map(|(x, y)| (10_f64.powi(x as i32), *y, None)).collect();
-        Curve { name: name.to_owned(), ours: name == "ours", points }
+        Curve { name: name.to_owned(), ours: name == "ours", told: false, points }
     }
 
     fn numbers(svg: &str, attribute: &str) -> Vec<f64> {

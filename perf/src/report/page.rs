@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::data::Run;
-use super::sections::{SCENARIOS, Section, sections};
+use super::sections::{SCENARIOS, Section, sections, unit_in_words};
 use super::svg::{escape, short};
 use crate::result::{Measurement, ResultFile};
 use crate::table::number;
@@ -117,9 +117,12 @@ fn tiles(run: &Run<'_>) -> String {
         ("calls", "calls", "Calls at once"),
         ("bulk", "goodput", "Bulk transfer"),
     ];
+    let base = crate::workload::Case::BASE.name();
     let (mut html, mut told) = (String::new(), BTreeSet::new());
     for (scenario, metric, title) in wanted {
-        let Some(row) = run.usable(scenario).find(|row| row.metric == metric) else { continue };
+        let mut rows: Vec<&Measurement> = run.usable(scenario).filter(|row| row.metric == metric).collect();
+        rows.sort_by_key(|row| row.case != base);
+        let Some(row) = rows.first() else { continue };
         if !told.insert(title) {
             continue;
         }
@@ -128,7 +131,7 @@ fn tiles(run: &Run<'_>) -> String {
         peers.sort_by_key(|peer| *peer != "kernel");
         let ratio = peers.first().and_then(|peer| Some((peer, run.ratio(row, peer)?.0)));
         let ratio = ratio.map_or(String::new(), |(peer, value)| format!("{value:.2}× {}", escape(peer)));
-        let unit = if row.unit == "1" || row.unit == metric { "" } else { &row.unit };
+        let unit = if row.unit == "calls" { "" } else { unit_in_words(&row.unit) };
         let _ = write!(
             html,
             "<div class=\"tile\"><span>{title}</span><b>{} <small>{}</small></b><em>{ratio}</em><i>{}</i></div>",
@@ -137,7 +140,13 @@ fn tiles(run: &Run<'_>) -> String {
             escape(&row.case)
         );
     }
-    if html.is_empty() { html } else { format!("<div class=\"tiles\">{html}</div>") }
+    const SIGN: &str =
+        "1.2× kernel: 1.2 times better than the kernel in the same rounds; below 1× the kernel is better.";
+    if html.is_empty() {
+        html
+    } else {
+        format!("<div class=\"tiles\">{html}</div><p class=\"sign\">{SIGN}</p>")
+    }
 }
 
 fn machine(run: &Run<'_>, prefix: &str) -> Section {
@@ -163,7 +172,7 @@ fn machine(run: &Run<'_>, prefix: &str) -> Section {
             )
         })
         .collect();
-    facts.push(("Hiccups while nothing ran", cores.join("; ")));
+    facts.push(("Hiccups while nothing ran", cores.join("\n")));
     let mut body = String::from("<dl class=\"facts\">");
     for (name, fact) in facts.iter().filter(|(_, fact)| !fact.is_empty()) {
         let _ = write!(body, "<div><dt>{name}</dt><dd>{}</dd></div>", escape(fact));

@@ -131,6 +131,7 @@ fn the_picture_is_not_blank() {
     }
     assert_ne!(light, dark, "the page follows the reader's colour scheme");
     // Kept where a person can look at them.
+    std::fs::copy(&page, Path::new(env!("CARGO_TARGET_TMPDIR")).join("report.html")).unwrap();
     for (name, picture) in [("report-light.png", light), ("report-dark.png", dark)] {
         std::fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join(name), picture).unwrap();
     }

@@ -1,0 +1,287 @@
+//! The page's sections: which figures become which plot.
+
+mod latency;
+mod scaling;
+mod stages;
+mod words;
+
+use std::collections::BTreeSet;
+
+use super::bars::{Bar, bars};
+use super::data::{AXES, Run, Series, series};
+use super::lines::{Curve, Plot};
+use super::svg::{escape, tick_label};
+use crate::compare::{Better, better};
+use crate::result::Measurement;
+use latency::latency;
+use scaling::scaling;
+use stages::stages;
+pub(super) use words::unit_in_words;
+use words::{all_of, distinct, named, titled, which_is_better};
+
+/// Bars in one plot that are still read; the table has all cases.
+const SHOWN: usize = 24;
+
+/// A part of the page.
+#[derive(Debug)]
+pub(super) struct Section {
+    /// Its name in the page.
+    pub id: String,
+    /// Its heading.
+    pub title: String,
+    /// HTML.
+    pub body: String,
+}
+
+/// Scenarios with their headings and what a reader should know to judge the plots, in the order of the page.
+pub(super) const SCENARIOS: [(&str, &str, &str); 10] = [
+    (
+        "throughput",
+        "Throughput",
+        "No-drop and partial-drop rates by MLRsearch (RFC 9971) on two cores; peers take turns with us within each round.",
+    ),
+    (
+        "lockstep",
+        "Lockstep",
+        "Generator, switch and sink take turns on one core over real veth: the time one packet costs, generator and sink included.",
+    ),
+    (
+        "latency",
+        "Latency",
+        "Open loop: counted from when a packet should have left. Each step to the right is ten times rarer.",
+    ),
+    (
+        "calls",
+        "Calls",
+        "Relayed G.711 calls, 50 packets a second each way a leg. MOS by the E-model (ITU-T G.107): above 4.3 users are very satisfied.",
+    ),
+    ("engine", "Engine", "The engine on memory ports: what the code itself costs, without the kernel."),
+    ("instructions", "Instructions", "Instructions a packet under callgrind: the same number on every run."),
+    ("bulk", "Bulk transfer", "TCP streams from pod to pod."),
+    ("game", "Game servers", "All players' packets at once, 64 or 128 times a second."),
+    ("pods", "Pods", "From one port to 250."),
+    ("churn", "Churn", "Policies, routes and pods that change under traffic."),
+];
+
+/// What may be drawn of this run, in the order of the page.
+#[must_use]
+pub(super) fn sections(run: &Run<'_>, prefix: &str) -> Vec<Section> {
+    let mut found = Vec::new();
+    for (scenario, title, about) in SCENARIOS {
+        let body = match scenario {
+            "latency" => latency(run, prefix),
+            "engine" => stages(run, prefix) + &panels(run, scenario, prefix),
+            _ => panels(run, scenario, prefix),
+        };
+        push(&mut found, prefix, scenario, title, about, &body);
+        if scenario == "engine" {
+            let about = "What a packet costs as tables grow, relative to the smaller table. The dashed line is what it may grow to.";
+            push(&mut found, prefix, "scaling", "Scaling", about, &scaling(run, prefix));
+        }
+    }
+    let known: BTreeSet<&str> = SCENARIOS.iter().map(|scenario| scenario.0).collect();
+    let others: BTreeSet<&str> =
+        run.rows.iter().map(|row| &*row.scenario).filter(|name| !known.contains(name)).collect();
+    for other in others {
+        push(&mut found, prefix, other, other, "", &panels(run, other, prefix));
+    }
+    found
+}
+
+fn push(found: &mut Vec<Section>, prefix: &str, name: &str, title: &str, about: &str, body: &str) {
+    if !body.is_empty() {
+        let body = format!("<p class=\"about\">{}</p><div class=\"cards\">{body}</div>", escape(about));
+        found.push(Section { id: format!("{prefix}{name}"), title: title.to_owned(), body });
+    }
+}
+
+/// A plot with its heading. `wide`: over all columns.
+fn card(title: &str, sub: &str, plot: &str, wide: bool) -> String {
+    let class = if wide { "card wide" } else { "card" };
+    let (title, sub) = (escape(title), escape(sub));
+    format!(
+        "<figure class=\"{class}\"><figcaption><b>{title}</b><span>{sub}</span></figcaption>{plot}</figure>"
+    )
+}
+
+fn range(row: &Measurement) -> Option<(f64, f64)> {
+    (row.low < row.high).then_some((row.low, row.high))
+}
+
+/// Every figure of a scenario but ratios (which stand beside the peers) and stages: curves where cases lie along an axis, bars
+/// beside peers where there are some, and else one plot of bars for all cases of a metric.
+fn panels(run: &Run<'_>, scenario: &str, prefix: &str) -> String {
+    let apart = |row: &&Measurement| {
+        !(row.metric.starts_with("ratio/")
+            || row.metric.starts_with("stage/")
+            || row.metric.starts_with("counts/"))
+    };
+    let rows: Vec<&Measurement> = run.usable(scenario).filter(apart).collect();
+    let mut metrics: Vec<(&str, &str)> = Vec::new();
+    for row in &rows {
+        if !metrics.contains(&(&*row.metric, &*row.unit)) {
+            metrics.push((&row.metric, &row.unit));
+        }
+    }
+    // Cards of one case side by side: its metrics are read together.
+    let (mut beside, mut others, mut bars) = (Vec::new(), String::new(), String::new());
+    for (metric, unit) in metrics {
+        let of_metric: Vec<&Measurement> =
+            rows.iter().filter(|row| row.metric == metric && row.unit == unit).copied().collect();
+        let id = format!("{prefix}{scenario}-{metric}");
+        let (curves, rest) = by_axis(&id, &of_metric);
+        others += &curves;
+        let (with_peers, alone): (Vec<&Measurement>, Vec<&Measurement>) =
+            rest.into_iter().partition(|row| !row.peers.is_empty());
+        for row in with_peers {
+            let place = rows.iter().position(|other| other.case == row.case).unwrap_or(0);
+            beside.push((place, beside_peers(run, &id, row)));
+        }
+        // The engine's cycles are drawn by stage, and its time and rate are the same figure in other units.
+        let told =
+            scenario == "engine" && rows.iter().any(|row| row.metric == "cycles" && row.metric != metric);
+        let staged = scenario == "engine" && run.usable("engine").any(|row| row.metric.starts_with("stage/"));
+        let again = matches!(metric, "time" | "rate") && told || metric == "cycles" && staged;
+        if !alone.is_empty() && !again {
+            bars += &all_cases(&id, &alone);
+        }
+    }
+    beside.sort_by_key(|(place, _)| *place);
+    let beside: String = beside.into_iter().map(|(_, card)| card).collect();
+    // Curves are all of one height: together they leave no holes.
+    others + &beside + &bars
+}
+
+/// Ours and the peers in one case, the best first.
+fn beside_peers(run: &Run<'_>, id: &str, row: &Measurement) -> String {
+    let ours =
+        Bar { label: "vswitch".into(), value: row.value, range: range(row), ours: true, note: String::new() };
+    let peer = |(name, value): (&String, &f64)| {
+        let note = run.ratio(row, name).map_or(String::new(), |(ratio, spread)| {
+            let spread = spread.map_or(String::new(), |(low, high)| format!(" ({low:.2}–{high:.2})"));
+            format!("{ratio:.2}×{spread}")
+        });
+        Bar { label: name.clone(), value: *value, range: None, ours: false, note }
+    };
+    let mut all: Vec<Bar> = std::iter::once(ours).chain(row.peers.iter().map(peer)).collect();
+    let which = better(&row.metric, &row.unit);
+    all.sort_by(|a, b| {
+        if which == Some(Better::Less) { a.value.total_cmp(&b.value) } else { b.value.total_cmp(&a.value) }
+    });
+    let (title, unit) = (titled(&row.metric, &row.unit), unit_in_words(&row.unit));
+    let plot = bars(
+        &format!("{id}-{}", row.case),
+        &format!("{title}, {}: ours beside peers", row.case),
+        unit,
+        "vswitch: times as good",
+        &all,
+        520.0,
+    );
+    card(&row.case, &format!("{title} · {}", which_is_better(&row.metric, &row.unit)), &plot, false)
+}
+
+/// All cases of a metric that has no peers.
+fn all_cases(id: &str, rows: &[&Measurement]) -> String {
+    let (labels, common) = distinct(&rows.iter().map(|row| row.case.clone()).collect::<Vec<_>>());
+    let wide = labels.iter().any(|label| label.len() > 24);
+    let bar = |(row, label): (&&Measurement, String)| Bar {
+        label,
+        value: row.value,
+        range: range(row),
+        ours: true,
+        note: String::new(),
+    };
+    let all: Vec<Bar> = rows.iter().zip(labels).take(SHOWN).map(bar).collect();
+    let (metric, unit) = (&rows[0].metric, &rows[0].unit);
+    let title = titled(metric, unit);
+    let size = if wide { 1080.0 } else { 520.0 };
+    let plot = bars(id, &format!("{title} of each case"), unit_in_words(unit), "", &all, size);
+    let mut sub = format!("{}{}", which_is_better(metric, unit), all_of(&common));
+    if rows.len() > SHOWN {
+        sub += &format!(" · {} further cases are in the table", rows.len() - SHOWN);
+    }
+    card(&title, &sub, &plot, wide)
+}
+
+/// Curves along the axes these figures lie on, and the figures that lie on none. What grows by orders is drawn by factors.
+fn by_axis<'run>(id: &str, rows: &[&'run Measurement]) -> (String, Vec<&'run Measurement>) {
+    let (mut html, mut drawn): (String, Vec<*const Measurement>) = (String::new(), Vec::new());
+    // The laws' axes have a section of their own in scenario engine.
+    let engine = rows.first().is_some_and(|row| row.scenario == "engine");
+    for axis in AXES.iter().filter(|axis| !engine || **axis == "batch") {
+        let found = series(rows, axis);
+        if found.is_empty() {
+            continue;
+        }
+        drawn.extend(
+            found.iter().flat_map(|series| series.points.iter().map(|point| std::ptr::from_ref(point.1))),
+        );
+        let (metric, unit) = (&rows[0].metric, &rows[0].unit);
+        let values = || found.iter().flat_map(|series| series.points.iter().map(|point| point.1.value));
+        let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(0.0, f64::max));
+        let mut all: Vec<Curve> = found.iter().flat_map(curves).collect();
+        let common = shorten(&mut all);
+        let plot = Plot {
+            id: format!("{id}-{axis}"),
+            shows: format!("{} against {axis}", titled(metric, unit)),
+            x_title: (*axis).to_owned(),
+            y_title: titled(metric, unit),
+            y_log: low > 0.0 && high / low > 30.0,
+            from_zero: metric != "mos",
+            y_range: (metric == "mos").then_some((1.0, 4.5)),
+            x_ticks: measured(&all),
+            curves: all,
+            ..Plot::default()
+        };
+        html += &card(
+            &format!("{} against {axis}", named(metric)),
+            &format!("{}{}", which_is_better(metric, unit), all_of(&common)),
+            &plot.draw(),
+            false,
+        );
+    }
+    let rest = rows.iter().filter(|row| !drawn.contains(&std::ptr::from_ref(**row))).copied().collect();
+    (html, rest)
+}
+
+/// Ours and each peer's of a series.
+fn curves(series: &Series<'_>) -> Vec<Curve> {
+    let peers: BTreeSet<&String> = series.points.iter().flat_map(|(_, row)| row.peers.keys()).collect();
+    let of =
+        |name: &str| if series.name.is_empty() { name.to_owned() } else { format!("{name}/{}", series.name) };
+    let ours = Curve {
+        name: if peers.is_empty() { series.name.clone() } else { of("vswitch") },
+        ours: !peers.is_empty(),
+        points: series.points.iter().map(|(at, row)| (*at, row.value, range(row))).collect(),
+        ..Curve::default()
+    };
+    let place = |peer: &str, (at, row): &(f64, &Measurement)| Some((*at, *row.peers.get(peer)?, None));
+    let of_peer = |peer: &&String| Curve {
+        name: of(peer),
+        points: series.points.iter().filter_map(|point| place(peer, point)).collect(),
+        ..Curve::default()
+    };
+    std::iter::once(ours).chain(peers.iter().map(of_peer)).collect()
+}
+
+/// Leaves out of the names what all curves have, and gives it. A curve alone is ours.
+fn shorten(curves: &mut [Curve]) -> String {
+    if let [only] = curves {
+        only.ours = true;
+        return std::mem::replace(&mut only.name, "vswitch".to_owned());
+    }
+    let (names, common) = distinct(&curves.iter().map(|curve| curve.name.clone()).collect::<Vec<_>>());
+    for (curve, name) in curves.iter_mut().zip(names) {
+        curve.name = name;
+    }
+    common
+}
+
+/// The places on the x axis that were measured, with their labels. None: too many to be told.
+fn measured(curves: &[Curve]) -> Option<Vec<(f64, String)>> {
+    let mut places: Vec<f64> =
+        curves.iter().flat_map(|curve| curve.points.iter().map(|point| point.0)).collect();
+    places.sort_by(f64::total_cmp);
+    places.dedup();
+    (places.len() <= 8).then(|| places.into_iter().map(|place| (place, tick_label(place))).collect())
+}
