@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The far ends of streams: `streams_receive` counts what arrives, stream by stream, and `streams_relay` is a media relay.
+// The far ends of streams: `streams_receive` counts what arrives, stream by stream; `streams_relay` is a media relay, and
+// `streams_pass` what its other end needs.
 //
 // A packet of a stream is Ethernet, IPv4 without options, UDP, RTP (RFC 3550, section 5.1) and a stamp; its SSRC is the
 // number of the stream. perf/src/traffic/frame.rs builds it. Everything else is passed to the pod's kernel and counted.
@@ -172,6 +173,14 @@ SEC("xdp") int streams_relay(struct xdp_md *context)
 	__builtin_memcpy(packet->destination, gateway, 6);
 	count(RELAYED);
 	return XDP_TX;
+}
+
+// Does nothing. A veth takes what a program at its other end sends back only while it has a program itself
+// (veth_xdp_flush, drivers/net/veth.c).
+SEC("xdp") int streams_pass(struct xdp_md *context)
+{
+	(void)context;
+	return XDP_PASS;
 }
 
 char streams_license[] SEC("license") = "Apache-2.0";

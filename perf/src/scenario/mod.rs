@@ -1,6 +1,10 @@
 //! The scenarios: what can be measured, a file each.
 
+pub mod bulk;
+pub mod calls;
+pub mod churn;
 pub mod engine;
+pub mod game;
 pub mod latency;
 pub mod throughput;
 
@@ -42,7 +46,15 @@ pub trait Scenario: Sync {
 }
 
 /// All of them, in the order they run in.
-pub static ALL: &[&dyn Scenario] = &[&engine::Engine, &throughput::Throughput, &latency::Latency];
+pub static ALL: &[&dyn Scenario] = &[
+    &engine::Engine,
+    &throughput::Throughput,
+    &latency::Latency,
+    &calls::VoIp,
+    &bulk::Bulk,
+    &game::Game,
+    &churn::Churn,
+];
 
 /// The scenario of this name.
 ///

@@ -118,7 +118,7 @@ impl Receiver {
     pub fn load() -> Result<Self> {
         let mut object =
             Ebpf::load(OBJECT).map_err(|error| Error::setup("load the programs of streams", error))?;
-        for name in ["streams_receive", "streams_relay"] {
+        for name in ["streams_receive", "streams_relay", "streams_pass"] {
             let program = xdp(&mut object, name)?;
             program.load().map_err(|error| Error::setup(format!("load {name}"), error))?;
         }
@@ -150,6 +150,16 @@ impl Receiver {
         let ends = [one, other].map(|address| u32::from_ne_bytes(address.octets()));
         self.relay.set(0, ends, 0).map_err(|error| Error::setup("say what the relay is between", error))?;
         self.put("streams_relay", interface)
+    }
+
+    /// Lets an interface of the calling thread's network namespace take what the relay at its other end sends back, where
+    /// it has no program of its own: a veth without one does not wake for that.
+    ///
+    /// # Errors
+    ///
+    /// As [`Receiver::attach`].
+    pub fn attach_pass(&mut self, interface: &str) -> Result<()> {
+        self.put("streams_pass", interface)
     }
 
     fn put(&mut self, program: &str, interface: &str) -> Result<()> {

@@ -37,7 +37,6 @@ pub struct Source {
     frames: Vec<Frame>,
     /// Packets stamped and not sent yet: their streams.
     waiting: Vec<u32>,
-    headers: MultiHeaders<LinkAddr>,
 }
 
 impl Source {
@@ -62,12 +61,11 @@ impl Source {
             interface: address,
             frames: vec![frame; BATCH],
             waiting: Vec::with_capacity(BATCH),
-            headers: MultiHeaders::preallocate(BATCH, None),
         })
     }
 
     /// Sends what waits. What the device does not take is refused: an open loop does not ask again.
-    fn flush(&mut self, refused: &mut [u32]) -> Result<()> {
+    fn flush(&mut self, headers: &mut MultiHeaders<LinkAddr>, refused: &mut [u32]) -> Result<()> {
         let slices: Vec<[IoSlice<'_>; 1]> =
             self.frames[..self.waiting.len()].iter().map(|frame| [IoSlice::new(frame.bytes())]).collect();
         let to = [Some(self.interface); BATCH];
@@ -76,21 +74,23 @@ impl Source {
             let left = slices.len() - at;
             let outcome = sendmmsg(
                 self.socket.as_raw_fd(),
-                &mut self.headers,
+                headers,
                 &slices[at..],
                 &to[..left],
                 [],
                 MsgFlags::MSG_DONTWAIT,
             );
             match outcome.map(Iterator::count) {
-                Ok(sent) => at += sent.max(1),
-                // The ring of a veth is full (ENOBUFS), or the socket's buffer is: lost here.
-                Err(Errno::ENOBUFS | Errno::EAGAIN) => {
-                    refused[self.waiting[at] as usize] += 1;
-                    at += 1;
-                }
-                Err(Errno::EINTR) => {}
+                Ok(sent) => at += sent,
+                Err(Errno::ENOBUFS | Errno::EAGAIN) => {}
+                Err(Errno::EINTR) => continue,
                 Err(errno) => return Err(Error::setup("send a packet of a stream", errno)),
+            }
+            // It ended early because the next packet was not taken: the ring of the veth is full (ENOBUFS), or the
+            // socket's buffer. That one is lost here.
+            if let Some(stream) = self.waiting.get(at) {
+                refused[*stream as usize] += 1;
+                at += 1;
             }
         }
         self.waiting.clear();
@@ -162,6 +162,7 @@ impl Sender {
         let lateness = Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("bounds that are in order");
         let mut sent = Sent { packets: 0, refused: vec![0; streams.len()], lateness, took_ns: 0 };
         let start = monotonic_ns() + LEAD_NS;
+        let mut headers = MultiHeaders::preallocate(BATCH, None);
         let mut next = schedule.packet(0);
         let mut now = monotonic_ns();
         while sent.packets < packets && !stop.load(Ordering::Relaxed) {
@@ -179,7 +180,7 @@ impl Sender {
             }
             for source in &mut self.sources {
                 if !source.waiting.is_empty() {
-                    source.flush(&mut sent.refused)?;
+                    source.flush(&mut headers, &mut sent.refused)?;
                 }
             }
             now = monotonic_ns();

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -63,8 +64,29 @@ pub fn udp(from: &Netns, to: IpAddr, seconds: u32, mbit: u32, bytes: u32) -> Res
     })
 }
 
+/// What TCP streams came to.
+#[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize)]
+pub struct Streams {
+    /// What arrived over all of them, in Mbit/s of payload.
+    pub mbit: f64,
+    /// Segments sent again.
+    pub retransmits: u64,
+}
+
+/// So many TCP streams at once for so many seconds, by `iperf3`: a command that starts it where the client is to be.
+pub fn streams(iperf3: Command, to: IpAddr, seconds: u32, streams: u32) -> Result<Streams> {
+    let report = report(iperf3, to, seconds, &["-P", &streams.to_string()])?;
+    Ok(Streams {
+        mbit: number(&report, "/end/sum_received/bits_per_second")? / 1e6,
+        retransmits: number(&report, "/end/sum_sent/retransmits")? as u64,
+    })
+}
+
 fn client(from: &Netns, to: IpAddr, seconds: u32, more: &[&str]) -> Result<Value> {
-    let mut command = from.command("iperf3");
+    report(from.command("iperf3"), to, seconds, more)
+}
+
+fn report(mut command: Command, to: IpAddr, seconds: u32, more: &[&str]) -> Result<Value> {
     command.args(["-c", &to.to_string(), "-p", &PORT.to_string(), "-t", &seconds.to_string(), "-J"]);
     command.args(["--connect-timeout", "5000"]).args(more);
     let text = run(&mut command)?;

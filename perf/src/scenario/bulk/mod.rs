@@ -1,0 +1,143 @@
+//! Bulk TCP: streams of iperf3 from pod to pod, on a node and across two.
+
+mod nodes;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use nodes::{Pair, Place};
+use vswitch_testbeds::command::wait_for;
+use vswitch_testbeds::process::Daemon;
+use vswitch_testbeds::traffic::iperf::{self, Streams};
+
+use super::{About, Scenario};
+use crate::machine::Watch;
+use crate::session::Session;
+use crate::traffic::rounds::{Better, Rounds};
+use crate::traffic::{Contender, Cores};
+use crate::{Error, Result};
+
+const NAME: &str = "bulk";
+/// iperf3's port, within what the policy allows.
+const PORT: u16 = 5201;
+/// How long iperf3 may take to listen.
+const LISTENS: Duration = Duration::from_secs(5);
+/// Whom streams are compared with: the ways across nodes have no policy.
+const CONTENDERS: [Contender; 2] = [Contender::Ours, Contender::Kernel];
+
+/// The scenario.
+#[derive(Debug)]
+pub struct Bulk;
+
+/// Where the two pods are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Node,
+    Vxlan,
+}
+
+impl Way {
+    const fn key(self) -> &'static str {
+        match self {
+            Self::Node => "node",
+            Self::Vxlan => "vxlan",
+        }
+    }
+}
+
+impl Scenario for Bulk {
+    fn about(&self) -> About {
+        About {
+            name: NAME,
+            measures: "TCP streams of iperf3 from pod to pod: on a node, and across two nodes in VXLAN (two engines, a worker and a core each)",
+            cases: "node/streams-N, vxlan/streams-N",
+            metrics: "goodput Gbit/s, retransmits (segments); ratio/PEER above 1: we are better",
+            peers: "kernel: forwarding on a node, its VXLAN across nodes, with the offloads it ships with (segments of up to 64 KB; ours are of one MTU)",
+            root: true,
+            cores: 2,
+            default: true,
+        }
+    }
+
+    fn run(&self, session: &mut Session) -> Result<()> {
+        let (seconds, cases): (u32, &[(Way, u32)]) = match (session.config.quick, session.config.full) {
+            (true, _) => (1, &[(Way::Node, 1), (Way::Vxlan, 1)]),
+            (_, false) => (2, &[(Way::Node, 1), (Way::Node, 4), (Way::Vxlan, 1), (Way::Vxlan, 4)]),
+            (_, true) => (10, &[(Way::Node, 1), (Way::Node, 4), (Way::Vxlan, 1), (Way::Vxlan, 4)]),
+        };
+        let cores = Cores::two()?;
+        let steps = cases.len() * CONTENDERS.len() * session.config.rounds as usize;
+        session.begin(NAME, steps as u64);
+        let mut figures = Rounds::new(NAME);
+        let outcome = rounds(session, cores, seconds, cases, &mut figures);
+        figures.record(session);
+        outcome
+    }
+}
+
+fn rounds(
+    session: &Session,
+    cores: Cores,
+    seconds: u32,
+    cases: &[(Way, u32)],
+    figures: &mut Rounds,
+) -> Result<()> {
+    for _ in 0..session.config.rounds {
+        for (way, streams) in cases {
+            let case = format!("{}/streams-{streams}", way.key());
+            for contender in CONTENDERS.iter().filter(|_| session.wants(&case)) {
+                session.step(&format!("{}: {case}", contender.key()))?;
+                let (came, void) = measure(*contender, cores, *way, seconds, *streams)?;
+                for (metric, unit, better, value) in [
+                    ("goodput", "Gbit/s", Better::Higher, came.mbit / 1e3),
+                    ("retransmits", "segments", Better::Neither, came.retransmits as f64),
+                ] {
+                    figures.add((&case, metric, unit, better), *contender, value, void.as_ref());
+                }
+                session.advance();
+            }
+        }
+    }
+    Ok(())
+}
+
+fn measure(
+    contender: Contender,
+    cores: Cores,
+    way: Way,
+    seconds: u32,
+    streams: u32,
+) -> Result<(Streams, Option<String>)> {
+    let pair = match way {
+        Way::Node => Pair::on_a_node(contender, cores)?,
+        Way::Vxlan => Pair::across_nodes(contender, cores)?,
+    };
+    let logs = tempfile::tempdir().map_err(|error| Error::setup("make a folder for logs", error))?;
+    let _server = serve(&pair.server, logs.path())?;
+    let iperf3 = pair.client.namespace.command("iperf3");
+    // All of it shares the two cores, as it would on such a node: only what others took makes it void.
+    let watch = Watch::start();
+    let came = iperf::streams(iperf3, pair.server.address, seconds, streams)
+        .map_err(|error| Error::setup(format!("iperf3 through {}", contender.key()), error))?;
+    let steal = watch.steal_percent();
+    let void = (steal > crate::machine::TAKEN_MAX).then(|| format!("the hypervisor took {steal:.0} %"));
+    Ok((came, void))
+}
+
+/// iperf3 listening in a pod, until dropped.
+fn serve(place: &Place, logs: &std::path::Path) -> Result<Daemon> {
+    let failed = |error: vswitch_testbeds::Error| Error::setup("start iperf3", error);
+    let port = PORT.to_string();
+    let mut command = place.namespace.command("iperf3");
+    let mut daemon =
+        Daemon::start(command.args(["-s", "-p", &port]), &logs.join("iperf3.log")).map_err(failed)?;
+    wait_for("iperf3 to listen", LISTENS, || {
+        daemon.check()?;
+        let sockets = place.namespace.run("ss -Hltn").unwrap_or_default();
+        let listens = sockets.contains(&format!(":{PORT} "));
+        if listens { Ok(()) } else { Err(vswitch_testbeds::Error::other("no socket yet")) }
+    })
+    .map_err(failed)?;
+    Ok(daemon)
+}
