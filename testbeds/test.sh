@@ -33,6 +33,7 @@ section format cargo fmt --all --check
 section clippy "${builder[@]}" cargo clippy --locked --workspace --all-targets -- -D warnings
 section docs "${builder[@]}" env RUSTDOCFLAGS=-Dwarnings cargo doc --locked --workspace --no-deps --document-private-items
 section release "${builder[@]}" cargo build --release --locked --workspace --bins
+section counts "$target/release/vswitch-perf" instructions --no-progress
 section build "${builder[@]}" cargo test --locked --workspace --no-run
 section fuzz testbeds/fuzz/run.sh "${FUZZ_SECONDS:-20}"
 section demo demo

@@ -56,6 +56,9 @@ enum Command {
         #[arg(short, long, value_name = "FILE", default_value = "report.html")]
         output: PathBuf,
     },
+    /// What the scenario `instructions` runs under valgrind.
+    #[command(hide = true)]
+    CountInstructions,
     #[command(external_subcommand)]
     Scenario(Vec<String>),
 }
@@ -77,6 +80,9 @@ struct Options {
     /// Only cases whose name contains this.
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
+    /// Of `instructions`: keep what is counted as what is right from now on.
+    #[arg(long)]
+    update: bool,
     /// No progress bars.
     #[arg(long)]
     no_progress: bool,
@@ -100,6 +106,7 @@ pub fn main() -> ExitCode {
             Ok(())
         }
         Command::Run { scenarios, options } => run(&scenarios, &options),
+        Command::CountInstructions => scenario::instructions::counted::run(),
         Command::Compare { a, b, json } => compare(&a, &b, json),
         Command::Report { files, output } => report(&files, &output),
         Command::Scenario(words) => {
@@ -148,6 +155,7 @@ fn run(names: &[String], options: &Options) -> Result<()> {
         full: options.full,
         rounds: options.rounds.unwrap_or(if options.quick { 1 } else { 3 }),
         only: options.only.clone(),
+        update: options.update,
         started_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         took_s: 0.0,
     };

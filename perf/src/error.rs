@@ -22,6 +22,9 @@ pub enum Error {
     /// What was counted does not add up: the measurement cannot be trusted.
     #[error("{0}")]
     Miscounted(String),
+    /// The switch has become worse than what is kept of it allows.
+    #[error("{0}")]
+    Regressed(String),
     /// A file that cannot be read, written, or is not what it should be.
     #[error("{}: {problem}", file.display())]
     File {

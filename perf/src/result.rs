@@ -44,6 +44,9 @@ pub struct Config {
     pub rounds: u32,
     /// Only cases whose name contains this.
     pub only: Option<String>,
+    /// Whether kept figures were replaced by what was measured.
+    #[serde(default)]
+    pub update: bool,
     /// When it began, in seconds since 1970.
     pub started_s: u64,
     /// What it took, in seconds.

@@ -5,6 +5,7 @@ pub mod calls;
 pub mod churn;
 pub mod engine;
 pub mod game;
+pub mod instructions;
 pub mod latency;
 pub mod throughput;
 
@@ -48,6 +49,7 @@ pub trait Scenario: Sync {
 /// All of them, in the order they run in.
 pub static ALL: &[&dyn Scenario] = &[
     &engine::Engine,
+    &instructions::Instructions,
     &throughput::Throughput,
     &latency::Latency,
     &calls::VoIp,

@@ -111,8 +111,12 @@ pub struct Traffic {
     pub flows: u64,
     /// The first destination port; [`ALLOWED_PORTS`] where policy is to let them pass.
     pub first_port: u16,
+    /// TTL or hop limit of what pods see.
+    pub ttl: u8,
 }
 
+/// What Linux sends with.
+const TTL: u8 = 64;
 /// Source ports of a flow: not the well-known ones.
 const SOURCE_PORTS: u64 = 64_000;
 const FIRST_SOURCE_PORT: u16 = 1024;
@@ -125,7 +129,7 @@ impl Traffic {
     #[must_use]
     pub const fn new(way: Way, family: Family, flows: u64) -> Self {
         let (size, first_port) = (Size::Frame(64), *ALLOWED_PORTS.start());
-        Self { way, family, transport: Transport::Udp, size, flows, first_port }
+        Self { way, family, transport: Transport::Udp, size, flows, first_port, ttl: TTL }
     }
 
     /// The packets on `node`.
@@ -225,7 +229,7 @@ impl Outer {
         payload.extend([8, 0, 0, 0]);
         payload.extend((Vni::CALICO.get() << 8).to_be_bytes());
         payload.extend(inner);
-        let builder = builder(peer.mac, self.uplink.mac, peer.address(self.family), own);
+        let builder = builder(peer.mac, self.uplink.mac, peer.address(self.family), own, TTL);
         write(builder.udp(0xc000 | entropy, VXLAN_PORT).write(into, &payload));
         if self.family == Family::V4 {
             into[40..42].fill(0);
@@ -233,11 +237,13 @@ impl Outer {
     }
 }
 
-fn builder(from: Mac, to: Mac, source: IpAddr, destination: IpAddr) -> PacketBuilderStep<IpHeaders> {
+fn builder(from: Mac, to: Mac, source: IpAddr, destination: IpAddr, ttl: u8) -> PacketBuilderStep<IpHeaders> {
     let step = PacketBuilder::ethernet2(from.0, to.0);
     match (source, destination) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => step.ipv4(source.octets(), destination.octets(), 64),
-        (source, destination) => step.ipv6(octets(source), octets(destination), 64),
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            step.ipv4(source.octets(), destination.octets(), ttl)
+        }
+        (source, destination) => step.ipv6(octets(source), octets(destination), ttl),
     }
 }
 
@@ -257,17 +263,17 @@ impl Stream {
     /// Writes the frame of packet number `number` into `into`, which is emptied first.
     pub fn write(&self, number: u64, into: &mut Vec<u8>) {
         into.clear();
-        let Traffic { way, family, transport, size, flows, first_port } = self.traffic;
+        let Traffic { way: _, family, transport, size, flows, first_port, ttl } = self.traffic;
         let flow = number % flows.max(1);
         let remote = self.remotes[(flow % self.remotes.len() as u64) as usize];
         let source_port = FIRST_SOURCE_PORT + (flow % SOURCE_PORTS) as u16;
         let destination_port = first_port.wrapping_add((flow / SOURCE_PORTS) as u16);
-        let builder = match (&self.tunnel, way) {
-            (Some(outer), _) => {
+        let builder = match &self.tunnel {
+            Some(outer) => {
                 let from = outer.peer(remote).vtep(family);
-                builder(from, outer.vtep, remote.address, self.near.address)
+                builder(from, outer.vtep, remote.address, self.near.address, ttl)
             }
-            (None, _) => builder(self.near.mac, Mac::GATEWAY, self.near.address, remote.address),
+            None => builder(self.near.mac, Mac::GATEWAY, self.near.address, remote.address, ttl),
         };
         let bytes = size.bytes(family, number);
         let mut inner = Vec::new();

@@ -36,21 +36,32 @@ impl Worker {
 
     /// One turn, whoever runs the worker: whether there was a packet; or whom to [tell](Worker::end) that it ends.
     pub fn step(&mut self) -> ControlFlow<Sender<Stopped>, bool> {
-        self.step_with(&mut NoProbe)
+        self.step_with(Self::now, &mut NoProbe)
+    }
+
+    /// The same at a time that the caller says: for measurements that are to be the same every time.
+    pub fn step_at(&mut self, now: Now) -> ControlFlow<Sender<Stopped>, bool> {
+        self.step_with(|_| now, &mut NoProbe)
     }
 
     /// The same for a measurement, which is told after each stage.
     pub fn step_probed(&mut self, mut probe: &mut dyn Probe) -> ControlFlow<Sender<Stopped>, bool> {
-        self.step_with(&mut probe)
+        self.step_with(Self::now, &mut probe)
     }
 
     #[inline]
-    fn step_with<P: Probe>(&mut self, probe: &mut P) -> ControlFlow<Sender<Stopped>, bool> {
+    fn step_with<P: Probe>(
+        &mut self,
+        now: impl FnOnce(&Self) -> Now,
+        probe: &mut P,
+    ) -> ControlFlow<Sender<Stopped>, bool> {
         self.adopt();
         if let Some(reply) = self.obey() {
             return ControlFlow::Break(reply);
         }
-        let worked = self.turn(probe);
+        let now = now(self);
+        probe.mark(Mark::Begin);
+        let worked = self.turn(now, probe);
         self.tell(worked);
         probe.mark(Mark::End);
         ControlFlow::Continue(worked)
@@ -78,9 +89,7 @@ impl Worker {
     }
 
     /// Visits ports, walks what they have and sends what comes of it. Whether there was anything.
-    fn turn<P: Probe>(&mut self, probe: &mut P) -> bool {
-        let now = self.now();
-        probe.mark(Mark::Begin);
+    fn turn<P: Probe>(&mut self, now: Now, probe: &mut P) -> bool {
         let (mut batches, mut worked) = (0, false);
         for visit in 0..self.ports.visits() {
             let Some(index) = self.ports.next(visit) else { continue };
