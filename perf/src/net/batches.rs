@@ -72,6 +72,17 @@ impl Batches {
         }
     }
 
+    /// Takes frames of somebody else for the next batch, [`BATCH`] of them at most.
+    pub fn prepare_these(&mut self, frames: &[Vec<u8>]) {
+        self.frames.clear();
+        self.frames.extend(frames.iter().take(BATCH).cloned());
+    }
+
+    /// What was prepared, to be changed.
+    pub fn prepared_frames(&mut self) -> &mut [Vec<u8>] {
+        &mut self.frames
+    }
+
     /// Sends what was prepared; how many frames. One system call.
     ///
     /// # Errors

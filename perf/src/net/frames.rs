@@ -32,6 +32,39 @@ pub struct Ends {
 }
 
 impl Ends {
+    /// Those of a UDP frame without a tunnel, the first of its flows.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Setup`] when it is none.
+    pub fn of(frame: &[u8]) -> crate::Result<Self> {
+        use etherparse::{LinkSlice, NetSlice, SlicedPacket, TransportSlice};
+        let failed = |cause: &dyn std::fmt::Display| crate::Error::setup("read a frame", cause);
+        let sliced = SlicedPacket::from_ethernet(frame).map_err(|error| failed(&error))?;
+        let (Some(LinkSlice::Ethernet2(link)), Some(TransportSlice::Udp(udp))) =
+            (&sliced.link, &sliced.transport)
+        else {
+            return Err(failed(&"it is not UDP"));
+        };
+        let (source, destination) = match &sliced.net {
+            Some(NetSlice::Ipv4(ip)) => {
+                (ip.header().source_addr().into(), ip.header().destination_addr().into())
+            }
+            Some(NetSlice::Ipv6(ip)) => {
+                (ip.header().source_addr().into(), ip.header().destination_addr().into())
+            }
+            _ => return Err(failed(&"it is not IP")),
+        };
+        Ok(Self {
+            source_mac: Mac(link.source()),
+            destination_mac: Mac(link.destination()),
+            source,
+            destination,
+            source_port: udp.source_port(),
+            destination_port: udp.destination_port(),
+        })
+    }
+
     /// The frame of `length` bytes (without FCS): 60 or more for IPv4, 80 or more for IPv6. The payload is zero but for
     /// the mark; the checksum is zero for IPv4, which says there is none, and not yet right for IPv6.
     ///
@@ -112,6 +145,28 @@ impl Pattern {
     #[must_use]
     pub fn all_flows(&self) -> u32 {
         self.flows * self.templates.len() as u32
+    }
+
+    /// What those it is sent to would answer: the same flows the other way, from behind `mac`.
+    #[must_use]
+    pub fn answers(&self, mac: Mac) -> Vec<Vec<u8>> {
+        let mut frame = self.templates[0].clone();
+        (0..u64::from(self.all_flows()))
+            .map(|number| {
+                self.write(number, 0, &mut frame);
+                let mut answer = frame.clone();
+                answer[..6].copy_from_slice(&Mac::GATEWAY.0);
+                answer[6..12].copy_from_slice(&mac.0);
+                // Exchanged, addresses and ports leave both checksums as they are.
+                let (at, size) = if self.v6 { (22, 16) } else { (26, 4) };
+                answer[at..at + size].copy_from_slice(&frame[at + size..at + 2 * size]);
+                answer[at + size..at + 2 * size].copy_from_slice(&frame[at..at + size]);
+                let ports = at + 2 * size;
+                answer[ports..ports + 2].copy_from_slice(&frame[ports + 2..ports + 4]);
+                answer[ports + 2..ports + 4].copy_from_slice(&frame[ports..ports + 2]);
+                answer
+            })
+            .collect()
     }
 
     /// Whether it is of IPv6.
@@ -207,7 +262,7 @@ mod tests {
                     assert_eq!(udp.payload()[..8], number.to_le_bytes());
                     assert_eq!(udp.payload()[8..16], due.to_le_bytes());
                     assert_eq!(udp.payload()[16..18], [0x56, 0x53]);
-                    if let IpAddr::V6(_) = ends.source {
+                    if ends.source.is_ipv6() {
                         let (Some(etherparse::NetSlice::Ipv6(ip)), header) = (sliced.net, udp.to_header())
                         else {
                             panic!("IPv6")

@@ -22,7 +22,7 @@ mod xdp;
 mod tests;
 
 pub use batches::{BATCH, Batches};
-pub use engine::{ByHand, Switch, SwitchOptions};
+pub use engine::{ByHand, Switch, SwitchCounts, SwitchOptions};
 pub use frames::{Ends, Pattern};
 pub use generator::{Generator, Pace, Sent};
 pub use link::{LinkCounts, Veth};

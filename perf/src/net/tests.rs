@@ -9,7 +9,7 @@ use vswitch_model::{
     PortName, Tunnel, TunnelId, Vni,
 };
 
-use super::topology::Layout;
+use super::topology::{Layout, WIRE};
 use super::*;
 
 /// Whether tests that need root can run. Skipped loudly without; under CI that is a failure.
@@ -235,6 +235,7 @@ fn the_engine_forwards_to_the_packet() {
         Switch::by_hand(&topology, &desired(), SwitchOptions { flows: 4096, ..SwitchOptions::default() })
             .unwrap();
     let (near, far) = (topology.pod("near").unwrap(), topology.pod("far").unwrap());
+    let wire = &topology.remote.as_ref().unwrap().namespace;
     let cases = [
         (
             Pattern::new(&[ends("10.0.1.10", "10.0.1.11")], 100, 60),
@@ -243,6 +244,7 @@ fn the_engine_forwards_to_the_packet() {
             far.interface.as_str(),
         ),
         (Pattern::new(&[ends("fd10::10", "fd10::11")], 100, 80), 62, &far.namespace, &far.interface),
+        (Pattern::new(&[ends("10.0.1.10", "10.0.2.7")], 100, 60), 42 + frames::VXLAN_V4, wire, WIRE),
     ];
     let before = switch.counts();
     for (pattern, payload_at, namespace, interface) in cases {
@@ -257,11 +259,17 @@ fn the_engine_forwards_to_the_packet() {
             while let ControlFlow::Continue(true) = worker.step() {}
         }
         hand.release();
-        assert_eq!(sink.counted().unwrap().packets, 6400, "{pattern:?} {:?}", switch.counts());
+        assert_eq!(
+            sink.counted().unwrap().packets,
+            6400,
+            "{:?} {:?}",
+            switch.counts(),
+            switch.engine().shared().snapshot.load().facts
+        );
         assert!(sink.flows().unwrap().iter().all(|flow| (flow.received, flow.gaps, flow.late) == (64, 0, 0)));
     }
     let counts = switch.counts();
-    assert_eq!(counts.received - before.received, 2 * 6400, "{counts:?}");
+    assert_eq!(counts.received - before.received, 3 * 6400, "{counts:?}");
     assert_eq!((counts.dropped() - before.dropped(), switch.statistics().receive_ring_full), (0, 0));
     let report = switch.stop().unwrap();
     assert_eq!(report.frames_leaked, 0);

@@ -17,8 +17,8 @@ pub const WIRE: &str = "wire";
 pub const UPLINK_MAC: Mac = Mac([2, 0, 0, 0, 0xff, 1]);
 /// The Ethernet address of whoever is behind the wire.
 pub const WIRE_MAC: Mac = Mac([2, 0, 0, 0, 0xff, 2]);
-/// MTU of the wire.
-pub const WIRE_MTU: u16 = 1500;
+/// MTU of the wire: a tunnel fits around what pods send.
+pub const WIRE_MTU: u16 = 1600;
 
 /// What to build besides the pods' veths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,6 +110,14 @@ impl Topology {
         found.ok_or_else(|| Error::Unknown(format!("no pod {host} in this topology")))
     }
 
+    /// All its namespaces: its devices are there while these are.
+    #[must_use]
+    pub fn namespaces(&self) -> Vec<Namespace> {
+        let others = self.pods.iter().map(|pod| &pod.namespace);
+        let remote = self.remote.iter().map(|remote| &remote.namespace);
+        std::iter::once(&self.switch).chain(others).chain(remote).cloned().collect()
+    }
+
     /// Gives every host end, and the uplink, NAPI, for generators whose other end has no XDP program.
     ///
     /// # Errors
@@ -174,18 +182,28 @@ fn uplink(switch: &Namespace, desired: &DesiredState, queues: u32) -> Result<Rem
     let local = desired.local.as_ref();
     let own = local.and_then(|local| local.underlay_v4).map(IpAddr::from);
     let own_v6 = local.and_then(|local| local.underlay_v6).map(IpAddr::from);
-    let mut lines = String::new();
     if own_v6.is_some() {
         speak_ipv6(switch, UPLINK)?;
+        speak_ipv6(&namespace, WIRE)?;
     }
-    for address in [own, own_v6].into_iter().flatten() {
+    let own: Vec<IpAddr> = [own, own_v6].into_iter().flatten().collect();
+    let remotes: Vec<IpAddr> = remotes.into_iter().collect();
+    switch.ip(&neighbours(UPLINK, &own, &remotes, WIRE_MAC))?;
+    // It answers who asks for it, as the engine has the kernel do.
+    namespace.ip(&neighbours(WIRE, &remotes, &own, UPLINK_MAC))?;
+    Ok(Remote { namespace, addresses: remotes })
+}
+
+/// Lines that give `dev` its own addresses, and the way to others.
+fn neighbours(dev: &str, own: &[IpAddr], others: &[IpAddr], others_mac: Mac) -> String {
+    let mut lines = String::new();
+    for address in own {
         let (length, nodad) = if address.is_ipv6() { (128, "nodad") } else { (32, "") };
-        let _ = writeln!(lines, "addr add {address}/{length} dev {UPLINK} {nodad}");
+        let _ = writeln!(lines, "addr add {address}/{length} dev {dev} {nodad}");
     }
-    for remote in &remotes {
-        let _ = writeln!(lines, "route replace {remote} dev {UPLINK}");
-        let _ = writeln!(lines, "neigh replace {remote} lladdr {WIRE_MAC} dev {UPLINK} nud permanent");
+    for other in others {
+        let _ = writeln!(lines, "route replace {other} dev {dev}");
+        let _ = writeln!(lines, "neigh replace {other} lladdr {others_mac} dev {dev} nud permanent");
     }
-    switch.ip(&lines)?;
-    Ok(Remote { namespace, addresses: remotes.into_iter().collect() })
+    lines
 }

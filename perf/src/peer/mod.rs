@@ -4,6 +4,9 @@
 //! it and goes on. Nothing is installed for it, no service is started, and nothing is left: a peer is killed when its value
 //! goes, and by the kernel when this process dies; its files are in a folder that goes with it.
 
+pub mod bare;
+pub mod kernel;
+
 mod ovs;
 mod testpmd;
 
@@ -17,6 +20,8 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+pub use bare::Bare;
+pub use kernel::Filter;
 pub use ovs::Ovs;
 pub use testpmd::Testpmd;
 

@@ -7,6 +7,7 @@ pub mod engine;
 pub mod game;
 pub mod instructions;
 pub mod latency;
+pub mod lockstep;
 pub mod throughput;
 
 use crate::session::Session;
@@ -50,6 +51,7 @@ pub trait Scenario: Sync {
 pub static ALL: &[&dyn Scenario] = &[
     &engine::Engine,
     &instructions::Instructions,
+    &lockstep::Lockstep,
     &throughput::Throughput,
     &latency::Latency,
     &calls::VoIp,

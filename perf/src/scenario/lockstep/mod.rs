@@ -1,0 +1,160 @@
+//! Generator, switch and sink take turns on one core: what a packet costs on real veths, steady on a noisy machine.
+//!
+//! A packet socket puts a batch of 64 frames on a pod's end of a veth; the kernel's part is done inside that system call,
+//! the engine's by turning its worker by hand, and an XDP program at the far end counts and drops. Peers do the same in the
+//! same round, one after the other.
+
+mod cases;
+pub(crate) mod track;
+
+#[cfg(test)]
+mod tests;
+
+use super::{About, Scenario};
+use crate::machine::Watch;
+use crate::result::Measurement;
+use crate::session::Session;
+use crate::{Error, Result};
+
+use cases::Rig;
+use track::Track;
+
+const NAME: &str = "lockstep";
+/// The name of what is measured, among its peers.
+pub(crate) const OURS: &str = "ours";
+/// The peer that is only generator and sink.
+const DROP: &str = "drop";
+
+/// See the module.
+#[derive(Debug)]
+pub struct Lockstep;
+
+impl Scenario for Lockstep {
+    fn about(&self) -> About {
+        About {
+            name: NAME,
+            measures: "what a packet costs from veth to veth, all on one core, in batches of 64",
+            cases: "known-flow/{v4,v6}/{plain,vxlan}/flows-1k/rules-{0,1k,10k}/batch-64",
+            metrics: "packet (ns, generator and sink included), net (ns, less those of `drop`), ratio/PEER (1: the \
+                      peer's time by ours; above 1 we are faster)",
+            peers: "drop: generator straight into the sink; kernel: forwarding (VXLAN in the cases that encapsulate); \
+                    bare: AF_XDP and no decision; nftables behind connection tracking: conntrack (all new ones pass), \
+                    set-1k, linear-100, linear-1k (one-way flows, so that each packet goes through the rules), \
+                    answered-1k (linear-1k with flows that were answered)",
+            root: true,
+            cores: 1,
+            default: true,
+        }
+    }
+
+    fn run(&self, session: &mut Session) -> Result<()> {
+        let wanted: Vec<Rig> = cases::all(&session.config);
+        let wanted: Vec<Rig> = wanted.into_iter().filter(|rig| session.wants(&rig.case.name())).collect();
+        session.begin(NAME, wanted.len() as u64);
+        on_one_core(|| {
+            for rig in &wanted {
+                session.step(&rig.case.name())?;
+                measure(rig, session)?;
+                session.advance();
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Runs `body` on a thread that stays on the last core.
+pub(crate) fn on_one_core(body: impl FnOnce() -> Result<()> + Send) -> Result<()> {
+    let core = core_affinity::get_core_ids().and_then(|cores| cores.last().copied());
+    let core = core.ok_or_else(|| Error::setup("choose a core", "none is known"))?;
+    std::thread::scope(|scope| {
+        let pinned = move || {
+            if core_affinity::set_for_current(core) {
+                body()
+            } else {
+                Err(Error::setup(format!("use core {}", core.id), "refused"))
+            }
+        };
+        let thread = std::thread::Builder::new().name(NAME.to_owned()).spawn_scoped(scope, pinned);
+        let thread = thread.map_err(|error| Error::setup("start a thread", error))?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Rounds of a case, and batches each track sends in one.
+fn effort(session: &Session) -> (usize, usize) {
+    let rounds = session.config.rounds as usize;
+    match (session.config.quick, session.config.full) {
+        (true, _) => (rounds.max(5), 60),
+        (_, false) => (rounds.max(9), 150),
+        (_, true) => (rounds.max(15), 400),
+    }
+}
+
+/// The medians of a track's rounds, in nanoseconds a packet.
+struct Medians {
+    name: &'static str,
+    rounds: Vec<f64>,
+}
+
+fn measure(rig: &Rig, session: &mut Session) -> Result<()> {
+    let (mut tracks, missing) = rig.tracks()?;
+    missing.into_iter().for_each(|note| session.note(note));
+    let (rounds, batches) = effort(session);
+    let watch = Watch::start();
+    let medians = run_rounds(&mut tracks, rounds, batches, &|| session.check())?;
+    let void = watch.void();
+    for track in &mut tracks {
+        if let Some(lost) = track.lost()? {
+            return Err(Error::Miscounted(format!("{}: {lost}", rig.case.name())));
+        }
+    }
+    record(&rig.case.name(), &medians, void.as_ref(), session);
+    Ok(())
+}
+
+/// All tracks take turns in each round. Every packet is accounted for, or it is an error.
+fn run_rounds(
+    tracks: &mut [Track],
+    rounds: usize,
+    batches: usize,
+    check: &dyn Fn() -> Result<()>,
+) -> Result<Vec<Medians>> {
+    let mut all: Vec<Medians> =
+        tracks.iter().map(|track| Medians { name: track.name, rounds: Vec::with_capacity(rounds) }).collect();
+    // The first round warms caches, flows and connections up.
+    for round in 0..=rounds {
+        for (track, medians) in tracks.iter_mut().zip(&mut all) {
+            check()?;
+            let mut times = track.run(batches)?;
+            times.sort_by(f64::total_cmp);
+            if round > 0 {
+                medians.rounds.push(crate::result::median_of_sorted(&times));
+            }
+        }
+    }
+    tracks.iter_mut().try_for_each(Track::check)?;
+    Ok(all)
+}
+
+fn record(case: &str, medians: &[Medians], void: Option<&String>, session: &mut Session) {
+    let rounds = |name: &str| medians.iter().find(|track| track.name == name).map(|track| &track.rounds);
+    let (Some(ours), Some(drop)) = (rounds(OURS), rounds(DROP)) else { return };
+    let peers = || medians.iter().filter(|track| track.name != OURS);
+    let net =
+        |rounds: &[f64]| -> Vec<f64> { rounds.iter().zip(drop).map(|(all, drop)| all - drop).collect() };
+    let row = |metric: &str, unit: &str, rounds: &[f64]| {
+        Measurement::of_rounds(NAME, case, metric, unit, rounds).void_because(void.cloned())
+    };
+    let median = |rounds: &[f64]| Measurement::of_rounds("", "", "", "", rounds).value;
+    let (mut packet, mut beyond) = (row("packet", "ns", ours), row("net", "ns", &net(ours)));
+    for peer in peers() {
+        packet = packet.beside(peer.name, median(&peer.rounds));
+        beyond = beyond.beside(peer.name, median(&net(&peer.rounds)));
+    }
+    session.record(packet);
+    session.record(beyond);
+    for peer in peers().filter(|peer| peer.name != DROP) {
+        let ratios: Vec<f64> = peer.rounds.iter().zip(ours).map(|(peer, ours)| peer / ours).collect();
+        session.record(row(&format!("ratio/{}", peer.name), "1", &ratios));
+    }
+}

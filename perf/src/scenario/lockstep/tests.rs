@@ -1,0 +1,115 @@
+use super::track::{Between, Exit, Track};
+use super::*;
+use crate::net::topology::Layout;
+use crate::net::{Ends, Pattern, Topology};
+use crate::peer::Bare;
+use crate::workload::{Family, Node, Traffic, Way};
+
+/// Whether tests that need root can run. Skipped loudly without; under CI that is a failure.
+fn root() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    assert!(root || std::env::var_os("CI").is_none(), "these tests need root");
+    if !root {
+        eprintln!("SKIPPED: needs root");
+    }
+    root
+}
+
+fn two_pods() -> (Node, Topology, Pattern) {
+    let node = Node { uplink: None, ..Node::in_memory(2, 0) };
+    let topology = Topology::build(&node.desired(), Layout::default()).unwrap();
+    let stream = Traffic::new(Way::Local, Family::V4, 1).on(&node).unwrap();
+    let pattern = Pattern::new(&[Ends::of(&stream.frame(0)).unwrap()], 10, 60);
+    (node, topology, pattern)
+}
+
+/// Every packet of every case is accounted for, and none is dropped, over ours and all peers.
+#[test]
+fn every_case_counts_to_the_packet() {
+    if !root() {
+        return;
+    }
+    let config = crate::result::Config::default();
+    on_one_core(|| {
+        for rig in cases::all(&config) {
+            let (mut tracks, missing) = rig.tracks()?;
+            assert!(missing.is_empty(), "{missing:?}");
+            let medians = run_rounds(&mut tracks, 1, 3, &|| Ok(()))?;
+            assert!(medians.iter().all(|track| track.rounds.len() == 1 && track.rounds[0] > 0.0));
+            for track in &mut tracks {
+                assert_eq!(track.lost()?, None, "{}", rig.case.name());
+            }
+        }
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_forwarder_that_drops_every_thousandth_packet_is_caught() {
+    if !root() {
+        return;
+    }
+    let (_node, topology, pattern) = two_pods();
+    let mut bare = Bare::open(&topology.switch, "pod-0", "pod-1").unwrap();
+    let mut count = 0;
+    let leaky = move || {
+        bare.turn_keeping(|_| {
+            count += 1;
+            count % 1000 != 0
+        })
+    };
+    let between = Between::Other(Box::new(leaky));
+    let far = ["pod-1".to_owned()];
+    let mut track = Track::new("leaky", between, &topology, &pattern, "pod-0", &Exit::Pods(&far)).unwrap();
+    track.run(15).unwrap();
+    track.check().unwrap();
+    track.run(1).unwrap();
+    let error = track.check().unwrap_err().to_string();
+    assert_eq!(error, "leaky: 1024 packets were sent, 1023 came and 0 were dropped: 1 are missing");
+}
+
+#[test]
+fn an_engine_that_drops_every_thousandth_packet_is_caught() {
+    if !root() {
+        return;
+    }
+    let (node, topology, pattern) = two_pods();
+    let between = Between::engine(&topology, &node.desired(), "pod-0").unwrap();
+    let far = ["pod-1".to_owned()];
+    let mut track = Track::new("ours", between, &topology, &pattern, "pod-0", &Exit::Pods(&far)).unwrap();
+    track.run(15).unwrap();
+    assert_eq!(track.lost().unwrap(), None);
+    track.run_with_one_spoofed().unwrap();
+    track.check().unwrap();
+    let lost = track.lost().unwrap().unwrap();
+    assert!(lost.starts_with("ours: 1 of 1024 packets were dropped (") && lost.contains("spoof"), "{lost}");
+}
+
+#[test]
+fn the_scenario_records_ours_beside_every_peer() {
+    if !root() {
+        return;
+    }
+    let mut session = Session::for_tests();
+    session.config.only = Some("known-flow/v4/plain/flows-1k/rules-1k".to_owned());
+    Lockstep.run(&mut session).unwrap();
+    assert!(session.notes.is_empty(), "{:?}", session.notes);
+    let metrics: Vec<&str> = session.results.iter().map(|row| row.metric.as_str()).collect();
+    assert_eq!(
+        metrics,
+        [
+            "packet",
+            "net",
+            "ratio/bare",
+            "ratio/kernel",
+            "ratio/conntrack",
+            "ratio/set-1k",
+            "ratio/linear-100",
+            "ratio/linear-1k",
+            "ratio/answered-1k"
+        ]
+    );
+    assert_eq!(session.results[0].peers.len(), 8);
+    assert!(session.results.iter().all(|row| row.value.is_finite() && row.low <= row.high));
+}
