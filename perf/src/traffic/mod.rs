@@ -7,13 +7,15 @@
 //! falls behind its schedule says so ([`Sent::lateness`]).
 
 pub mod bed;
+pub mod contender;
 pub mod frame;
 pub mod receiver;
 pub mod rounds;
 pub mod schedule;
 pub mod sender;
 
-pub use bed::{Bed, Contender, Cores, Relay, Trial, wait};
+pub use bed::{Bed, Relay, Trial, wait};
+pub use contender::{Contender, Cores};
 pub use frame::{Frame, Stamp};
 pub use receiver::{Received, Receiver, StreamRecord};
 pub use schedule::{Planned, Schedule};

@@ -7,7 +7,7 @@ use vswitch_model::{DesiredState, Mac, NextHop, TunnelId};
 
 use crate::net::topology::{Layout, Remote, UPLINK, UPLINK_MAC, WIRE};
 use crate::net::{Namespace, Switch, SwitchOptions, Topology, link};
-use crate::traffic::bed::kernel;
+use crate::traffic::contender::kernel;
 use crate::traffic::{Contender, Cores};
 use crate::workload::{Node, Rules};
 use crate::{Error, Result};

@@ -188,7 +188,7 @@ fn add_routes(desired: &mut DesiredState, node: &Node, routes: usize) {
     }
 }
 
-/// Replaces the set by which nftables decides (see `traffic::bed`), in one transaction: the two pods and others.
+/// Replaces the set by which nftables decides (see `traffic::contender`), in one transaction: the two pods and others.
 fn nft(addresses: usize, swap: bool) -> String {
     let first = if swap { 0x0a80_0000_u32 } else { 0x0a40_0000 };
     let mut text = String::from("flush set ip perf known\nadd element ip perf known { 10.0.1.10, 10.0.1.11");
