@@ -8,6 +8,7 @@ pub mod game;
 pub mod instructions;
 pub mod latency;
 pub mod lockstep;
+pub mod pods;
 pub mod throughput;
 
 use crate::session::Session;
@@ -57,6 +58,7 @@ pub static ALL: &[&dyn Scenario] = &[
     &calls::VoIp,
     &bulk::Bulk,
     &game::Game,
+    &pods::Pods,
     &churn::Churn,
 ];
 
