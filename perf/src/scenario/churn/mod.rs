@@ -103,7 +103,8 @@ fn run(
         let prepared = traffic.state.prepare(step)?;
         let (trial, took) = traffic.during(|switch| prepared.bring_into_force(switch))?;
         let ms = took.as_secs_f64() * 1e3 / change.parts() as f64;
-        figures.add((&case, "in-force", "ms", Better::Lower), contender, ms, None);
+        let in_force = (case.as_str(), "in-force", "ms", Better::Lower);
+        figures.add(in_force, contender, ms, trial.void.as_ref());
         add(figures, &case, contender, &trial);
     }
     Ok(())
