@@ -20,7 +20,7 @@ pub struct Ovs {
     // The switch ends before its database does.
     switch: Program,
     _database: Program,
-    files: TempDir,
+    _files: TempDir,
 }
 
 impl Ovs {
@@ -79,7 +79,7 @@ impl Ovs {
             flow,
         ]))
         .map_err(|error| Error::setup("give ovs its flow", error))?;
-        let ovs = Self { switch, _database: database, files };
+        let ovs = Self { switch, _database: database, _files: files };
         ovs.thread().map(|_| ovs).ok_or_else(|| Error::setup("start ovs", "it has no polling thread"))
     }
 
@@ -87,25 +87,6 @@ impl Ovs {
     #[must_use]
     pub fn thread(&self) -> Option<String> {
         self.switch.thread("pmd-")
-    }
-
-    /// Packets that a port has received and sent, by its own count.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Setup`].
-    pub fn counts(&self, port: &str) -> Result<(u64, u64)> {
-        // What is in the database is some seconds old; asking the switch itself is not.
-        let socket = self.files.path().join(format!("{BRIDGE}.mgmt"));
-        let mut command = Command::new(find("ovs", "ovs-ofctl", PACKAGE)?);
-        command.args(["dump-ports", &format!("unix:{}", socket.display()), port]);
-        let text = vswitch_testbeds::command::run(&mut command)
-            .map_err(|error| Error::setup("ask ovs for counters", error))?;
-        let after = |word: &str| {
-            let rest = text.split(word).nth(1)?.trim_start().strip_prefix("pkts=")?;
-            rest.split(',').next()?.parse().ok()
-        };
-        after("rx ").zip(after("tx ")).ok_or_else(|| Error::setup("read counters of ovs", &text))
     }
 }
 

@@ -4,15 +4,15 @@
 //! generator or forwarder stand still, all frames that were due meanwhile count with what they waited. How late the
 //! generator itself was is a figure of its own, so that it is not mistaken for the forwarder's.
 //!
-//! Load is a thread on the generator's core, at the lowest priority while the generator has the highest, that writes all over
-//! a memory larger than the shared cache: what a neighbour does to the memory that the forwarder's core shares with it.
+//! Load is a thread on the generator's core, at the lowest priority, that writes all over a memory larger than the caches. It
+//! takes the core from the generator now and then, too: frames are late then before they leave, by what `generator-late` says.
 
 mod load;
 
 #[cfg(test)]
 mod tests;
 
-use super::throughput::{self, Bench, Cores, Effort, Figures, Who};
+use super::throughput::{self, Bench, Cores, Effort, Who};
 use super::{About, Scenario};
 use crate::math::statistics::median;
 use crate::result::Measurement;
@@ -158,9 +158,8 @@ fn measure(session: &mut Session, who: Who, cores: Cores) -> Result<Vec<Maybe>> 
 /// A short search of its own.
 fn own_rate(session: &Session, bench: &mut Bench) -> Result<f64> {
     let effort = Effort { trial_s: 0.03, decide_s: 0.06, budget_s: 0.4, flood: 500_000 };
-    let (saturated, mean) = throughput::flood(bench, effort.flood)?;
-    let (ndr, pdr) = throughput::search(session, bench, saturated, effort)?;
-    Ok(Figures { ndr, pdr, saturated, mean }.ndr)
+    let (saturated, _) = throughput::flood(bench, effort.flood)?;
+    Ok(throughput::search(session, bench, saturated, effort)?.outcome(0).lower.unwrap_or(0.0))
 }
 
 /// One case: sends, and takes the delays of all that came.
@@ -182,14 +181,18 @@ fn one(bench: &mut Bench, rate: f64, seconds: f64, busy: Option<usize>) -> Resul
     if histogram.is_empty() {
         return Err(Error::setup("take delays", "no frame came"));
     }
+    let late = outcome.sent.behind_max;
+    let p99 = histogram.value_at_quantile(0.99);
+    let own = (busy.is_none() && late.as_nanos() > u128::from(p99))
+        .then(|| format!("the generator itself was up to {late:.0?} late, more than the p99"));
     let micro = |nanos: u64| nanos as f64 / 1e3;
     let mut delays = [0.0; QUANTILES.len() + 2];
     for (to, (_, quantile)) in delays.iter_mut().zip(QUANTILES) {
         *to = micro(histogram.value_at_quantile(quantile));
     }
     delays[QUANTILES.len()] = micro(histogram.max());
-    delays[QUANTILES.len() + 1] = outcome.sent.behind_max.as_secs_f64() * 1e6;
-    Ok((delays, void))
+    delays[QUANTILES.len() + 1] = late.as_secs_f64() * 1e6;
+    Ok((delays, void.or(own)))
 }
 
 fn metrics() -> impl Iterator<Item = &'static str> {

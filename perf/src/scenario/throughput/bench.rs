@@ -7,15 +7,14 @@ use std::time::{Duration, Instant};
 use vswitch::config::Poll;
 use vswitch_model::Mac;
 
-use super::bare::{self, Bare};
-use super::kernel;
+use super::bare;
 use crate::machine::Watch;
 use crate::net::topology::{Layout, UPLINK, WIRE};
 use crate::net::{
     Ends, Generator, Namespace, Pace, Pattern, Sent, Sink, SinkOptions, Switch, SwitchOptions, Topology,
     frames, link,
 };
-use crate::peer::{self, Ovs, Testpmd};
+use crate::peer::{self, Filter, Ovs, Testpmd};
 use crate::workload::{ALLOWED_PORTS, Family, Node, Traffic, Way};
 use crate::{Error, Result};
 
@@ -103,10 +102,11 @@ impl Cores {
 
 enum Forwarder {
     Ours(Box<Switch>),
-    Kernel,
+    /// With the thread that receives, and forwards.
+    Kernel(Option<String>),
     Ovs(Ovs),
     Testpmd(Testpmd),
-    Bare(Bare),
+    Bare(bare::Running),
 }
 
 /// Frames that were lost, by where.
@@ -232,14 +232,17 @@ impl Bench {
                 Forwarder::Ours(Box::new(Switch::start(&topology, &desired, options)?))
             }
             Who::Kernel => {
-                kernel::start(&topology, &node, from, cores.forwarder)?;
-                Forwarder::Kernel
+                peer::kernel::forward(&topology, &desired, Filter::None, &[])?;
+                // It receives in a thread on the core that forwards, as if a device interrupted that core.
+                link::gro(switch, from)?;
+                link::threaded(switch, from, cores.forwarder)?;
+                Forwarder::Kernel(peer::kernel_thread(&format!("napi/{from}-")))
             }
             Who::Ovs => Forwarder::Ovs(Ovs::start(switch, from, to, cores.forwarder)?),
             Who::Testpmd => {
                 Forwarder::Testpmd(Testpmd::start(switch, from, to, cores.forwarder, cores.generator)?)
             }
-            Who::Bare => Forwarder::Bare(Bare::start(switch, from, to, cores.forwarder)?),
+            Who::Bare => Forwarder::Bare(bare::Running::start(switch, from, to, cores.forwarder)?),
         };
         let mut bench = Self { forwarder, topology, sink, pattern, source, ends, cores };
         bench.wait_until_it_forwards()?;
@@ -370,7 +373,7 @@ impl Bench {
                 within = switch.counts().dropped() + ports.transmit_refused;
             }
             Forwarder::Bare(bare) => within = bare.refused(),
-            Forwarder::Kernel | Forwarder::Ovs(_) | Forwarder::Testpmd(_) => {}
+            Forwarder::Kernel(_) | Forwarder::Ovs(_) | Forwarder::Testpmd(_) => {}
         }
         let lost = Lost { before: from.rx_dropped, at_socket, within, behind: to.tx_dropped };
         Ok(Counts { received: self.sink.counted()?.packets, lost })
@@ -384,8 +387,7 @@ impl Bench {
             Forwarder::Bare(_) => peer::thread("self", bare::THREAD),
             Forwarder::Ovs(ovs) => ovs.thread(),
             Forwarder::Testpmd(testpmd) => testpmd.thread(),
-            // A thread of the kernel's sleeps when it has nothing to do, and is not ours to watch.
-            Forwarder::Kernel => None,
+            Forwarder::Kernel(thread) => thread.clone(),
         };
         let watch = Watch::start();
         match thread {
@@ -420,4 +422,13 @@ pub(super) fn ends(node: &Node, way: Way) -> Result<Ends> {
         source_port: 1024,
         destination_port: *ALLOWED_PORTS.start(),
     })
+}
+
+/// Frames in a second that the generator makes when a sink takes them at once: what is measured has to be slower.
+///
+/// # Errors
+///
+/// As [`Generator::alone`].
+pub fn alone(cores: Cores, frames: u32) -> Result<f64> {
+    Generator::alone(&pattern(&Node::in_memory(2, 1), Way::Local)?, cores.generator, frames)
 }

@@ -11,7 +11,6 @@
 
 mod bare;
 mod bench;
-mod kernel;
 mod windows;
 
 #[cfg(test)]
@@ -19,10 +18,11 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
-pub use bench::{BURST, Bench, Cores, FLOWS, Lost, Outcome, RULES, Who};
+pub use bench::{BURST, Bench, Cores, FLOWS, Lost, Outcome, RULES, Who, alone};
 
 use super::{About, Scenario};
 use crate::math::mlrsearch::{Goal, Search};
+use crate::math::statistics::median;
 use crate::result::Measurement;
 use crate::session::Session;
 use crate::workload::Way;
@@ -35,8 +35,11 @@ pub const NAME: &str = "throughput";
 const LOWEST: f64 = 20_000.0;
 /// What the search may find at most, by what a flood was carried at: some do better when they are not overrun.
 const ABOVE_FLOOD: f64 = 1.5;
-/// A trial in which the generator fell further behind than this part of it says nothing of the rate it was to offer.
+/// A trial in which the generator fell further behind than this part of it says nothing of the rate it was to offer; nor does
+/// one with loss in which the machine took the forwarder's core away.
 const BEHIND: f64 = 0.02;
+/// The case that says what the generator does alone, and its metric.
+const GENERATOR: &str = "generator";
 /// Such a trial is repeated so often, and then counts as it is.
 const REPEATS: usize = 3;
 
@@ -54,6 +57,10 @@ pub struct Figures {
     pub saturated: f64,
     /// Carried of a flood, on the whole.
     pub mean: f64,
+    /// Trials of the search.
+    pub trials: f64,
+    /// How far the bounds of the no-drop rate are apart, in percent of the upper one; 100: there is no lower one.
+    pub width: f64,
 }
 
 /// How long it is measured.
@@ -90,9 +97,10 @@ impl Scenario for Throughput {
             name: NAME,
             measures: "two cores, smallest frames of 1000 flows: the rate carried without loss and with 0.5 % by MLRsearch \
                        (RFC 9971), and what is carried of a flood; ours with 1000 rules, flows tracked",
-            cases: "{ndr,pdr,saturated}/{plain,vxlan}/v4",
-            metrics: "ndr, pdr, saturated (90th percentile of 4 ms windows), mean (of the flood) in Mpps; ratio/PEER: ours / the \
-                      peer's, above 1 we are faster",
+            cases: "{ndr,pdr,saturated}/{plain,vxlan}/v4, generator/plain/v4",
+            metrics: "ndr, pdr, saturated (90th percentile of 4 ms windows), mean (of the flood), generator (with nothing \
+                      between it and the sink) in Mpps; trials (of the search), width (% between the bounds of ndr); \
+                      ratio/PEER: ours / the peer's, above 1 we are faster",
             peers: "kernel (forwarding; for vxlan its VXLAN device; no policy), bare (AF_XDP, no decision), ovs (afxdp, one \
                     flow), testpmd (net_af_xdp, io)",
             root: true,
@@ -105,11 +113,12 @@ impl Scenario for Throughput {
         let cores = Cores::choose()?;
         let ways: Vec<Way> = [Way::Local, Way::IntoVxlan]
             .into_iter()
-            .filter(|way| METRICS.iter().any(|(kind, ..)| session.wants(&case(kind, *way))))
+            .filter(|way| KINDS.iter().any(|(kind, _)| session.wants(&case(kind, *way))))
             .collect();
         let all: usize = ways.iter().map(|way| Who::of(*way).len()).sum();
         session.begin(NAME, u64::from(session.config.rounds) * all as u64);
         let effort = Effort::of(session);
+        record_generator(session, cores, effort)?;
         let mut missing = Vec::new();
         for way in ways {
             let mut rounds: Vec<Round> = Vec::new();
@@ -123,15 +132,14 @@ impl Scenario for Throughput {
     }
 }
 
-/// Which figure of it.
-type Pick = fn(&Figures) -> f64;
+/// A metric, its unit, and where it is in the figures.
+type Metric = (&'static str, &'static str, fn(&Figures) -> f64);
 
-/// Kinds of cases, their metrics, and where these are in the figures.
-const METRICS: [(&str, &str, Pick); 4] = [
-    ("ndr", "ndr", |of| of.ndr),
-    ("pdr", "pdr", |of| of.pdr),
-    ("saturated", "saturated", |of| of.saturated),
-    ("saturated", "mean", |of| of.mean),
+/// The kinds of cases with their metrics; ratios are of the first.
+const KINDS: [(&str, &[Metric]); 3] = [
+    ("ndr", &[("ndr", "Mpps", |of| of.ndr), ("trials", "1", |of| of.trials), ("width", "%", |of| of.width)]),
+    ("pdr", &[("pdr", "Mpps", |of| of.pdr)]),
+    ("saturated", &[("saturated", "Mpps", |of| of.saturated), ("mean", "Mpps", |of| of.mean)]),
 ];
 
 /// The name of a case.
@@ -141,7 +149,7 @@ pub fn case(kind: &str, way: Way) -> String {
 }
 
 fn is_of(name: &str, way: Way) -> bool {
-    METRICS.iter().any(|(kind, ..)| name == case(kind, way))
+    KINDS.iter().any(|(kind, _)| name == case(kind, way))
 }
 
 /// Every forwarder once. One that cannot be measured is named in a note, once; ours has to be.
@@ -181,9 +189,19 @@ fn measure(
     let mut bench = Bench::start(who, way, cores, false)?;
     let watch = bench.watch();
     let (saturated, mean) = flood(&mut bench, effort.flood)?;
-    let (ndr, pdr) = search(session, &mut bench, saturated * ABOVE_FLOOD, effort)?;
+    let search = search(session, &mut bench, saturated * ABOVE_FLOOD, effort)?;
     let void = watch.void();
-    Ok((Figures { ndr: ndr / 1e6, pdr: pdr / 1e6, saturated: saturated / 1e6, mean: mean / 1e6 }, void))
+    let (ndr, pdr) = (search.outcome(0), search.outcome(1));
+    let width = ndr.lower.zip(ndr.upper).map_or(1.0, |(lower, upper)| (upper - lower) / upper);
+    let figures = Figures {
+        ndr: ndr.lower.unwrap_or(0.0) / 1e6,
+        pdr: pdr.lower.unwrap_or(0.0) / 1e6,
+        saturated: saturated / 1e6,
+        mean: mean / 1e6,
+        trials: ndr.trials as f64,
+        width: width * 100.0,
+    };
+    Ok((figures, void))
 }
 
 /// What is carried of a flood, in packets a second: the high mark of short windows, and the mean.
@@ -198,16 +216,16 @@ pub fn flood(bench: &mut Bench, frames: u32) -> Result<(f64, f64)> {
     both.ok_or_else(|| Error::setup("flood a forwarder", format!("{frames} frames are over too soon")))
 }
 
-/// The no-drop rate and the partial-drop rate, in packets a second. 0: not even the lowest rate was carried so.
+/// Searches the no-drop rate and the partial-drop rate, goals 0 and 1, in packets a second.
 ///
 /// # Errors
 ///
 /// [`Error::Interrupted`], and what [`Bench::offer`] says.
-pub fn search(session: &Session, bench: &mut Bench, highest: f64, effort: Effort) -> Result<(f64, f64)> {
+pub fn search(session: &Session, bench: &mut Bench, highest: f64, effort: Effort) -> Result<Search> {
     let goals = vec![Goal::ndr(effort.trial_s, effort.decide_s), Goal::pdr(effort.trial_s, effort.decide_s)];
     let mut search = Search::new(goals, LOWEST, highest.max(LOWEST * 2.0), effort.budget_s);
     // The set-up of a trial takes as long as a short trial: the search is held to the clock, too.
-    let (start, limit) = (Instant::now(), Duration::from_secs_f64(effort.budget_s * 2.5));
+    let (start, limit) = (Instant::now(), Duration::from_secs_f64(effort.budget_s * 2.0));
     while let Some(ask) = search.next() {
         session.check()?;
         if start.elapsed() > limit {
@@ -216,64 +234,77 @@ pub fn search(session: &Session, bench: &mut Bench, highest: f64, effort: Effort
         }
         search.observe(trial(bench, ask.rate, ask.duration_s)?.loss());
     }
-    Ok((search.outcome(0).lower.unwrap_or(0.0), search.outcome(1).lower.unwrap_or(0.0)))
+    Ok(search)
 }
 
-/// One trial in which the generator kept to its schedule.
+/// One trial, in which the generator kept to its schedule and the machine left the forwarder its core.
 fn trial(bench: &mut Bench, rate: f64, seconds: f64) -> Result<Outcome> {
-    let mut outcome = bench.offer(rate, seconds)?;
-    for _ in 1..REPEATS {
-        if outcome.sent.behind.as_secs_f64() <= seconds * BEHIND {
-            break;
+    let mut repeats = 0;
+    loop {
+        let watch = bench.watch();
+        let outcome = bench.offer(rate, seconds)?;
+        let kept = outcome.sent.behind.as_secs_f64() <= seconds * BEHIND;
+        let had = outcome.loss() == 0.0 || watch.void().is_none();
+        repeats += 1;
+        if kept && had || repeats == REPEATS {
+            return Ok(outcome);
         }
-        outcome = bench.offer(rate, seconds)?;
     }
-    Ok(outcome)
+}
+
+/// Whether the generator outruns what it measures.
+fn record_generator(session: &mut Session, cores: Cores, effort: Effort) -> Result<()> {
+    let case = case(GENERATOR, Way::Local);
+    if session.wants(&case) {
+        session.step("the generator alone")?;
+        let rate = alone(cores, effort.flood)? / 1e6;
+        session.record(Measurement::of_rounds(NAME, &case, GENERATOR, "Mpps", &[rate]));
+    }
+    Ok(())
 }
 
 /// What is known after these rounds.
 fn record(session: &mut Session, way: Way, rounds: &[Round]) {
-    for (kind, metric, of) in METRICS {
+    for (kind, metrics) in KINDS {
         let case = case(kind, way);
         if !session.wants(&case) {
             continue;
         }
-        let of_who = |round: &Round, who: Who| {
-            round
-                .iter()
-                .find(|(other, ..)| *other == who)
-                .map(|(_, figures, void)| (of(figures), void.clone()))
-        };
-        let paired = |who: Who| -> Vec<(f64, f64, Option<String>)> {
-            let pair = |round: &Round| {
-                let ((ours, void), (theirs, also)) = (of_who(round, Who::Ours)?, of_who(round, who)?);
-                Some((ours, theirs, void.or(also)))
-            };
-            rounds.iter().filter_map(pair).collect()
-        };
-        let (ours, void) = usable(&paired(Who::Ours));
-        let ours: Vec<f64> = ours.iter().map(|(ours, _)| *ours).collect();
-        let mut row = Measurement::of_rounds(NAME, &case, metric, "Mpps", &ours).void_because(void);
-        let mut ratios = Vec::new();
-        for who in Who::of(way).iter().skip(1) {
-            let (pairs, void) = usable(&paired(*who));
-            let theirs: Vec<f64> = pairs.iter().map(|(_, theirs)| *theirs).collect();
-            let Some(median) = crate::math::statistics::median(&theirs) else { continue };
-            row = row.beside(who.name(), median);
-            let each: Vec<f64> = pairs
-                .iter()
-                .filter(|(_, theirs)| *theirs > 0.0)
-                .map(|(ours, theirs)| ours / theirs)
-                .collect();
-            // A case has one figure that ratios are of.
-            if !each.is_empty() && kind == metric {
-                let metric = format!("ratio/{}", who.name());
-                ratios.push(Measurement::of_rounds(NAME, &case, &metric, "1", &each).void_because(void));
+        for (place, (metric, unit, of)) in metrics.iter().enumerate() {
+            let paired = |who| paired(rounds, who, *of);
+            let (ours, void) = usable(&paired(Who::Ours));
+            let ours: Vec<f64> = ours.iter().map(|(ours, _)| *ours).collect();
+            let mut row = Measurement::of_rounds(NAME, &case, metric, unit, &ours).void_because(void);
+            let mut ratios = Vec::new();
+            for who in Who::of(way).iter().skip(1) {
+                let (pairs, void) = usable(&paired(*who));
+                let theirs: Vec<f64> = pairs.iter().map(|(_, theirs)| *theirs).collect();
+                let Some(median) = median(&theirs) else { continue };
+                row = row.beside(who.name(), median);
+                let each = pairs.iter().filter(|(_, theirs)| *theirs > 0.0);
+                let each: Vec<f64> = each.map(|(ours, theirs)| ours / theirs).collect();
+                if place == 0 && !each.is_empty() {
+                    let metric = format!("ratio/{}", who.name());
+                    ratios.push(Measurement::of_rounds(NAME, &case, &metric, "1", &each).void_because(void));
+                }
             }
+            session.record(row);
+            ratios.into_iter().for_each(|ratio| session.record(ratio));
         }
-        session.record(row);
-        ratios.into_iter().for_each(|ratio| session.record(ratio));
     }
+}
+
+/// A figure of ours and of somebody else from each round both have, and why the pair is void.
+fn paired(rounds: &[Round], who: Who, of: fn(&Figures) -> f64) -> Vec<(f64, f64, Option<String>)> {
+    let of_who = |round: &Round, who: Who| {
+        let found = round.iter().find(|(other, ..)| *other == who);
+        found.map(|(_, figures, void)| (of(figures), void.clone()))
+    };
+    let pair = |round: &Round| {
+        let ((ours, void), (theirs, also)) = (of_who(round, Who::Ours)?, of_who(round, who)?);
+        Some((ours, theirs, void.or(also)))
+    };
+    rounds.iter().filter_map(pair).collect()
 }
 
 /// Rounds in which the machine left us the cores; when there is none, all, and why they are void.
