@@ -4,13 +4,15 @@
 [ "$(id -u)" = 0 ] || { echo "network namespaces need root: run this with sudo" >&2; exit 1; }
 
 # To build: the steering program (clang, llvm), libxdp (the rest up to zlib1g-dev), the etcd client (protobuf), libFuzzer (g++).
-# To run: namespaces and their tools, etcd, the traffic of demo and tests, and what counts instructions.
+# To run: namespaces and their tools, etcd, the traffic of demo and tests, and what counts instructions. What only
+# the tests need is in packages_too.
 packages=(
   gcc g++ make pkg-config clang llvm m4 libclang-dev libelf-dev zlib1g-dev linux-libc-dev libc6-dev
   protobuf-compiler libprotobuf-dev
   iproute2 procps util-linux ethtool nftables iputils-ping etcd-server
   sip-tester iperf3 tcpdump tshark
   valgrind
+  ${packages_too[@]+"${packages_too[@]}"}
 )
 missing=()
 for package in "${packages[@]}"; do

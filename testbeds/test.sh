@@ -3,6 +3,7 @@
 # target/test-logs.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+packages_too=(chromium)          # looks at the report of vswitch-perf
 . testbeds/setup.sh
 export CI=1                      # a test that cannot run fails, where it would be skipped on a desk
 logs=$target/test-logs

@@ -38,7 +38,7 @@ pub fn better(metric: &str, unit: &str) -> Option<Better> {
     {
         return Some(Better::More);
     }
-    if is(&["loss", "lost", "jitter", "delay", "cost", "drop", "duplicate", "reorder"]) {
+    if is(&["loss", "lost", "jitter", "delay", "cost", "drop", "duplicate", "reorder", "retransmit"]) {
         return Some(Better::Less);
     }
     match unit {
@@ -58,8 +58,6 @@ pub enum Verdict {
     Within,
     /// An absolute figure, and the machines differ.
     OtherMachine,
-    /// The files measure it in different units.
-    OtherUnit,
     /// Void in one of the files, or in both.
     Void,
 }
@@ -73,7 +71,7 @@ pub struct Row {
     pub case: String,
     /// As in [`Measurement`].
     pub metric: String,
-    /// In the second file.
+    /// As in [`Measurement`].
     pub unit: String,
     /// In the first file: value, lowest, highest.
     pub a: [f64; 3],
@@ -117,10 +115,10 @@ pub struct Comparison {
     pub warnings: Vec<String>,
     /// What moved first, and the largest move first.
     pub rows: Vec<Row>,
-    /// Scenario, case and metric of what only the first file has.
-    pub only_a: Vec<[String; 3]>,
-    /// Scenario, case and metric of what only the second file has.
-    pub only_b: Vec<[String; 3]>,
+    /// Scenario, case, metric and unit of what only the first file has.
+    pub only_a: Vec<[String; 4]>,
+    /// Scenario, case, metric and unit of what only the second file has.
+    pub only_b: Vec<[String; 4]>,
 }
 
 /// Compares the second file with the first.
@@ -141,7 +139,7 @@ pub fn compare(a: &ResultFile, b: &ResultFile) -> Comparison {
         }
     }
     rows.sort_by(|x, y| x.verdict.cmp(&y.verdict).then(y.size().total_cmp(&x.size())));
-    let only = |here: &BTreeMap<[String; 3], &Measurement>, there: &BTreeMap<[String; 3], &Measurement>| {
+    let only = |here: &BTreeMap<[String; 4], &Measurement>, there: &BTreeMap<[String; 4], &Measurement>| {
         here.keys().filter(|name| !there.contains_key(*name)).cloned().collect()
     };
     Comparison {
@@ -158,14 +156,13 @@ fn by_name<'file>(
     file: &'file ResultFile,
     warnings: &mut Vec<String>,
     which: &str,
-) -> BTreeMap<[String; 3], &'file Measurement> {
+) -> BTreeMap<[String; 4], &'file Measurement> {
     let mut rows = BTreeMap::new();
     for row in &file.results {
-        let name = [row.scenario.clone(), row.case.clone(), row.metric.clone()];
+        let name = [row.scenario.clone(), row.case.clone(), row.metric.clone(), row.unit.clone()];
         if let Some(before) = rows.insert(name, row) {
-            let (scenario, case, metric) = (&before.scenario, &before.case, &before.metric);
-            warnings
-                .push(format!("{which} has {scenario} {case} {metric} more than once: the last is compared"));
+            let name = [&*before.scenario, &*before.case, &*before.metric, &*before.unit].join(" ");
+            warnings.push(format!("{which} has {name} more than once: the last is compared"));
         }
     }
     rows
@@ -213,8 +210,6 @@ fn row(a: &Measurement, b: &Measurement, other_machine: bool) -> Row {
     let void = [void(a, "A"), void(b, "B")].into_iter().flatten().collect::<Vec<_>>().join("; ");
     let verdict = if !void.is_empty() {
         Verdict::Void
-    } else if a.unit != b.unit {
-        Verdict::OtherUnit
     } else if other_machine && !b.metric.starts_with("ratio/") {
         Verdict::OtherMachine
     } else if a.high < b.low || b.high < a.low {

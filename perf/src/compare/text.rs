@@ -39,7 +39,7 @@ pub fn text(comparison: &Comparison) -> String {
         count(&|row| row.improved == Some(true)),
         count(&|row| row.improved == Some(false)),
         count(&|row| row.verdict == Verdict::Void),
-        count(&|row| matches!(row.verdict, Verdict::OtherMachine | Verdict::OtherUnit)),
+        count(&|row| row.verdict == Verdict::OtherMachine),
         comparison.only_a.len(),
         comparison.only_b.len()
     );
@@ -90,7 +90,6 @@ fn verdict(row: &Row) -> &'static str {
         (Verdict::Moved, None) => "moved",
         (Verdict::Within, _) => "within noise",
         (Verdict::OtherMachine, _) => "other machine",
-        (Verdict::OtherUnit, _) => "other unit",
         (Verdict::Void, _) => "void",
     }
 }

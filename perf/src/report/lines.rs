@@ -197,7 +197,10 @@ fn draw_curve(svg: &mut String, curve: &Curve, colour: usize, x: &Scale, y: &Sca
             svg::line(svg, (place.0, y.at(low)), (place.0, y.at(high)), &format!("spread s{colour}"));
         }
         if curve.told {
-            svg::text(svg, (place.0, place.1 + 19.0), "told-value", "middle", &short(*value));
+            // The last one keeps clear of the names.
+            let last = places.last() == Some(place);
+            let (x, anchor) = if last { (place.0 + 6.0, "end") } else { (place.0, "middle") };
+            svg::text(svg, (x, place.1 + 19.0), "told-value", anchor, &short(*value));
         }
         let told = range.map_or(String::new(), |(low, high)| format!(" ({} to {})", short(low), short(high)));
         mark(svg, *place, colour, &format!("{}, {}: {}{told}", curve.name, tick_label(*at), short(*value)));

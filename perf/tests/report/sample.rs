@@ -91,7 +91,7 @@ fn throughput() -> Vec<Measurement> {
 fn latency() -> Vec<Measurement> {
     let mut rows = Vec::new();
     for (load, factor) in [(10, 1.0), (50, 1.6), (90, 6.0)] {
-        for (noise, tail) in [("quiet", 1.0), ("loaded", 5.0)] {
+        for (noise, tail) in [("quiet", 1.0), ("busy", 5.0)] {
             for (metric, us) in [
                 ("p50", 7.9),
                 ("p90", 9.1),
@@ -102,7 +102,7 @@ fn latency() -> Vec<Measurement> {
             ] {
                 let us = us * factor * if metric == "p50" { 1.0 } else { tail };
                 rows.push(
-                    around("latency", &format!("load-{load}/{noise}"), metric, "us", us)
+                    around("latency", &format!("load-{load}/{noise}/plain/v4"), metric, "us", us)
                         .beside("kernel", us * 1.4)
                         .beside("bare AF_XDP", us * 0.95)
                         .beside("testpmd", us * 1.25),
@@ -138,7 +138,9 @@ fn calls() -> Vec<Measurement> {
 fn engine() -> Vec<Measurement> {
     let mut rows = Vec::new();
     let stages = [
+        ("begin", 1.0),
         ("receive", 19.0),
+        ("source", 2.0),
         ("parse", 24.0),
         ("lookup", 41.0),
         ("state", 11.0),
@@ -146,6 +148,7 @@ fn engine() -> Vec<Measurement> {
         ("policy", 6.0),
         ("encap", 17.0),
         ("transmit", 21.0),
+        ("flush", 1.5),
     ];
     for (way, extra) in [("local", 0.8), ("vxlan", 1.0), ("from-vxlan", 1.1)] {
         for family in ["v4", "v6"] {
@@ -157,8 +160,8 @@ fn engine() -> Vec<Measurement> {
                     total += cycles;
                     rows.push(around("engine", &case, &format!("stage/{stage}"), "cycles", cycles));
                 }
-                rows.push(around("engine", &case, "cycles", "cycles", total));
-                rows.push(around("engine", &case, "time", "ns", total / 2.6));
+                rows.push(around("engine", &case, "packet", "cycles", total));
+                rows.push(around("engine", &case, "packet", "ns", total / 2.6));
                 rows.push(around("engine", &case, "rate", "Mpps", 2600.0 / total));
             }
         }
@@ -174,9 +177,9 @@ fn engine() -> Vec<Measurement> {
         ("rules-1k/batch-8", 190.0),
         ("rules-1k/batch-64", 149.0),
     ] {
-        rows.push(around("engine", &format!("{base}/{rest}"), "cycles", "cycles", cycles));
+        rows.push(around("engine", &format!("{base}/{rest}"), "packet", "cycles", cycles));
     }
-    rows.push(around("engine", "new-flow/v4/vxlan/rules-1k", "new-flows", "M/s", 2.9));
+    rows.push(around("engine", "new-flow/v4/vxlan/rules-1k", "rate", "M/s", 2.9));
     rows
 }
 

@@ -1,7 +1,7 @@
 //! Multiple Loss Ratio search: RFC 2544's question (how fast without loss?) for a software switch on a noisy machine.
 //!
 //! RFC 9971 (draft-ietf-bmwg-mlrsearch) says when a load counts as too much or as carried, given all trials at it; that is
-//! [`goal`], word by word. How to choose the next trial is left to the implementation; that is [`Search`]: for each goal
+//! [`classify`], word by word. How to choose the next trial is left to the implementation; that is [`Search`]: for each goal
 //! it first looks with short trials and a coarse width, then confirms with full ones. It is a pure state machine:
 //!
 //! ```

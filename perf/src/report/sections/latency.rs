@@ -32,7 +32,8 @@ pub(super) fn latency(run: &Run<'_>, prefix: &str) -> String {
     let all =
         || rows.iter().flat_map(|row| row.peers.values().copied().chain([row.value, row.low, row.high]));
     let positive = || all().filter(|value| *value > 0.0);
-    let y_range = Some((positive().fold(f64::INFINITY, f64::min), positive().fold(0.0, f64::max)));
+    // Room for the figures below the lowest points.
+    let y_range = Some((positive().fold(f64::INFINITY, f64::min) / 3.0, positive().fold(0.0, f64::max)));
     let cases: Vec<&String> = rows.iter().fold(Vec::new(), |mut cases, row| {
         if !cases.contains(&&row.case) {
             cases.push(&row.case);

@@ -8,7 +8,7 @@ mod words;
 use std::collections::BTreeSet;
 
 use super::bars::{Bar, bars};
-use super::data::{AXES, Run, Series, series};
+use super::data::{AXES, Run, Series, on_axis, series};
 use super::lines::{Curve, Plot};
 use super::svg::{escape, tick_label};
 use crate::compare::{Better, better};
@@ -73,6 +73,7 @@ pub(super) fn sections(run: &Run<'_>, prefix: &str) -> Vec<Section> {
             "engine" => stages(run, prefix) + &panels(run, scenario, prefix),
             _ => panels(run, scenario, prefix),
         };
+        let body = if body.is_empty() { all_void(run, scenario) } else { body };
         push(&mut found, prefix, scenario, title, about, &body);
         if scenario == "engine" {
             let about = "What a packet costs as tables grow, relative to the smaller table. The dashed line is what it may grow to.";
@@ -93,6 +94,21 @@ fn push(found: &mut Vec<Section>, prefix: &str, name: &str, title: &str, about: 
         let body = format!("<p class=\"about\">{}</p><div class=\"cards\">{body}</div>", escape(about));
         found.push(Section { id: format!("{prefix}{name}"), title: title.to_owned(), body });
     }
+}
+
+/// What is said of a scenario that was measured in vain. Empty: it was not measured.
+fn all_void(run: &Run<'_>, scenario: &str) -> String {
+    let void: Vec<&str> = run
+        .rows
+        .iter()
+        .filter(|row| row.scenario == scenario)
+        .filter_map(|row| row.void.as_deref())
+        .collect();
+    let Some(first) = void.first() else { return String::new() };
+    let (number, why) = (void.len(), escape(first));
+    format!(
+        "<p class=\"warning wide\">All {number} figures are void, so nothing is drawn. The first: {why}.</p>"
+    )
 }
 
 /// A plot with its heading. `wide`: over all columns.
@@ -116,7 +132,10 @@ fn panels(run: &Run<'_>, scenario: &str, prefix: &str) -> String {
             || row.metric.starts_with("stage/")
             || row.metric.starts_with("counts/"))
     };
-    let rows: Vec<&Measurement> = run.usable(scenario).filter(apart).collect();
+    let mut rows: Vec<&Measurement> = run.usable(scenario).filter(apart).collect();
+    if scenario == "engine" {
+        once(&mut rows);
+    }
     let mut metrics: Vec<(&str, &str)> = Vec::new();
     for row in &rows {
         if !metrics.contains(&(&*row.metric, &*row.unit)) {
@@ -125,10 +144,12 @@ fn panels(run: &Run<'_>, scenario: &str, prefix: &str) -> String {
     }
     // Cards of one case side by side: its metrics are read together.
     let (mut beside, mut others, mut bars) = (Vec::new(), String::new(), String::new());
-    for (metric, unit) in metrics {
+    for &(metric, unit) in &metrics {
         let of_metric: Vec<&Measurement> =
             rows.iter().filter(|row| row.metric == metric && row.unit == unit).copied().collect();
-        let id = format!("{prefix}{scenario}-{metric}");
+        let twice = metrics.iter().filter(|(other, _)| *other == metric).count() > 1;
+        let id =
+            format!("{prefix}{scenario}-{metric}") + &if twice { format!("-{unit}") } else { String::new() };
         let (curves, rest) = by_axis(&id, &of_metric);
         others += &curves;
         let (with_peers, alone): (Vec<&Measurement>, Vec<&Measurement>) =
@@ -137,12 +158,7 @@ fn panels(run: &Run<'_>, scenario: &str, prefix: &str) -> String {
             let place = rows.iter().position(|other| other.case == row.case).unwrap_or(0);
             beside.push((place, beside_peers(run, &id, row)));
         }
-        // The engine's cycles are drawn by stage, and its time and rate are the same figure in other units.
-        let told =
-            scenario == "engine" && rows.iter().any(|row| row.metric == "cycles" && row.metric != metric);
-        let staged = scenario == "engine" && run.usable("engine").any(|row| row.metric.starts_with("stage/"));
-        let again = matches!(metric, "time" | "rate") && told || metric == "cycles" && staged;
-        if !alone.is_empty() && !again {
+        if !alone.is_empty() {
             bars += &all_cases(&id, &alone);
         }
     }
@@ -150,6 +166,17 @@ fn panels(run: &Run<'_>, scenario: &str, prefix: &str) -> String {
     let beside: String = beside.into_iter().map(|(_, card)| card).collect();
     // Curves are all of one height: together they leave no holes.
     others + &beside + &bars
+}
+
+/// Leaves out what the engine's cycles say already: a packet's time, its rate but for new flows, and the sum of its stages.
+fn once(rows: &mut Vec<&Measurement>) {
+    let in_cycles = rows.iter().any(|row| row.metric == "packet" && row.unit == "cycles");
+    let again = |row: &Measurement| match &*row.metric {
+        "packet" => row.unit != "cycles",
+        "rate" => !row.case.starts_with("new-flow"),
+        metric => metric == "walk",
+    };
+    rows.retain(|row| !in_cycles || !again(row));
 }
 
 /// Ours and the peers in one case, the best first.
@@ -183,7 +210,7 @@ fn beside_peers(run: &Run<'_>, id: &str, row: &Measurement) -> String {
 /// All cases of a metric that has no peers.
 fn all_cases(id: &str, rows: &[&Measurement]) -> String {
     let (labels, common) = distinct(&rows.iter().map(|row| row.case.clone()).collect::<Vec<_>>());
-    let wide = labels.iter().any(|label| label.len() > 24);
+    let wide = labels.iter().any(|label| label.len() > 30);
     let bar = |(row, label): (&&Measurement, String)| Bar {
         label,
         value: row.value,
@@ -240,7 +267,10 @@ fn by_axis<'run>(id: &str, rows: &[&'run Measurement]) -> (String, Vec<&'run Mea
             false,
         );
     }
-    let rest = rows.iter().filter(|row| !drawn.contains(&std::ptr::from_ref(**row))).copied().collect();
+    // A case that stands on an axis without saying so is drawn beside the others, too.
+    let is_drawn = |row: &Measurement| drawn.contains(&std::ptr::from_ref(row));
+    let says = |row: &Measurement| !engine || on_axis(&row.case, "batch").is_some();
+    let rest = rows.iter().filter(|row| !(is_drawn(row) && says(row))).copied().collect();
     (html, rest)
 }
 

@@ -65,14 +65,15 @@ fn short_count(value: f64) -> String {
 
 /// Costs along an axis, from the first scenario and metric that has them. A rate is taken as its inverse.
 fn along(run: &Run<'_>, axis: &str) -> Vec<Curve> {
-    let sources = ["cycles", "time", "packet", "rate", "ndr"];
+    let sources =
+        [("packet", "cycles"), ("packet", "ns"), ("cycles", "cycles"), ("rate", "Mpps"), ("ndr", "Mpps")];
     let places = ["engine", "pods", "lockstep", "throughput"];
-    for (scenario, metric) in
-        places.iter().flat_map(|place| sources.iter().map(move |metric| (*place, *metric)))
+    for (scenario, (metric, unit)) in
+        places.iter().flat_map(|place| sources.iter().map(move |source| (*place, *source)))
     {
         let rows: Vec<&Measurement> = run
             .usable(scenario)
-            .filter(|row| row.metric == metric && row.value > 0.0 && row.low > 0.0)
+            .filter(|row| row.metric == metric && row.unit == unit && row.value > 0.0 && row.low > 0.0)
             .collect();
         let rate = matches!(metric, "rate" | "ndr");
         let cost = |value: f64| if rate { 1.0 / value } else { value };
@@ -110,13 +111,27 @@ fn relative(curve: &Curve, from: f64) -> Curve {
     Curve { points: curve.points.iter().map(scaled).collect(), ..curve.clone() }
 }
 
+/// What is known of a law whose ends were not both measured.
+fn so_far(law: &Law, curves: &[Curve]) -> String {
+    let missing = format!("not measured from {} to {}", short_count(law.from), short_count(law.to));
+    let reached = |curve: &Curve| {
+        let base = curve.points.iter().find(|point| point.0 == law.from)?;
+        let last = curve.points.last().filter(|last| last.0 > law.from)?;
+        Some((last.1 / base.1, last.0))
+    };
+    match curves.iter().filter_map(reached).max_by(|a, b| a.0.total_cmp(&b.0)) {
+        Some((factor, at)) => format!("{factor:.2}× up to {}; {missing}", short_count(at)),
+        None => missing,
+    }
+}
+
 /// Whether the law holds, in words and as a class.
 fn judged(law: &Law, curves: &[Curve]) -> (String, &'static str) {
     let at =
         |curve: &Curve, place: f64| curve.points.iter().find(|point| point.0 == place).map(|point| point.1);
     let factors = curves.iter().filter_map(|curve| Some(at(curve, law.to)? / at(curve, law.from)?));
     match factors.max_by(f64::total_cmp) {
-        None => (format!("not measured from {} to {}", short_count(law.from), short_count(law.to)), "open"),
+        None => (so_far(law, curves), "open"),
         Some(factor) if factor <= law.factor => (format!("{factor:.2}×: kept"), "kept"),
         Some(factor) => (format!("{factor:.2}×: more than {}×", short(law.factor)), "broken"),
     }

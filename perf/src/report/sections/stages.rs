@@ -31,6 +31,7 @@ pub(super) fn stages(run: &Run<'_>, prefix: &str) -> String {
     }
     let more = found.len().saturating_sub(SHOWN);
     found.truncate(SHOWN);
+    gather(&mut names, &mut found);
     let (labels, common) = distinct(&found.iter().map(|stack| stack.label.clone()).collect::<Vec<_>>());
     for (stack, label) in found.iter_mut().zip(labels) {
         stack.label = label;
@@ -48,4 +49,48 @@ pub(super) fn stages(run: &Run<'_>, prefix: &str) -> String {
         sub += &format!(" · {more} further cases are in the table");
     }
     card("Cost by stage, cycles for a packet", &sub, &(legend + &plot), true)
+}
+
+/// Puts the stages that cost least together as one, so that each of the others has a colour of its own.
+fn gather(names: &mut Vec<String>, stacks: &mut [Stack]) {
+    const COLOURS: usize = 10;
+    if names.len() <= COLOURS {
+        return;
+    }
+    let share = |name: &String| {
+        let of = |stack: &Stack| {
+            let own: f64 = stack.parts.iter().filter(|(part, _)| part == name).map(|(_, value)| value).sum();
+            own / stack.parts.iter().map(|(_, value)| value).sum::<f64>()
+        };
+        stacks.iter().map(of).fold(0.0, f64::max)
+    };
+    let mut ranked: Vec<(f64, String)> = names.iter().map(|name| (share(name), name.clone())).collect();
+    ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let least: Vec<String> = ranked.into_iter().skip(COLOURS - 1).map(|(_, name)| name).collect();
+    names.retain(|name| !least.contains(name));
+    let rest = least.join(", ");
+    for stack in stacks {
+        let small: f64 =
+            stack.parts.iter().filter(|(name, _)| least.contains(name)).map(|(_, value)| value).sum();
+        stack.parts.retain(|(name, _)| !least.contains(name));
+        stack.parts.push((rest.clone(), small));
+    }
+    names.push(rest);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_smallest_stages_become_one_and_nothing_is_lost() {
+        let parts: Vec<(String, f64)> =
+            (1..=14).map(|cycles| (format!("s{cycles}"), f64::from(cycles))).collect();
+        let mut names: Vec<String> = parts.iter().map(|(name, _)| name.clone()).collect();
+        let mut stacks = [Stack { label: "a".to_owned(), parts }];
+        gather(&mut names, &mut stacks);
+        assert_eq!((names.len(), names[9].as_str(), names[0].as_str()), (10, "s5, s4, s3, s2, s1", "s6"));
+        assert_eq!(stacks[0].parts.last().unwrap().1, 15.0);
+        assert_eq!(stacks[0].parts.iter().map(|(_, value)| value).sum::<f64>(), 105.0);
+    }
 }

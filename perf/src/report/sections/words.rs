@@ -8,9 +8,13 @@ pub(super) fn named(metric: &str) -> String {
         ("ndr", "no-drop rate"),
         ("pdr", "partial-drop rate (0.5 %)"),
         ("packet", "one packet"),
+        ("walk", "the stages of one packet"),
+        ("saturated", "under flood, 90th percentile of 4 ms windows"),
+        ("mean", "under flood, mean"),
+        ("packet-rate", "packets forwarded"),
+        ("loss-bound", "loss at most (95 %)"),
+        ("generator-late", "how late the generator was at most"),
         ("net", "one packet, net of generator and sink"),
-        ("time", "time for a packet"),
-        ("cycles", "cycles for a packet"),
         ("rate", "rate"),
         ("new-flows", "new flows"),
         ("mos", "mean opinion score"),
@@ -96,7 +100,7 @@ mod tests {
     fn units_and_metrics_in_words() {
         assert_eq!(titled("p99", "us"), "p99, µs");
         assert_eq!(titled("loss", "1"), "loss");
-        assert_eq!(titled("cycles", "cycles"), "cycles for a packet");
+        assert_eq!(titled("calls", "calls"), "calls at once");
         assert_eq!(which_is_better("ndr", "Mpps"), "more is better");
     }
 }
