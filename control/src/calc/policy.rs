@@ -103,7 +103,11 @@ pub(super) fn compile(
             _ => None,
         })
         .collect();
-    let mut compiler = Compiler { cluster, identities, numbering, sets: BTreeMap::new(), state };
+    let mut covered: BTreeMap<IpNet, Vec<IdentityId>> = BTreeMap::new();
+    for (id, key) in &identities.by_number {
+        key.cidrs.iter().for_each(|cidr| covered.entry(*cidr).or_default().push(*id));
+    }
+    let mut compiler = Compiler { cluster, identities, covered, numbering, sets: BTreeMap::new(), state };
     // Pods that a policy may select, as far as is known: to be on the safe side nothing is allowed them.
     let mut closed = BTreeSet::new();
     // Policies come by namespace and name, and are asked in that order.
@@ -132,6 +136,8 @@ pub(super) fn compile(
 struct Compiler<'a> {
     cluster: &'a Cluster<'a>,
     identities: &'a Identities,
+    /// By CIDR of a policy: the identities within it, ascending.
+    covered: BTreeMap<IpNet, Vec<IdentityId>>,
     numbering: &'a mut Numbering,
     /// Members of the sets made so far.
     sets: BTreeMap<SetKey, (SetId, Vec<IdentityId>)>,
@@ -279,15 +285,10 @@ impl Compiler<'_> {
             }
             SetKey::Block(block) => {
                 // The identities were made with these very CIDRs in mind: each is within one wholly or not at all.
-                let meant = |cidrs: &Vec<IpNet>| {
-                    cidrs.contains(&block.cidr) && !block.except.iter().any(|except| cidrs.contains(except))
-                };
-                self.identities
-                    .by_number
-                    .iter()
-                    .filter(|(_, key)| meant(&key.cidrs))
-                    .map(|(id, _)| *id)
-                    .collect()
+                let of = |cidr: &IpNet| self.covered.get(cidr).map_or([].as_slice(), Vec::as_slice);
+                let excepted =
+                    |id: &IdentityId| block.except.iter().any(|except| of(except).binary_search(id).is_ok());
+                of(&block.cidr).iter().filter(|id| !excepted(id)).copied().collect()
             }
             SetKey::WithPort(base, named) => {
                 let within = base.as_ref().map(|key| self.members(key));
