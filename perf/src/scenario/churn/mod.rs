@@ -38,7 +38,7 @@ impl Scenario for Churn {
             measures: "change under 20 000 packets/s of pods that have nothing to do with it: how long until it is in force, what is lost and delayed meanwhile",
             cases: "quiet, policy/rules-N/load and /swap (every rule replaced), routes/routes-N/load and /withdraw, pods/pods-N/come and /go (one by one)",
             metrics: "in-force ms (asked to acknowledged; of pods for each; the state is saved to memory, not to a disk), lost packets, delay-p99 and -max us, sender-late-max us (what of the delay is the sender's own); in-force ratio/PEER above 1: we are faster",
-            peers: "kernel (routes by ip -batch), kernel-conntrack (nft -f replacing a set of N addresses by which it decides; N rules in a row would be slower by far); none for pods",
+            peers: "kernel (routes by ip -batch; a million only with --full), kernel-conntrack (nft -f replacing a set of N addresses by which it decides; N rules in a row would be slower by far); none for pods",
             root: true,
             cores: 2,
             default: true,
@@ -46,38 +46,48 @@ impl Scenario for Churn {
     }
 
     fn run(&self, session: &mut Session) -> Result<()> {
-        let (rules, routes, pods) = match (session.config.quick, session.config.full) {
-            (true, _) => (10_000, 100_000, 4),
-            (_, false) => (100_000, 1_000_000, 16),
-            (_, true) => (100_000, 1_000_000, 128),
-        };
-        let cores = Cores::two()?;
-        session.begin(NAME, 5 * u64::from(session.config.rounds));
+        let (cores, plan) = (Cores::two()?, plan(session));
+        session.begin(NAME, plan.len() as u64 * u64::from(session.config.rounds));
         let mut figures = Rounds::new(NAME);
-        let mut outcome = Ok(());
-        for _ in 0..session.config.rounds {
-            outcome = outcome.and_then(|()| round(session, cores, (rules, routes, pods), &mut figures));
-        }
+        let outcome = (0..session.config.rounds).try_for_each(|_| round(session, cores, &plan, &mut figures));
         figures.record(session);
         outcome
     }
 }
 
+/// What is done in a round, and by whom. A million routes by `ip -batch` take more than a minute: only with --full.
+fn plan(session: &Session) -> Vec<(Contender, Change)> {
+    let (rules, pods) = match (session.config.quick, session.config.full) {
+        (true, _) => (10_000, 4),
+        (_, false) => (100_000, 16),
+        (_, true) => (100_000, 128),
+    };
+    let (few, many) = (Change::Routes(100_000), Change::Routes(1_000_000));
+    let mut plan = vec![
+        (Contender::Ours, Change::Policy(rules)),
+        (Contender::KernelConntrack, Change::Policy(rules)),
+        (Contender::Ours, few),
+        (Contender::Kernel, few),
+        (Contender::Ours, Change::Pods(pods)),
+    ];
+    if !session.config.quick {
+        plan.push((Contender::Ours, many));
+    }
+    if session.config.full {
+        plan.push((Contender::Kernel, many));
+    }
+    plan
+}
+
 fn round(
     session: &mut Session,
     cores: Cores,
-    (rules, routes, pods): (usize, usize, usize),
+    plan: &[(Contender, Change)],
     figures: &mut Rounds,
 ) -> Result<()> {
-    for (contender, change) in [
-        (Contender::Ours, Change::Policy(rules)),
-        (Contender::KernelConntrack, Change::Policy(rules)),
-        (Contender::Ours, Change::Routes(routes)),
-        (Contender::Kernel, Change::Routes(routes)),
-        (Contender::Ours, Change::Pods(pods)),
-    ] {
+    for (contender, change) in plan {
         if change.steps().iter().any(|step| session.wants(&change.case(step))) {
-            run(session, cores, contender, change, figures)?;
+            run(session, cores, *contender, *change, figures)?;
         }
         session.advance();
     }

@@ -35,7 +35,14 @@ fn changes_come_into_force_under_traffic() {
         return;
     }
     let (mut session, mut figures) = (Session::for_tests(), Rounds::new(NAME));
-    round(&mut session, Cores::two().unwrap(), (200, 1000, 2), &mut figures).unwrap();
+    let plan = [
+        (Contender::Ours, Change::Policy(200)),
+        (Contender::KernelConntrack, Change::Policy(200)),
+        (Contender::Ours, Change::Routes(1000)),
+        (Contender::Kernel, Change::Routes(1000)),
+        (Contender::Ours, Change::Pods(2)),
+    ];
+    round(&mut session, Cores::two().unwrap(), &plan, &mut figures).unwrap();
     figures.record(&mut session);
     let in_force: Vec<_> = session.results.iter().filter(|row| row.metric == "in-force").collect();
     assert_eq!(in_force.len(), 6, "{in_force:?}");
