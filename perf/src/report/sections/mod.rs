@@ -107,7 +107,7 @@ fn all_void(run: &Run<'_>, scenario: &str) -> String {
     let Some(first) = void.first() else { return String::new() };
     let (number, why) = (void.len(), escape(first));
     format!(
-        "<p class=\"warning wide\">All {number} figures are void, so nothing is drawn. The first: {why}.</p>"
+        "<p class=\"warning wide\">{number} figures, all of them void, so nothing is drawn. The first: {why}.</p>"
     )
 }
 
@@ -314,4 +314,43 @@ fn measured(curves: &[Curve]) -> Option<Vec<(f64, String)>> {
     places.sort_by(f64::total_cmp);
     places.dedup();
     (places.len() <= 8).then(|| places.into_iter().map(|place| (place, tick_label(place))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::result::{Config, ResultFile, SCHEMA};
+
+    fn drawn(rows: Vec<Measurement>) -> String {
+        let file = ResultFile {
+            schema: SCHEMA.to_owned(),
+            commit: String::new(),
+            machine: crate::machine::Machine::default(),
+            config: Config::default(),
+            complete: true,
+            results: rows,
+            notes: Vec::new(),
+        };
+        let files = [("a.json".to_owned(), file)];
+        sections(&Run::of(&files)[0], "").into_iter().map(|section| section.body).collect()
+    }
+
+    fn figure(metric: &str, unit: &str) -> Measurement {
+        Measurement::of_rounds("engine", "known-flow/v4/plain", metric, unit, &[5.0])
+    }
+
+    #[test]
+    fn what_was_measured_in_vain_is_said() {
+        let html = drawn(vec![figure("packet", "cycles").void_because(Some("steal 40 %".to_owned()))]);
+        assert!(html.contains("1 figures, all of them void") && html.contains("steal 40 %"), "{html}");
+        assert!(!html.contains("<svg"));
+        assert!(drawn(Vec::new()).is_empty());
+    }
+
+    #[test]
+    fn what_cycles_say_is_not_said_again() {
+        let both = drawn(vec![figure("packet", "cycles"), figure("packet", "ns"), figure("rate", "Mpps")]);
+        assert_eq!(both.matches("<svg").count(), 1);
+        assert_eq!(drawn(vec![figure("packet", "ns"), figure("rate", "Mpps")]).matches("<svg").count(), 2);
+    }
 }
