@@ -40,8 +40,9 @@ fn udp(client: u32, now: Now) -> Flow {
 }
 
 /// The same flow, opened by a packet of this port.
-fn by_port(flow: Flow, port: u32) -> Flow {
-    Flow { in_ports: [PortIndex(port as u16), flow.in_ports[1]], ..flow }
+fn by_port(mut flow: Flow, port: u32) -> Flow {
+    flow.in_ports[0] = PortIndex(port as u16);
+    flow
 }
 
 fn answered(mut flow: Flow) -> Flow {
