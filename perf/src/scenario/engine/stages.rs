@@ -4,7 +4,7 @@ use quanta::Clock;
 use vswitch_datapath::{Mark, Probe};
 
 /// Cycles by stage.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Stages {
     clock: Clock,
     last: u64,
@@ -17,6 +17,17 @@ impl Stages {
     #[must_use]
     pub fn new() -> Self {
         Self { clock: Clock::new(), last: 0, cycles: [0; Mark::ALL.len()], marks: [0; Mark::ALL.len()] }
+    }
+
+    /// Adds what others found.
+    pub fn add(&mut self, other: &Self) {
+        let sums = self.cycles.iter_mut().chain(&mut self.marks);
+        sums.zip(other.cycles.iter().chain(&other.marks)).for_each(|(sum, more)| *sum += more);
+    }
+
+    /// Forgets what was found.
+    pub fn clear(&mut self) {
+        (self.cycles, self.marks) = ([0; Mark::ALL.len()], [0; Mark::ALL.len()]);
     }
 
     /// A turn begins.
@@ -42,7 +53,7 @@ impl Stages {
         let mut looks = Vec::with_capacity(1001);
         for _ in 0..looks.capacity() {
             stages.begin();
-            stages.cycles = [0; Mark::ALL.len()];
+            stages.clear();
             let probe: &mut dyn Probe = std::hint::black_box(&mut stages);
             probe.mark(Mark::Begin);
             looks.push(stages.cycles[0]);

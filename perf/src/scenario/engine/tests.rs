@@ -1,7 +1,7 @@
 use vswitch_datapath::{Mark, parse};
 
 use super::bench::Bench;
-use super::stages::{Stages, walk};
+use super::stages::walk;
 use super::*;
 use crate::Error;
 use crate::session::Interrupt;
@@ -22,7 +22,7 @@ fn packets_of_every_way_come_through_and_are_counted() {
             let mut bench = bench(small(Case { family, way, size: Size::Imix, ..Case::BASE }));
             assert_eq!(bench.flows_created(), 200, "each flow is known before anything is measured");
             bench.far().keep();
-            let took = bench.run(1000, None).unwrap();
+            let took = bench.run(1000).unwrap();
             assert!(took.cycles > 0.0 && took.left_out < 1.0);
             assert_eq!(bench.flows_created(), 200);
             let parsed = parse::parse(&bench.far().keep()).unwrap();
@@ -35,7 +35,7 @@ fn packets_of_every_way_come_through_and_are_counted() {
 fn each_packet_of_new_flows_opens_one() {
     for transport in [Transport::Udp, Transport::Syn] {
         let mut bench = bench(small(Case { kind: Kind::NewFlow, transport, ..Case::BASE }));
-        bench.run(700, None).unwrap();
+        bench.run(700).unwrap();
         assert_eq!(bench.flows_created(), 700);
     }
 }
@@ -43,10 +43,10 @@ fn each_packet_of_new_flows_opens_one() {
 #[test]
 fn an_engine_that_loses_every_thousandth_packet_is_caught() {
     let mut bench = bench(small(Case::BASE));
-    bench.run(3000, None).unwrap();
+    bench.run(3000).unwrap();
     bench.far().lose_every(1000);
     // The port looks at it after its first packets.
-    let error = bench.run(3000, None).unwrap_err();
+    let error = bench.run(3000).unwrap_err();
     assert!(matches!(error, Error::Miscounted(_)));
     let text = error.to_string();
     assert!(
@@ -57,18 +57,27 @@ fn an_engine_that_loses_every_thousandth_packet_is_caught() {
 
 #[test]
 fn packets_the_engine_drops_are_named_by_reason() {
-    let mut bench = bench(Case { kind: Kind::NewFlow, ..small(Case::BASE) });
-    // Room for 4096 flows and no more.
-    let text = bench.run(4196, None).unwrap_err().to_string();
-    assert!(text.contains("100 flow-table-full") && text.contains("0 are nowhere"), "{text}");
+    let mut bench = bench(small(Case::BASE));
+    bench.send_denied();
+    let text = bench.run(100).unwrap_err().to_string();
+    assert!(text.contains("100 policy-egress") && text.contains("0 are nowhere"), "{text}");
+}
+
+#[test]
+fn flows_that_gave_way_are_noticed() {
+    // One port may hold three quarters of 1024.
+    let many = Case { flows: 900, ..small(Case::BASE) };
+    let run = |mut bench: Bench| bench.run(900);
+    let error = Bench::start(many, 1024, 1000.0, Interrupt::default()).and_then(run).unwrap_err();
+    assert!(matches!(error, Error::Miscounted(_)), "{error}");
 }
 
 #[test]
 fn every_stage_of_a_turn_is_marked() {
     let mut bench = bench(small(Case::BASE));
-    let mut stages = Stages::new();
-    bench.run(1000, Some(&mut stages)).unwrap();
-    let per_packet = stages.per_packet(1000);
+    let (stages, packets) = bench.run_stages(1000).unwrap();
+    assert!((1..=1000).contains(&packets));
+    let per_packet = stages.per_packet(packets);
     let marks: Vec<Mark> = per_packet.iter().map(|(mark, _)| *mark).collect();
     for mark in
         [Mark::Receive, Mark::Parse, Mark::Key, Mark::Lookup, Mark::Advance, Mark::Forward, Mark::Leave]
@@ -85,5 +94,5 @@ fn an_interrupt_ends_it() {
     let interrupt = Interrupt::default();
     let mut bench = Bench::start(small(Case::BASE), 4096, 1000.0, interrupt.clone()).unwrap();
     interrupt.set();
-    assert!(matches!(bench.run(1000, None), Err(Error::Interrupted)));
+    assert!(matches!(bench.run(1000), Err(Error::Interrupted)));
 }
