@@ -87,6 +87,9 @@ impl Agent for Fake {
         Ok(Response::new(agent::AgentStatus {
             node: "n1".into(),
             store: "etcd".into(),
+            store_connected: true,
+            store_synced: true,
+            engine_connected: true,
             ..Default::default()
         }))
     }
