@@ -94,10 +94,3 @@ impl Probe for NoProbe {
     #[inline(always)]
     fn mark(&mut self, _: Mark) {}
 }
-
-impl<P: Probe + ?Sized> Probe for &mut P {
-    #[inline]
-    fn mark(&mut self, mark: Mark) {
-        (**self).mark(mark);
-    }
-}

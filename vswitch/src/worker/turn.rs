@@ -44,9 +44,10 @@ impl Worker {
         self.step_with(|_| now, &mut NoProbe)
     }
 
-    /// The same for a measurement, which is told after each stage.
-    pub fn step_probed(&mut self, mut probe: &mut dyn Probe) -> ControlFlow<Sender<Stopped>, bool> {
-        self.step_with(Self::now, &mut probe)
+    /// The same for a measurement, which is told after each stage. Generic, so that it is compiled where it is used: a second
+    /// walk in this crate would keep the compiler from inlining the stages into the first.
+    pub fn step_probed<P: Probe>(&mut self, probe: &mut P) -> ControlFlow<Sender<Stopped>, bool> {
+        self.step_with(Self::now, probe)
     }
 
     #[inline]

@@ -54,8 +54,7 @@ impl Stages {
         for _ in 0..looks.capacity() {
             stages.begin();
             stages.clear();
-            let probe: &mut dyn Probe = std::hint::black_box(&mut stages);
-            probe.mark(Mark::Begin);
+            std::hint::black_box(&mut stages).mark(Mark::Begin);
             looks.push(stages.cycles[0]);
         }
         looks.sort_unstable();
