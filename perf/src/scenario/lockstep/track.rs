@@ -128,6 +128,10 @@ impl Track {
     /// Sends so many batches, each to its end, and gives the nanoseconds a packet that each took.
     pub(crate) fn run(&mut self, count: usize) -> Result<Vec<f64>> {
         let mut times = Vec::with_capacity(count);
+        if let Between::Engine { hand, .. } = &mut self.between {
+            // Before anything is sent: the thread that turned it until now would take the first batch.
+            hand.take()?;
+        }
         for _ in 0..count {
             self.batches.prepare(BATCH, 0);
             let start = self.clock.raw();
