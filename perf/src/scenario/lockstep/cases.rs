@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::track::{Between, Exit, Track};
 use super::{DROP, OURS};
 use crate::net::topology::{Layout, UPLINK};
-use crate::net::{Ends, Pattern, Topology};
+use crate::net::{Ends, Pattern, SwitchOptions, Topology};
 use crate::peer::{Bare, Filter, kernel};
 use crate::result::Config;
 use crate::workload::{Case, Family, Kind, Node, Size, Traffic, Transport, Way};
@@ -136,7 +136,8 @@ impl Setting<'_> {
 
     fn ours(&self) -> Result<Track> {
         let topology = self.topology()?;
-        let between = Between::engine(&topology, &self.node.desired(), &self.pod(0))?;
+        let between =
+            Between::engine(&topology, &self.node.desired(), &self.pod(0), SwitchOptions::default())?;
         self.track(OURS, between, &topology, true)
     }
 

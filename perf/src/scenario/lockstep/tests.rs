@@ -1,7 +1,7 @@
 use super::track::{Between, Exit, Track};
 use super::*;
 use crate::net::topology::Layout;
-use crate::net::{Ends, Pattern, Topology};
+use crate::net::{Ends, Pattern, SwitchOptions, Topology};
 use crate::peer::Bare;
 use crate::workload::{Family, Node, Traffic, Way};
 
@@ -76,7 +76,7 @@ fn an_engine_that_drops_every_thousandth_packet_is_caught() {
         return;
     }
     let (node, topology, pattern) = two_pods();
-    let between = Between::engine(&topology, &node.desired(), "pod-0").unwrap();
+    let between = Between::engine(&topology, &node.desired(), "pod-0", SwitchOptions::default()).unwrap();
     let far = ["pod-1".to_owned()];
     let mut track = Track::new("ours", between, &topology, &pattern, "pod-0", &Exit::Pods(&far)).unwrap();
     track.run(15).unwrap();

@@ -47,8 +47,13 @@ pub(crate) enum Between {
 
 impl Between {
     /// An engine with `desired` in force, whose packets come by the port `from`.
-    pub(crate) fn engine(topology: &Topology, desired: &DesiredState, from: &str) -> Result<Self> {
-        let (switch, hand) = Switch::by_hand(topology, desired, SwitchOptions::default())?;
+    pub(crate) fn engine(
+        topology: &Topology,
+        desired: &DesiredState,
+        from: &str,
+        options: SwitchOptions,
+    ) -> Result<Self> {
+        let (switch, hand) = Switch::by_hand(topology, desired, options)?;
         let open = switch.engine().shared().snapshot.load().ports.open.clone();
         let port = open.iter().find(|(name, _)| name.as_str() == from).map(|(_, open)| open.index);
         let from = port.ok_or_else(|| Error::setup(format!("find port {from}"), "it is not open"))?;
@@ -136,7 +141,7 @@ impl Track {
             self.batches.prepare(BATCH, 0);
             let start = self.clock.raw();
             self.batches.send()?;
-            self.work()?;
+            self.work().map_err(|error| self.explained(error))?;
             let took = self.clock.delta_as_nanos(start, self.clock.raw());
             self.sent += BATCH as u64;
             times.push(took as f64 / BATCH as f64);
@@ -172,6 +177,18 @@ impl Track {
             }
             #[cfg(test)]
             Between::Other(turn) => take_batch(self.name, || Ok(turn())),
+        }
+    }
+
+    /// The same error with what ours and its sockets have counted.
+    fn explained(&mut self, error: Error) -> Error {
+        match (&mut self.between, error) {
+            (Between::Engine { hand, switch, .. }, Error::Miscounted(what)) => {
+                hand.release();
+                let (counts, statistics) = (switch.counts(), switch.statistics());
+                Error::Miscounted(format!("{what}; it has counted {counts:?}, its sockets {statistics:?}"))
+            }
+            (_, error) => error,
         }
     }
 
