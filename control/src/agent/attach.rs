@@ -15,7 +15,7 @@ use vswitch_model::{Attachment, Generation, Port};
 
 use super::engine::Progress;
 use super::{Core, failure};
-use crate::ipam::Handle;
+use crate::ipam::{Handle, IpamError};
 use crate::object::{Endpoint, EndpointSpec, Key, Kind, Object, Pod};
 use crate::store::{self, Applied, Revision, Snapshot, StoreError};
 
@@ -247,7 +247,7 @@ impl Core {
         let held: BTreeSet<Handle> =
             stays.iter().map(|(container, ifname)| Handle::attachment(container, ifname)).collect();
         let released = self.ipam.release_except(network, |handle| held.contains(handle)).await;
-        collected.released = released.map_err(|e| super::server::no_address(&e))?;
+        collected.released = released.map_err(|e| no_address(&e))?;
         Ok(collected)
     }
 
@@ -372,4 +372,20 @@ fn clash(new: &Endpoint, other: &Endpoint) -> Option<String> {
         return Some(format!("host_interface: {interface} belongs to {whose}"));
     }
     None
+}
+
+/// An error of address management as the API has it.
+pub(super) fn no_address(error: &IpamError) -> Status {
+    let text = error.to_string();
+    match error {
+        IpamError::NoPool { .. } | IpamError::Full { .. } => Status::resource_exhausted(text),
+        IpamError::OutsidePools { .. } | IpamError::Elsewhere { .. } => {
+            Status::invalid_argument(format!("requested: {text}"))
+        }
+        IpamError::Taken { .. } => Status::already_exists(format!("requested: {text}")),
+        IpamError::HoldsOther { .. } => Status::failed_precondition(text),
+        IpamError::Contended { .. } => Status::aborted(text),
+        IpamError::Store(StoreError::Failed(_)) => Status::internal(text),
+        IpamError::Store(_) => Status::unavailable(text),
+    }
 }

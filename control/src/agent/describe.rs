@@ -28,7 +28,7 @@ impl Core {
     }
 
     async fn of_pool(&self, pool: &IpPool) -> Result<Vec<pb::Fact>, Status> {
-        let used = self.ipam.pool_use().await.map_err(|e| super::server::no_address(&e))?;
+        let used = self.ipam.pool_use().await.map_err(|e| super::attach::no_address(&e))?;
         let used = used.into_iter().find(|used| used.name == pool.metadata.name);
         Ok(used.into_iter().map(|used| fact("use", [used.to_string()])).collect())
     }

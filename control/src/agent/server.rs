@@ -10,10 +10,9 @@ use vswitch_model::api::agent as pb;
 use vswitch_model::{Attachment, Invalid, Mac, PortName, limits};
 
 use super::Core;
-use super::attach::{ATTACH_TIMEOUT, Expected, NETNS};
-use crate::ipam::{self, Handle, IpamError};
+use super::attach::{ATTACH_TIMEOUT, Expected, NETNS, no_address};
+use crate::ipam::{self, Handle};
 use crate::object::{AllowedUse, Endpoint, EndpointSpec};
-use crate::store::StoreError;
 
 /// Longest container id that makes a name of an object; longest name of a network.
 const NAME_MAX: usize = 200;
@@ -255,20 +254,4 @@ pub(super) fn endpoint(request: pb::AttachRequest, node: &str) -> Result<Endpoin
         endpoint.metadata.annotations.insert(NETNS.to_owned(), request.netns);
     }
     Ok(endpoint)
-}
-
-/// An error of address management as the API has it.
-pub(super) fn no_address(error: &IpamError) -> Status {
-    let text = error.to_string();
-    match error {
-        IpamError::NoPool { .. } | IpamError::Full { .. } => Status::resource_exhausted(text),
-        IpamError::OutsidePools { .. } | IpamError::Elsewhere { .. } => {
-            Status::invalid_argument(format!("requested: {text}"))
-        }
-        IpamError::Taken { .. } => Status::already_exists(format!("requested: {text}")),
-        IpamError::HoldsOther { .. } => Status::failed_precondition(text),
-        IpamError::Contended { .. } => Status::aborted(text),
-        IpamError::Store(StoreError::Failed(_)) => Status::internal(text),
-        IpamError::Store(_) => Status::unavailable(text),
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use vswitch_model::{Attachment, DesiredState, Mac, NextHop};
 
@@ -134,6 +134,19 @@ impl Topology {
 }
 
 impl Pod {
+    /// Its first IPv4 address.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setup`] when it has none.
+    pub fn ipv4(&self) -> Result<Ipv4Addr> {
+        let found = self.addresses.iter().find_map(|address| match address {
+            IpAddr::V4(address) => Some(*address),
+            IpAddr::V6(_) => None,
+        });
+        found.ok_or_else(|| Error::setup("send from a pod", format!("{} has no IPv4 address", self.host)))
+    }
+
     /// Gives the pod its addresses, and a default route to the host end, as a CNI plugin does.
     fn configure(&self) -> Result<()> {
         let (dev, gateway) = (&self.interface, Mac::GATEWAY);

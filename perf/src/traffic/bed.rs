@@ -1,7 +1,6 @@
 //! A node with pods, and who forwards between them: the switch, or one of the kernel's ways.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -12,7 +11,7 @@ use super::frame::Ends;
 use super::{Contender, Cores, Received, Receiver, Schedule, Sender, Sent, Source, Stream};
 use crate::machine::Watch;
 use crate::net::topology::Layout;
-use crate::net::{Pod, Switch, SwitchOptions, Topology, link};
+use crate::net::{Switch, SwitchOptions, Topology, link};
 use crate::session::Session;
 use crate::{Error, Result};
 
@@ -94,7 +93,7 @@ impl Bed {
         for (number, pod) in topology.pods.iter().enumerate() {
             let attach = || match relay {
                 Some(relay) if relay.pod == number => {
-                    let address = |pod: usize| v4(&topology.pods[pod]);
+                    let address = |pod: usize| topology.pods[pod].ipv4();
                     receiver.attach_relay(&pod.interface, address(relay.one)?, address(relay.other)?)
                 }
                 _ => receiver.attach(&pod.interface),
@@ -146,7 +145,7 @@ impl Bed {
     /// What could not be set up.
     pub fn source(&self, from: usize, to: usize, payload: usize) -> Result<Source> {
         let (from, to) = (&self.topology.pods[from], &self.topology.pods[to]);
-        let ends = Ends { macs: (from.mac.0, Mac::GATEWAY.0), addresses: (v4(from)?, v4(to)?) };
+        let ends = Ends { macs: (from.mac.0, Mac::GATEWAY.0), addresses: (from.ipv4()?, to.ipv4()?) };
         from.namespace.enter(|| Source::open(&from.interface, ends, payload))?
     }
 
@@ -283,15 +282,6 @@ pub fn wait(session: &Session, time: Duration, stop: &AtomicBool) -> Result<()> 
         std::thread::sleep(Duration::from_millis(20).min(time));
     }
     Ok(())
-}
-
-/// A pod's IPv4 address.
-pub(super) fn v4(pod: &Pod) -> Result<Ipv4Addr> {
-    let found = pod.addresses.iter().find_map(|address| match address {
-        IpAddr::V4(address) => Some(*address),
-        IpAddr::V6(_) => None,
-    });
-    found.ok_or_else(|| Error::setup("send from a pod", format!("{} has no IPv4 address", pod.host)))
 }
 
 fn switch(topology: &Topology, desired: &DesiredState, cores: Cores) -> Result<Switch> {

@@ -3,8 +3,7 @@
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 
-use super::bed::v4;
-use crate::net::{Topology, link};
+use crate::net::{Pod, Topology, link};
 use crate::{Error, Result};
 
 /// Who forwards.
@@ -86,7 +85,7 @@ pub fn kernel(topology: &Topology, cores: Option<Cores>, nft: &str) -> Result<()
 
 /// Flows are followed, and what opens one has to come from an address of a set of 1000.
 pub(super) fn conntrack(topology: &Topology) -> Result<String> {
-    let pods = topology.pods.iter().map(v4).collect::<Result<Vec<_>>>()?;
+    let pods = topology.pods.iter().map(Pod::ipv4).collect::<Result<Vec<_>>>()?;
     let others = (0..1000 - pods.len().min(999)).map(|n| Ipv4Addr::from(0x0a40_0000 + n as u32 * 256));
     let set: Vec<String> = pods.iter().copied().chain(others).map(|address| address.to_string()).collect();
     Ok(format!(

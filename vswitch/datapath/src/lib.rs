@@ -14,6 +14,7 @@ pub mod flow;
 pub mod fragment;
 pub mod icmp;
 pub mod neighbour;
+pub mod output;
 pub mod packet;
 pub mod parse;
 pub mod policy;
@@ -31,8 +32,9 @@ pub use compile::{CompileError, CompileInputs, Hop, PortFacts, PortMap, Underlay
 pub use counters::{Counters, Stage};
 pub use explain::{Explanation, Query, explain};
 pub use flow::Now;
+pub use output::Output;
 pub use packet::{BATCH, Offload, Packet, PartialChecksum, PortIndex, Segment, SegmentKind};
 pub use probe::{Mark, NoProbe, Probe};
 pub use tables::Tables;
 pub use trace::{TraceFilter, TraceRecord, TraceSpec};
-pub use walk::{Output, Walk, WalkConfig};
+pub use walk::{Walk, WalkConfig};

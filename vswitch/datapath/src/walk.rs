@@ -7,6 +7,7 @@ use crate::counters::Counters;
 use crate::flow::{Flow, FlowTable};
 use crate::fragment::FragmentTable;
 use crate::icmp::Limiter;
+use crate::output::Output;
 use crate::stage::{Context, Indices, Scratch, flow, forward, receive, source, transmit, uplink};
 use crate::tables::Tables;
 use crate::trace::{TraceSpec, Tracer};
@@ -30,30 +31,6 @@ impl Default for WalkConfig {
     /// is 0, which is for tests only.
     fn default() -> Self {
         Self { flows: 65_536, fragments: 1024, icmp_errors_per_second: 1000, seed: 0 }
-    }
-}
-
-/// Where packets go from the walk. Kept from batch to batch so that nothing is allocated.
-#[derive(Debug)]
-pub struct Output<B> {
-    /// To be transmitted, each by the port it bears.
-    pub tx: Vec<Packet<B>>,
-    /// Buffers of packets that ended; counted already.
-    pub dropped: Vec<B>,
-    /// Empty buffers with headroom, which the walk may take to cut packets into fragments. The worker refills it between
-    /// batches; while it is empty such packets end as [`vswitch_model::DropReason::FramesExhausted`].
-    pub spare: Vec<B>,
-}
-
-impl<B> Output<B> {
-    /// Room for what one batch and `spare` spare buffers become.
-    #[must_use]
-    pub fn new(spare: usize) -> Self {
-        Self {
-            tx: Vec::with_capacity(BATCH + spare),
-            dropped: Vec::with_capacity(BATCH + spare),
-            spare: Vec::with_capacity(spare),
-        }
     }
 }
 

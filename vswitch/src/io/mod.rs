@@ -32,6 +32,7 @@ pub mod umem;
 mod ethtool;
 mod mapping;
 mod offload;
+mod rings;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use xsk_rs::config::{FrameSize, Interface, QueueSize, UmemConfig};
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue};
 
-use super::afxdp::{RINGS, socket_config};
 use super::frame::CHUNK;
 use super::mapping::Mapping;
 use super::netns;
+use super::rings::{RINGS, socket_config};
 
 /// Most frames one UMEM may have: 8 GiB of them.
 pub const FRAMES_MAX: usize = 1 << 22;

@@ -4,8 +4,8 @@ use vswitch_model::DropReason;
 
 use super::{Context, Fate, Scratch, forward};
 use crate::counters::Stage;
+use crate::output::Output;
 use crate::parse::Parsed;
-use crate::walk::Output;
 use crate::{Buffer, Offload, Packet, fragment, neighbour};
 
 pub(crate) fn run<B: Buffer>(

@@ -17,12 +17,12 @@ use vswitch_datapath::{Buffer, Packet, PortIndex};
 use vswitch_model::DropReason;
 use vswitch_xdp::{Device, Mode};
 
-pub(super) use open::socket_config;
-pub use open::{Devices, OpenError, Options, RINGS};
+pub use open::{Devices, OpenError, Options};
 pub use queue::Fill;
 use queue::Queue;
 
 use super::frame::{CHUNK, HEADROOM};
+use super::rings::RINGS;
 use super::{Capabilities, Frame, FramePool, Port, PortState, PortStatistics, Refused, offload};
 
 /// Shortest frame the kernel transmits: an Ethernet header.

@@ -12,16 +12,14 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use vswitch_datapath::PortIndex;
 use vswitch_xdp::{Device, Mode, Role, Steering, SteeringError, TunnelEndpoint};
 use xsk_rs::Socket;
-use xsk_rs::config::{Interface, LibxdpFlags, QueueSize, SocketConfig};
+use xsk_rs::config::Interface;
 
 use super::AfXdpPort;
 use super::queue::{Fill, Queue, Rings};
 use crate::io::ethtool;
 use crate::io::netns::{self, Identity};
+use crate::io::rings::{RINGS, socket_config};
 use crate::io::umem::{Umem, UmemError};
-
-/// Descriptors of each ring of a socket.
-pub const RINGS: u32 = 2048;
 
 /// `XDP_MAX_TX_SKB_BUDGET` (include/uapi/linux/if_xdp.h): packets the kernel sends in one system call. Since 6.17.
 const XDP_MAX_TX_SKB_BUDGET: i32 = 9;
@@ -278,17 +276,6 @@ fn bind(
             }
         }
     }
-}
-
-/// How our sockets are made. The bind flags are the anchor's, see [`Umem::registered`].
-pub(in crate::io) fn socket_config() -> SocketConfig {
-    let rings = QueueSize::new(RINGS).expect("RINGS is a power of two");
-    SocketConfig::builder()
-        .rx_queue_size(rings)
-        .tx_queue_size(rings)
-        .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
-        .bind_flags(xsk_rs::config::BindFlags::XDP_COPY | xsk_rs::config::BindFlags::XDP_USE_NEED_WAKEUP)
-        .build()
 }
 
 fn set_option(socket: BorrowedFd<'_>, level: i32, option: i32, value: i32) -> io::Result<()> {

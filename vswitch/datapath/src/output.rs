@@ -1,0 +1,27 @@
+//! Where the walk leaves what it is done with.
+
+use crate::packet::{BATCH, Packet};
+
+/// Where packets go from the walk. Kept from batch to batch so that nothing is allocated.
+#[derive(Debug)]
+pub struct Output<B> {
+    /// To be transmitted, each by the port it bears.
+    pub tx: Vec<Packet<B>>,
+    /// Buffers of packets that ended; counted already.
+    pub dropped: Vec<B>,
+    /// Empty buffers with headroom, which the walk may take to cut packets into fragments. The worker refills it between
+    /// batches; while it is empty such packets end as [`vswitch_model::DropReason::FramesExhausted`].
+    pub spare: Vec<B>,
+}
+
+impl<B> Output<B> {
+    /// Room for what one batch and `spare` spare buffers become.
+    #[must_use]
+    pub fn new(spare: usize) -> Self {
+        Self {
+            tx: Vec::with_capacity(BATCH + spare),
+            dropped: Vec::with_capacity(BATCH + spare),
+            spare: Vec::with_capacity(spare),
+        }
+    }
+}
