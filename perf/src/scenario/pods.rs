@@ -25,8 +25,6 @@ const NAME: &str = "pods";
 const FLOWS: u32 = 1000;
 /// Rules of policy in force.
 const RULES: usize = 100;
-/// Frames for each pod: with fewer than an idle port is lent, silent ports take those that a busy one needs.
-const FRAMES: usize = 384;
 /// How long a worker that nobody sends to is watched.
 const IDLE: Duration = Duration::from_millis(400);
 /// How long what was sent before is given to end.
@@ -60,13 +58,6 @@ impl Scenario for Pods {
         session.begin(NAME, sizes.len() as u64 * 2);
         let mut first = [None, None];
         for pods in sizes {
-            let (frames, ships) = (options(*pods, Poll::Busy).frames, SwitchOptions::default().frames);
-            if frames > ships {
-                session.note(format!(
-                    "pods: for {pods} pods the engine has {frames} frames; of the {ships} it ships with, silent ports \
-                     would take those of busy ones, and packets be lost"
-                ));
-            }
             // By hand all is done on this core; by itself the worker has it, and nobody else is awake.
             on_one_core(|| by_hand(*pods, &mut first, session))?;
             session.advance();
@@ -77,10 +68,8 @@ impl Scenario for Pods {
     }
 }
 
-/// How the engine is run: as it ships, but with the frames that so many ports need.
-fn options(pods: usize, poll: Poll) -> SwitchOptions {
-    let ships = SwitchOptions::default();
-    SwitchOptions { poll, frames: ships.frames.max((pods * FRAMES).next_power_of_two() as u32), ..ships }
+fn options(poll: Poll) -> SwitchOptions {
+    SwitchOptions { poll, ..SwitchOptions::default() }
 }
 
 /// A node with one pod that sends, and `pods` others.
@@ -125,7 +114,7 @@ fn by_hand(pods: usize, first: &mut [Option<f64>; 2], session: &mut Session) -> 
         }
         session.step(&case)?;
         let pattern = pattern(&node, receivers)?;
-        let between = Between::engine(&topology, &node.desired(), &from, options(pods, Poll::Busy))?;
+        let between = Between::engine(&topology, &node.desired(), &from, options(Poll::Busy))?;
         let exit = Exit::Pods(&others);
         let ours = Track::new(super::lockstep::OURS, between, &topology, &pattern, &from, &exit)?;
         packets(&case, [ours, Track::alone(&pattern)?], &mut first[number], session)?;
@@ -182,7 +171,7 @@ fn packets(case: &str, mut tracks: [Track; 2], first: &mut Option<f64>, session:
 
 /// What a turn costs in which nothing comes.
 fn empty_turns(case: &str, topology: &Topology, node: &Node, session: &mut Session) -> Result<()> {
-    let options = options(node.pods.len() - 1, Poll::Busy);
+    let options = options(Poll::Busy);
     // The hand goes first when both go, so that the engine's end finds its worker turning.
     let (_switch, mut hand) = Switch::by_hand(topology, &node.desired(), options)?;
     let worker = hand.take()?;
@@ -223,7 +212,7 @@ fn adaptive(pods: usize, session: &mut Session) -> Result<()> {
     let node = node(pods);
     let topology = Topology::build(&node.desired(), Layout::default())?;
     let known = workers();
-    let switch = Switch::start(&topology, &node.desired(), options(pods, Poll::Adaptive))?;
+    let switch = Switch::start(&topology, &node.desired(), options(Poll::Adaptive))?;
     let thread = workers().into_iter().find(|thread| !known.contains(thread));
     let thread = thread.ok_or_else(|| Error::setup("watch the worker", "it has no thread"))?;
     let status = &switch.engine().shared().workers[0].status;

@@ -3,10 +3,10 @@
 //!
 //! In each direction the identities fall into subject classes (the same rules apply to their pods) and peer classes (in
 //! the same sets). A cell for each pair of subject and peer class leads to a row, a row has a verdict for each protocol
-//! and port, as a tree in which what is equal is held once ([`rows`]); equal rows are held once.
+//! and port, as a tree in which what is equal is held once; equal rows are held once.
 //!
 //! Memory is 8 bytes an identity number, 4 bytes a cell, 16 bytes a row and 64 bytes a node, in each direction: 10,000
-//! rules with a CIDR and a port of their own take 3 MB, 100,000 take 30 MB. Limits: [`build::Limits`]. Pods with whose
+//! rules with a CIDR and a port of their own take 3 MB, 100,000 take 30 MB. Limits are stated in `build.rs`. Pods with whose
 //! policy one is reached are denied everything ([`PolicyTables::refused`]), all others have theirs.
 
 mod build;

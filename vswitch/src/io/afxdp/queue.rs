@@ -23,10 +23,10 @@ const BUSY_TURN: usize = BATCH / 2;
 /// Fewest frames lent at once, so that the ring is not touched for each packet.
 const REFILL: usize = 16;
 /// Frames a quiet socket is lent once half of the pool is gone, so that there are some for ports to come.
-const MODEST: usize = 128;
-/// Frames any socket is lent once all but this part of the pool is gone, 1 / RESERVE.
-const FRUGAL: usize = 64;
-const RESERVE: usize = 8;
+const MODEST: usize = 64;
+/// Frames a quiet socket is lent once three quarters of the pool are gone, and any socket once all but an eighth is: what is
+/// between is for the busy ones, however many quiet ones there are.
+const FRUGAL: usize = 32;
 
 /// How many frames a socket is lent to receive into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,9 +165,10 @@ impl Queue {
     /// How many frames it may have by what it needs, and by what the pool has left.
     #[inline]
     fn affordable(&self, pool: &FramePool) -> usize {
-        match pool.free() {
-            free if free < pool.share() / RESERVE => self.target.min(FRUGAL),
-            free if free < pool.share() / 2 && self.target == self.fill.idle => self.target.min(MODEST),
+        let (free, share, quiet) = (pool.free(), pool.share(), self.target == self.fill.idle);
+        match free {
+            _ if free < share / 8 || (quiet && free < share / 4) => self.target.min(FRUGAL),
+            _ if quiet && free < share / 2 => self.target.min(MODEST),
             _ => self.target,
         }
     }

@@ -247,14 +247,14 @@ fn an_exhausted_umem_is_counted_and_recovers() {
     in_namespace(|| {
         veth("io-a", "io-b", 1);
         let far = Raw::on("io-b");
-        let mut pool = umem(32);
+        let mut pool = umem(16);
         let (_devices, mut port) = open(&pool, "io-a");
         prime(&mut *port, &mut pool);
         assert_eq!((pool.free(), port.statistics().frames_exhausted), (0, 1));
         for n in 0..200 {
             assert!(far.send(&frame(n, 60)));
         }
-        let held = receive(&mut *port, &mut pool, 32);
+        let held = receive(&mut *port, &mut pool, 16);
         wait_for("the kernel to run out", || {
             far.send(&frame(0, 60));
             (port.statistics().fill_ring_empty > 0).then_some(())
