@@ -60,7 +60,7 @@ pub struct Measurement {
     pub scenario: String,
     /// What was measured, for instance `known-flow/v4/vxlan/flows-10k/rules-1k`. Stable from build to build.
     pub case: String,
-    /// Which figure of it, for instance `packet`, `p99.9`, `no-drop-rate`. A ratio to a peer is called `ratio/PEER`.
+    /// Which figure of it, for instance `packet`, `p99.9`, `no-drop-rate`. A ratio to a peer is named by [`ratio_name`].
     pub metric: String,
     /// Its unit: `ns`, `cycles`, `Mpps`, `1`, ...
     pub unit: String,
@@ -113,6 +113,20 @@ impl Measurement {
         self.void = self.void.or(reason);
         self
     }
+}
+
+/// The name of a ratio to a peer, always above 1 when we are better: `ratio/PEER` in a case that has ratios of one metric
+/// only, `ratio/PEER/METRIC` in one that has ratios of several.
+#[must_use]
+pub fn ratio_name(peer: &str, metric: Option<&str>) -> String {
+    metric.map_or_else(|| format!("ratio/{peer}"), |metric| format!("ratio/{peer}/{metric}"))
+}
+
+/// The peer and, where the name says it, the metric that a ratio is of. None: this metric is no ratio.
+#[must_use]
+pub fn ratio_of(metric: &str) -> Option<(&str, Option<&str>)> {
+    let rest = metric.strip_prefix("ratio/")?;
+    Some(rest.split_once('/').map_or((rest, None), |(peer, metric)| (peer, Some(metric))))
 }
 
 /// The median of values in ascending order; the mean of the middle two when their number is even.
@@ -203,6 +217,15 @@ mod tests {
     fn rounds_become_median_and_spread() {
         let result = &file().results[0];
         assert_eq!((result.value, result.low, result.high), (2.5, 1.0, 10.0));
+    }
+
+    #[test]
+    fn ratios_are_named_and_read_alike() {
+        for metric in [None, Some("delay-p99.9"), Some("counts/x")] {
+            assert_eq!(ratio_of(&ratio_name("kernel-conntrack", metric)), Some(("kernel-conntrack", metric)));
+        }
+        assert_eq!(ratio_of("packet"), None);
+        assert_eq!(ratio_of("delay ratio/kernel"), None);
     }
 
     #[test]

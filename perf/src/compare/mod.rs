@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::machine::Machine;
-use crate::result::{Measurement, ResultFile};
+use crate::result::{Measurement, ResultFile, ratio_of};
 
 pub use text::text;
 
@@ -31,11 +31,12 @@ pub enum Better {
 /// Which way a figure of this metric and unit is better. None: it cannot be told.
 #[must_use]
 pub fn better(metric: &str, unit: &str) -> Option<Better> {
+    // Before anything else: the name of a ratio holds that of a metric, which may be better when it is less.
+    if ratio_of(metric).is_some() {
+        return Some(Better::More);
+    }
     let is = |words: &[&str]| words.iter().any(|word| metric.contains(word));
-    if metric.starts_with("ratio/")
-        || is(&["mos", "goodput", "ndr", "pdr", "throughput"])
-        || metric == "calls"
-    {
+    if is(&["mos", "goodput", "ndr", "pdr", "throughput"]) || metric == "calls" {
         return Some(Better::More);
     }
     if is(&["loss", "lost", "jitter", "delay", "cost", "drop", "duplicate", "reorder", "retransmit"]) {
@@ -210,7 +211,7 @@ fn row(a: &Measurement, b: &Measurement, other_machine: bool) -> Row {
     let void = [void(a, "A"), void(b, "B")].into_iter().flatten().collect::<Vec<_>>().join("; ");
     let verdict = if !void.is_empty() {
         Verdict::Void
-    } else if other_machine && !b.metric.starts_with("ratio/") {
+    } else if other_machine && ratio_of(&b.metric).is_none() {
         Verdict::OtherMachine
     } else if a.high < b.low || b.high < a.low {
         Verdict::Moved

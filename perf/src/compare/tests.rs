@@ -99,13 +99,18 @@ fn what_cannot_be_compared_is_said_by_name() {
 
 #[test]
 fn on_another_machine_only_ratios_are_compared() {
-    let rows =
-        |time: f64, ratio: f64| vec![figure("packet", "ns", &[time]), figure("ratio/kernel", "1", &[ratio])];
+    let rows = |time: f64, ratio: f64| {
+        let ratios = ["ratio/kernel", "ratio/kernel/delay-p99"].map(|metric| figure(metric, "1", &[ratio]));
+        [vec![figure("packet", "ns", &[time])], ratios.to_vec()].concat()
+    };
     let (a, mut b) = (file(rows(100.0, 2.0)), file(rows(50.0, 3.0)));
     b.machine.cpu = "Y".to_owned();
     let found = compare(&a, &b);
     assert_eq!(of(&found, "packet").verdict, Verdict::OtherMachine);
-    assert_eq!(of(&found, "ratio/kernel").verdict, Verdict::Moved);
+    for ratio in ["ratio/kernel", "ratio/kernel/delay-p99"] {
+        let row = of(&found, ratio);
+        assert_eq!((row.verdict, row.improved), (Verdict::Moved, Some(true)), "{ratio}");
+    }
     assert!(found.warnings.iter().any(|text| text.contains("processor X and Y")), "{:?}", found.warnings);
     b.machine = a.machine.clone();
     b.machine.tsc_mhz *= 1.001;
@@ -138,6 +143,8 @@ fn which_way_is_better() {
         ("packet", "ns", Some(Less)),
         ("stage/lookup", "cycles", Some(Less)),
         ("ratio/kernel", "1", Some(More)),
+        ("ratio/kernel/delay-p99", "1", Some(More)),
+        ("ratio/kernel/jitter", "1", Some(More)),
         ("ndr", "Mpps", Some(More)),
         ("new-flows", "M/s", Some(More)),
         ("p99.99", "us", Some(Less)),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::compare::{Better, better};
 use crate::machine::Machine;
 use crate::math::statistics::Spread;
-use crate::result::{Measurement, ResultFile};
+use crate::result::{Measurement, ResultFile, ratio_of};
 use crate::workload;
 
 /// Files of one build on one machine: their figures may stand in one plot.
@@ -54,7 +54,8 @@ impl<'files> Run<'files> {
     }
 
     /// How many times better we are than this peer by this figure: from the rounds, with their spread, where the scenario
-    /// recorded that, else from the medians alone. None: the peer has no such figure, or it cannot be told what is better.
+    /// recorded that, else from the medians alone. None: the peer has no such figure, what was recorded is void, or it
+    /// cannot be told what is better.
     #[must_use]
     pub(super) fn ratio(&self, row: &Measurement, peer: &str) -> Option<(f64, Option<(f64, f64)>)> {
         let theirs = row.peers.get(peer).copied().filter(|value| *value > 0.0 && row.value > 0.0)?;
@@ -62,15 +63,19 @@ impl<'files> Run<'files> {
             Better::More => row.value / theirs,
             Better::Less => theirs / row.value,
         };
-        // A case may have several metrics and one ratio: it belongs to the metric whose medians it fits.
-        let fits = |ratio: &Measurement| ratio.low * 0.9 <= of_medians && of_medians <= ratio.high * 1.1;
-        let metric = format!("ratio/{peer}");
-        let named = |other: &&Measurement| {
-            other.scenario == row.scenario && other.case == row.case && other.metric == metric
+        let recorded = |metric: Option<&str>| {
+            let here = |other: &&Measurement| other.scenario == row.scenario && other.case == row.case;
+            self.rows.iter().filter(here).find(|other| ratio_of(&other.metric) == Some((peer, metric)))
         };
-        let recorded =
-            self.rows.iter().filter(|row| row.void.is_none()).find(named).filter(|ratio| fits(ratio));
+        // A case may have several metrics and one ratio that does not say of which: it belongs to the one whose medians
+        // it fits.
+        let fits = |ratio: &Measurement| ratio.low * 0.9 <= of_medians && of_medians <= ratio.high * 1.1;
+        let (own, only) = (recorded(Some(&row.metric)), recorded(None));
+        if own.or(only).is_some_and(|ratio| ratio.void.is_some()) {
+            return None;
+        }
         let spread = |ratio: &Measurement| (ratio.low < ratio.high).then_some((ratio.low, ratio.high));
+        let recorded = own.or_else(|| only.filter(|ratio| fits(ratio)));
         Some(recorded.map_or((of_medians, None), |ratio| (ratio.value, spread(ratio))))
     }
 }
@@ -244,6 +249,24 @@ mod tests {
         assert_eq!(run.ratio(&run.rows[0], "ovs"), None);
         let time = figure("x", &[10.0]).beside("kernel", 40.0);
         assert_eq!(run.ratio(&time, "kernel"), Some((4.0, None)), "a time is better when it is less");
+    }
+
+    #[test]
+    fn a_ratio_that_is_void_or_of_another_metric_is_not_made_up() {
+        let delay = figure("x", &[10.0]).beside("kernel", 40.0).beside("ovs", 20.0);
+        let ratio = |metric: &str, value: f64| Measurement::of_rounds("engine", "x", metric, "1", &[value]);
+        let files = [file(
+            "a",
+            vec![
+                delay,
+                ratio("ratio/kernel/packet", 1.0),
+                ratio("ratio/kernel/cycles", 9.0),
+                ratio("ratio/ovs", 2.0).void_because(Some("steal".into())),
+            ],
+        )];
+        let run = &Run::of(&files)[0];
+        assert_eq!(run.ratio(&run.rows[0], "kernel"), Some((9.0, None)), "its own, whatever the medians say");
+        assert_eq!(run.ratio(&run.rows[0], "ovs"), None, "void");
     }
 
     #[test]

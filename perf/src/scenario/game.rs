@@ -103,6 +103,7 @@ fn rounds(
                 session.advance();
             }
         }
+        figures.next();
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Contender;
-use crate::result::{Measurement, median_of_sorted};
+use crate::result::{Measurement, median_of_sorted, ratio_name};
 use crate::session::Session;
 
 /// What is better of a figure: decides what a ratio of two is, above 1 always for us.
@@ -18,9 +18,13 @@ pub enum Better {
 }
 
 /// The figures of one scenario, by case and metric in the order they came in.
+///
+/// A round of one contender that is void is left out of its medians and of its ratios, with a note; where no round is left,
+/// ours is recorded and marked, and a peer's is not shown.
 #[derive(Debug)]
 pub struct Rounds {
     scenario: &'static str,
+    round: u32,
     rows: Vec<Row>,
 }
 
@@ -30,18 +34,26 @@ struct Row {
     metric: &'static str,
     unit: &'static str,
     better: Better,
-    values: BTreeMap<Contender, Vec<f64>>,
-    void: Option<String>,
+    values: BTreeMap<Contender, BTreeMap<u32, Figure>>,
 }
+
+/// A figure of one round, and why it is void.
+type Figure = (f64, Option<String>);
 
 impl Rounds {
     /// None yet.
     #[must_use]
     pub fn new(scenario: &'static str) -> Self {
-        Self { scenario, rows: Vec::new() }
+        Self { scenario, round: 0, rows: Vec::new() }
     }
 
-    /// Adds a figure: each contender's once a round, in the order of the rounds.
+    /// What is added from now on is of the next round: only figures of one round have a ratio.
+    pub fn next(&mut self) {
+        self.round += 1;
+    }
+
+    /// Adds a figure: each contender's once a round at most. One that is not finite stands for "there is none", as the
+    /// delay of a packet that was lost: no median hides it, the contender has no such figure then.
     pub fn add(
         &mut self,
         (case, metric, unit, better): (&str, &'static str, &'static str, Better),
@@ -52,85 +64,188 @@ impl Rounds {
         let is_it = |row: &Row| row.case == case && row.metric == metric;
         let at = self.rows.iter().position(is_it).unwrap_or_else(|| {
             let (case, values) = (case.to_owned(), BTreeMap::new());
-            self.rows.push(Row { case, metric, unit, better, values, void: None });
+            self.rows.push(Row { case, metric, unit, better, values });
             self.rows.len() - 1
         });
-        let row = &mut self.rows[at];
-        row.values.entry(contender).or_default().push(value);
-        if row.void.is_none() {
-            row.void = void.map(|reason| format!("{}: {reason}", contender.key()));
-        }
+        let figures = self.rows[at].values.entry(contender).or_default();
+        figures.insert(self.round, (value, void.cloned()));
     }
 
     /// Records everything: our figure beside the peers', and the ratios, round by round.
     pub fn record(self, session: &mut Session) {
-        for row in self.rows {
+        let name = self.scenario;
+        for row in &self.rows {
+            let of_case = |other: &&Row| other.case == row.case && other.better != Better::Neither;
+            let several = self.rows.iter().filter(of_case).count() > 1;
+            row.notes(name).into_iter().for_each(|note| session.note(note));
             let Some(ours) = row.values.get(&Contender::Ours) else { continue };
-            let mut measurement =
-                Measurement::of_rounds(self.scenario, &row.case, row.metric, row.unit, ours);
-            let peers = || row.values.iter().filter(|(contender, _)| **contender != Contender::Ours);
-            for (peer, values) in peers() {
-                let mut sorted = values.clone();
-                sorted.sort_by(f64::total_cmp);
-                measurement = measurement.beside(peer.key(), median_of_sorted(&sorted));
+            if let Some((values, void)) = sound(ours.values()) {
+                let mut figure = Measurement::of_rounds(name, &row.case, row.metric, row.unit, &values);
+                for (peer, theirs) in row.peers() {
+                    if let Some((mut values, None)) = sound(theirs.values()) {
+                        values.sort_by(f64::total_cmp);
+                        figure = figure.beside(peer.key(), median_of_sorted(&values));
+                    }
+                }
+                session.record(figure.void_because(void));
             }
-            session.record(measurement.void_because(row.void.clone()));
-            for (peer, values) in peers() {
-                let ratios = ratios(row.better, ours, values);
-                if !ratios.is_empty() {
-                    let metric = format!("{} ratio/{}", row.metric, peer.key());
-                    let ratio = Measurement::of_rounds(self.scenario, &row.case, &metric, "1", &ratios);
-                    session.record(ratio.void_because(row.void.clone()));
+            for (peer, theirs) in row.peers() {
+                if let Some((ratios, void)) = sound(ratios(row.better, ours, theirs).iter()) {
+                    let metric = ratio_name(peer.key(), several.then_some(row.metric));
+                    let ratio = Measurement::of_rounds(name, &row.case, &metric, "1", &ratios);
+                    session.record(ratio.void_because(void));
                 }
             }
         }
     }
 }
 
-/// Of each round that has both, the ratio: above 1, we are better. Rounds in which it has no meaning are left out.
-fn ratios(better: Better, ours: &[f64], peer: &[f64]) -> Vec<f64> {
-    let ratio = |(ours, peer): (&f64, &f64)| match better {
-        Better::Higher => ours / peer,
-        Better::Lower => peer / ours,
-        Better::Neither => f64::NAN,
+impl Row {
+    fn peers(&self) -> impl Iterator<Item = (&Contender, &BTreeMap<u32, Figure>)> {
+        self.values.iter().filter(|(contender, _)| **contender != Contender::Ours)
+    }
+
+    /// What a reader has to know: which rounds were left out, and who has no figure.
+    fn notes(&self, scenario: &str) -> Vec<String> {
+        let mut notes = Vec::new();
+        for (contender, figures) in &self.values {
+            let (who, case, all) = (contender.key(), &self.case, figures.len());
+            let voids: Vec<&String> = figures.values().filter_map(|(_, void)| void.as_ref()).collect();
+            if let Some(first) = voids.first() {
+                let void = voids.len();
+                let what = if void < all { "left out" } else { "void: no figure of it is to be used" };
+                notes.push(format!("{scenario}: {case}: {void} of {all} rounds of {who} {what}: {first}"));
+            }
+            let usable = figures.values().filter(|(_, void)| void.is_none() || voids.len() == all);
+            let none = usable.filter(|(value, _)| !value.is_finite()).count();
+            if none > 0 {
+                let metric = self.metric;
+                notes.push(format!(
+                    "{scenario}: {case}: no {metric} of {who}: in {none} of {all} rounds more were lost than it leaves"
+                ));
+            }
+        }
+        notes
+    }
+}
+
+/// The rounds that may be used; when there is none, all of them, and why they are void. None: there are none, or one of
+/// them has no figure.
+fn sound<'figures>(
+    figures: impl Iterator<Item = &'figures Figure> + Clone,
+) -> Option<(Vec<f64>, Option<String>)> {
+    let usable: Vec<f64> =
+        figures.clone().filter(|(_, void)| void.is_none()).map(|(value, _)| *value).collect();
+    let (values, void) = if usable.is_empty() {
+        let first = figures.clone().find_map(|(_, void)| void.clone());
+        (figures.map(|(value, _)| *value).collect(), first)
+    } else {
+        (usable, None)
     };
-    ours.iter().zip(peer).map(ratio).filter(|ratio| ratio.is_finite()).collect()
+    (!values.is_empty() && values.iter().all(|value| value.is_finite())).then_some((values, void))
+}
+
+/// Of each round that has both, the ratio: above 1, we are better; void when one of the two is. None is finite where it has
+/// no meaning.
+fn ratios(better: Better, ours: &BTreeMap<u32, Figure>, peer: &BTreeMap<u32, Figure>) -> Vec<Figure> {
+    if better == Better::Neither {
+        return Vec::new();
+    }
+    let ratio = |(round, (ours, void)): (&u32, &Figure)| {
+        let (theirs, of_theirs) = peer.get(round)?;
+        // What is no number on either side gives none: 0 would be one.
+        let (above, below) = if better == Better::Higher { (ours, theirs) } else { (theirs, ours) };
+        let ratio = if below.is_finite() { above / below } else { f64::NAN };
+        Some((ratio, void.clone().or_else(|| of_theirs.clone())))
+    };
+    ours.iter().filter_map(ratio).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const CALLS: (&str, &str, &str, Better) = ("a", "calls", "1", Better::Higher);
+    const DELAY: (&str, &str, &str, Better) = ("a", "delay", "us", Better::Lower);
+
+    fn shown(rounds: Rounds) -> Session {
+        let mut session = Session::for_tests();
+        rounds.record(&mut session);
+        session
+    }
+
+    fn find<'a>(session: &'a Session, metric: &str) -> Option<&'a Measurement> {
+        session.results.iter().find(|row| row.metric == metric)
+    }
+
     #[test]
     fn ratios_are_of_the_same_round_and_above_one_when_we_are_better() {
         let mut rounds = Rounds::new("calls");
-        let (calls, delay) = (("a", "calls", "1", Better::Higher), ("a", "delay", "us", Better::Lower));
         for (ours, peer) in [(100.0, 50.0), (300.0, 100.0)] {
-            rounds.add(calls, Contender::Ours, ours, None);
-            rounds.add(calls, Contender::Kernel, peer, None);
-            rounds.add(delay, Contender::Ours, peer, None);
-            rounds.add(delay, Contender::Kernel, ours, Some(&"noise".to_owned()));
+            rounds.add(CALLS, Contender::Ours, ours, None);
+            rounds.add(CALLS, Contender::Kernel, peer, None);
+            rounds.add(DELAY, Contender::Ours, peer, None);
+            rounds.add(DELAY, Contender::Kernel, ours, Some(&"noise".to_owned()));
+            rounds.next();
         }
-        let mut session = Session::for_tests();
-        rounds.record(&mut session);
+        let session = shown(rounds);
         let shown: Vec<_> =
             session.results.iter().map(|row| (row.metric.as_str(), row.low, row.high)).collect();
         assert_eq!(
             shown,
             [
                 ("calls", 100.0, 300.0),
-                ("calls ratio/kernel", 2.0, 3.0),
+                ("ratio/kernel/calls", 2.0, 3.0),
                 ("delay", 50.0, 100.0),
-                ("delay ratio/kernel", 2.0, 3.0)
+                ("ratio/kernel/delay", 2.0, 3.0)
             ]
         );
         assert_eq!(session.results[0].peers["kernel"], 75.0);
-        assert_eq!(session.results[3].void.as_deref(), Some("kernel: noise"));
+        assert!(session.results[2].void.is_none() && session.results[2].peers.is_empty(), "a void peer");
+        assert_eq!(session.results[3].void.as_deref(), Some("noise"));
+    }
+
+    #[test]
+    fn void_rounds_are_left_out_and_rounds_without_a_peer_have_no_ratio() {
+        let mut rounds = Rounds::new("calls");
+        let noise = "noise".to_owned();
+        for (ours, void, peer) in
+            [(100.0, None, Some(50.0)), (1.0, Some(&noise), Some(9.0)), (300.0, None, None)]
+        {
+            rounds.add(CALLS, Contender::Ours, ours, void);
+            peer.into_iter().for_each(|peer| rounds.add(CALLS, Contender::Kernel, peer, None));
+            rounds.next();
+        }
+        let session = shown(rounds);
+        let (ours, ratio) = (find(&session, "calls").unwrap(), find(&session, "ratio/kernel").unwrap());
+        assert_eq!((ours.value, ours.low, &ours.void), (200.0, 100.0, &None));
+        assert_eq!((ratio.low, ratio.high, &ratio.void), (2.0, 2.0, &None));
+        assert_eq!(session.notes, ["calls: a: 1 of 3 rounds of ours left out: noise"]);
+    }
+
+    #[test]
+    fn who_lost_too_much_has_no_figure_and_no_ratio() {
+        let mut rounds = Rounds::new("game");
+        for peer in [5.0, f64::INFINITY, 6.0] {
+            rounds.add(DELAY, Contender::Ours, 10.0, None);
+            rounds.add(DELAY, Contender::Kernel, peer, None);
+            rounds.next();
+        }
+        let session = shown(rounds);
+        assert_eq!(session.results.len(), 1, "{:?}", session.results);
+        assert!(session.results[0].peers.is_empty());
+        assert_eq!(
+            session.notes,
+            ["game: a: no delay of kernel: in 1 of 3 rounds more were lost than it leaves"]
+        );
     }
 
     #[test]
     fn a_ratio_to_nothing_is_left_out() {
-        assert_eq!(ratios(Better::Lower, &[0.0, 2.0], &[1.0, 4.0]), [2.0]);
-        assert!(ratios(Better::Neither, &[1.0], &[1.0]).is_empty());
+        for (better, ours, peer) in [(Better::Lower, 0.0, 1.0), (Better::Lower, f64::INFINITY, 1.0)] {
+            let of = |value: f64| BTreeMap::from([(0, (value, None))]);
+            assert!(sound(ratios(better, &of(ours), &of(peer)).iter()).is_none(), "{ours} {peer}");
+            assert!(ratios(Better::Neither, &of(ours), &of(peer)).is_empty());
+        }
     }
 }

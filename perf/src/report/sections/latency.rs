@@ -7,7 +7,7 @@ use super::super::lines::{Curve, Plot};
 use super::super::svg::trimmed;
 use super::words::unit_in_words;
 use super::{all_cases, card, curves};
-use crate::result::Measurement;
+use crate::result::{Measurement, ratio_of};
 
 /// Latency by percentile: x is log10 of how rare. The same heights in all plots.
 pub(super) fn latency(run: &Run<'_>, prefix: &str) -> String {
@@ -71,10 +71,8 @@ pub(super) fn latency(run: &Run<'_>, prefix: &str) -> String {
 fn latency_rest(run: &Run<'_>, prefix: &str) -> String {
     let mut rest = String::new();
     let is_percentile = |row: &&Measurement| row.metric == "max" || row.metric.starts_with('p');
-    let rows: Vec<&Measurement> = run
-        .usable("latency")
-        .filter(|row| !is_percentile(row) && !row.metric.starts_with("ratio/"))
-        .collect();
+    let rows: Vec<&Measurement> =
+        run.usable("latency").filter(|row| !is_percentile(row) && ratio_of(&row.metric).is_none()).collect();
     let metrics: BTreeSet<&str> = rows.iter().map(|row| &*row.metric).collect();
     for metric in metrics {
         let of_metric: Vec<&Measurement> = rows.iter().filter(|row| row.metric == metric).copied().collect();

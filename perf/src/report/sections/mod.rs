@@ -12,7 +12,7 @@ use super::data::{AXES, Run, Series, on_axis, series};
 use super::lines::{Curve, Plot};
 use super::svg::{escape, tick_label};
 use crate::compare::{Better, better};
-use crate::result::Measurement;
+use crate::result::{Measurement, ratio_of};
 use latency::latency;
 use scaling::scaling;
 use stages::stages;
@@ -128,7 +128,7 @@ fn range(row: &Measurement) -> Option<(f64, f64)> {
 /// beside peers where there are some, and else one plot of bars for all cases of a metric.
 fn panels(run: &Run<'_>, scenario: &str, prefix: &str) -> String {
     let apart = |row: &&Measurement| {
-        !(row.metric.starts_with("ratio/")
+        !(ratio_of(&row.metric).is_some()
             || row.metric.starts_with("stage/")
             || row.metric.starts_with("counts/"))
     };
@@ -333,6 +333,21 @@ mod tests {
         };
         let files = [("a.json".to_owned(), file)];
         sections(&Run::of(&files)[0], "").into_iter().map(|section| section.body).collect()
+    }
+
+    #[test]
+    fn a_ratio_stands_beside_its_metric_and_has_no_panel_of_its_own() {
+        let of = |metric: &str, unit: &str, rounds: &[f64]| {
+            Measurement::of_rounds("game", "tick-64", metric, unit, rounds)
+        };
+        let html = drawn(vec![
+            of("delay-p50", "us", &[10.0]).beside("kernel", 20.0),
+            of("delay-p99", "us", &[20.0]).beside("kernel", 80.0),
+            of("ratio/kernel/delay-p50", "1", &[1.8, 2.0, 2.2]),
+            of("ratio/kernel/delay-p99", "1", &[3.5, 4.0, 4.5]),
+        ]);
+        assert_eq!(html.matches("<svg").count(), 2, "{html}");
+        assert!(html.contains("2.00× (1.80–2.20)") && html.contains("4.00× (3.50–4.50)"), "{html}");
     }
 
     fn figure(metric: &str, unit: &str) -> Measurement {

@@ -100,6 +100,7 @@ fn rounds(
                 session.advance();
             }
         }
+        figures.next();
     }
     Ok(())
 }

@@ -95,7 +95,11 @@ impl Scenario for VoIp {
         session
             .begin(NAME, u64::from(rounds) * Contender::ALL.len() as u64 * (1 + effort.calls.len() as u64));
         let mut figures = Rounds::new(NAME);
-        let outcome = (0..rounds).try_for_each(|_| round(session, &effort, cores, &mut figures));
+        let outcome = (0..rounds).try_for_each(|_| {
+            round(session, &effort, cores, &mut figures)?;
+            figures.next();
+            Ok(())
+        });
         figures.record(session);
         outcome
     }

@@ -49,7 +49,11 @@ impl Scenario for Churn {
         let (cores, plan) = (Cores::two()?, plan(session));
         session.begin(NAME, plan.len() as u64 * u64::from(session.config.rounds));
         let mut figures = Rounds::new(NAME);
-        let outcome = (0..session.config.rounds).try_for_each(|_| round(session, cores, &plan, &mut figures));
+        let outcome = (0..session.config.rounds).try_for_each(|_| {
+            round(session, cores, &plan, &mut figures)?;
+            figures.next();
+            Ok(())
+        });
         figures.record(session);
         outcome
     }
