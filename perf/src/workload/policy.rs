@@ -6,9 +6,11 @@
 //! [`ALLOWED_PORTS`]. Every tenth set also holds them, with other ports, so that whoever goes through the rules one by one
 //! must look at them.
 //!
-//! What the engine's tables cannot hold, and is therefore not here: a port range of its own for each of 100k rules (the
-//! tables have 65536 classes of ports), and more than 33 million pairs of different lists of verdicts and port classes,
-//! such as 10k sets that overlap at random over more than 3300 classes of ports.
+//! The engine's tables hold harder policies than these, such as 100k rules with a CIDR and a port of their own. They do
+//! not hold one in which sets overlap so, at random, that there are more than 4 million different rows of verdicts (what a
+//! kind of pods says to a kind of peers) or 2 million different nodes of them, nor one for which compiling would look
+//! more than 67 million times at a rule for a peer or at a stretch of ports for a row: the limits in `policy/build.rs` of
+//! the datapath.
 
 use ipnet::IpNet;
 use vswitch_model::{
