@@ -20,7 +20,7 @@ pub struct Machine {
     pub cores: usize,
     /// The kernel's release.
     pub kernel: String,
-    /// Ticks of the time stamp counter in a second, in millions. 0: there is none that can be used.
+    /// Ticks of the time stamp counter in a second, in millions. 0: there is none that can be used, see [`has_tsc`].
     pub tsc_mhz: f64,
     /// Memory, in GiB.
     pub memory_gib: f64,
@@ -66,7 +66,7 @@ impl Machine {
             cpu: field(&read("/proc/cpuinfo"), "model name").unwrap_or_else(|| "unknown".to_owned()),
             cores: cores.len(),
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
-            tsc_mhz: tsc_mhz(),
+            tsc_mhz: if has_tsc() { tsc_mhz() } else { 0.0 },
             memory_gib: (kib / 1024.0 / 1024.0 * 10.0).round() / 10.0,
             rustc: env!("RUSTC_VERSION").to_owned(),
             hiccups: cores.iter().map(|core| hiccups(core.id, WATCHED)).collect(),
@@ -105,7 +105,21 @@ pub fn hiccups(core: usize, watched: Duration) -> Hiccups {
     std::thread::spawn(watch).join().unwrap_or(nothing)
 }
 
-/// Ticks of the time stamp counter in a microsecond, by the monotonic clock.
+/// Whether `quanta` has a time stamp counter that neither stops nor changes its pace. Otherwise its ticks are nanoseconds of
+/// the monotonic clock.
+#[must_use]
+pub fn has_tsc() -> bool {
+    // As quanta looks: RDTSCP and the invariant counter, which the kernel calls nonstop_tsc; on AArch64 always.
+    cfg!(target_arch = "aarch64")
+        || std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| has_tsc_flags(&text))
+}
+
+fn has_tsc_flags(cpuinfo: &str) -> bool {
+    let flags = cpuinfo.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
+    ["nonstop_tsc", "rdtscp"].iter().all(|flag| flags.split_whitespace().any(|word| word == *flag))
+}
+
+/// Ticks of `quanta`'s raw clock in a microsecond, by the monotonic clock: of the time stamp counter where there is one.
 #[must_use]
 pub fn tsc_mhz() -> f64 {
     let clock = quanta::Clock::new();
@@ -123,9 +137,17 @@ mod tests {
     #[test]
     fn the_machine_is_described() {
         let machine = Machine::describe();
-        assert!(machine.cores >= 1 && machine.memory_gib > 0.0 && machine.tsc_mhz > 0.0, "{machine:?}");
+        assert!(machine.cores >= 1 && machine.memory_gib > 0.0, "{machine:?}");
+        assert_eq!(machine.tsc_mhz > 0.0, has_tsc(), "{machine:?}");
         assert!(machine.kernel.contains('.') && machine.rustc.starts_with("rustc "), "{machine:?}");
         assert_eq!(machine.hiccups.len(), machine.cores);
+    }
+
+    #[test]
+    fn a_time_stamp_counter_that_stops_is_none() {
+        assert!(has_tsc_flags("processor\t: 0\nflags\t\t: fpu tsc rdtscp constant_tsc nonstop_tsc\n"));
+        assert!(!has_tsc_flags("processor\t: 0\nflags\t\t: fpu tsc rdtscp constant_tsc\n"));
+        assert!(!has_tsc_flags(""));
     }
 
     #[test]

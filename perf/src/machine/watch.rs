@@ -9,7 +9,7 @@ pub const TAKEN_MAX: f64 = 12.0;
 #[derive(Debug)]
 pub struct Watch {
     start: Instant,
-    steal: u64,
+    steal: Steal,
     threads: Vec<Thread>,
 }
 
@@ -24,11 +24,20 @@ struct Thread {
 /// Ticks of `/proc/stat` in a second: USER_HZ, the same on all machines (proc(5)).
 const TICKS_PER_SECOND: f64 = 100.0;
 
+/// Ticks the hypervisor took so far.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Steal {
+    /// From all cores together.
+    all: u64,
+    /// From each core.
+    cores: Vec<u64>,
+}
+
 impl Watch {
     /// Starts watching the machine, and the calling thread.
     #[must_use]
     pub fn start() -> Self {
-        Self { start: Instant::now(), steal: steal(), threads: Vec::new() }.thread("thread-self")
+        Self { start: Instant::now(), steal: Steal::now(), threads: Vec::new() }.thread("thread-self")
     }
 
     /// Watches one more thread: `self/task/TID` or `PID/task/TID`.
@@ -39,20 +48,30 @@ impl Watch {
         self
     }
 
-    /// The larger of what the hypervisor took and what the most patient thread waited, in percent of the time.
+    /// The larger of what the hypervisor took from a core and what the most patient thread waited, in percent of the time.
     #[must_use]
     pub fn taken_percent(&self) -> f64 {
-        let elapsed = self.start.elapsed().as_secs_f64().max(1e-9);
+        let elapsed = self.elapsed();
         let waited = self.threads.iter().map(|thread| waited(&thread.path).saturating_sub(thread.waited_ns));
         let waited = waited.max().unwrap_or(0) as f64 / 1e9;
-        self.steal_percent().max(waited / elapsed * 100.0)
+        self.core_steal_percent().max(waited / elapsed * 100.0)
     }
 
-    /// What the hypervisor took from all cores together, in percent of one core's time.
+    /// What the hypervisor took from all cores together, in percent of the time of all of them.
     #[must_use]
     pub fn steal_percent(&self) -> f64 {
-        let elapsed = self.start.elapsed().as_secs_f64().max(1e-9);
-        steal().saturating_sub(self.steal) as f64 / TICKS_PER_SECOND / elapsed * 100.0
+        let steal = Steal::now();
+        steal.all_since(&self.steal) / steal.cores.len().max(1) as f64 / self.elapsed() * 100.0
+    }
+
+    /// What the hypervisor took at least from the core it took most from, in percent of that core's time.
+    #[must_use]
+    pub fn core_steal_percent(&self) -> f64 {
+        Steal::now().least_of_a_core_since(&self.steal) / self.elapsed() * 100.0
+    }
+
+    fn elapsed(&self) -> f64 {
+        self.start.elapsed().as_secs_f64().max(1e-9)
     }
 
     /// Why what was measured since the start is void; None: it is not.
@@ -64,14 +83,31 @@ impl Watch {
     }
 }
 
-/// Ticks the hypervisor took from all cores so far: the eighth figure of the line `cpu` of `/proc/stat`.
-fn steal() -> u64 {
-    let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
-    text.lines()
-        .next()
-        .and_then(|line| line.split_whitespace().nth(8))
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(0)
+impl Steal {
+    fn now() -> Self {
+        Self::of(&std::fs::read_to_string("/proc/stat").unwrap_or_default())
+    }
+
+    /// The eighth figure of the lines `cpu`, `cpu0`, ... of `/proc/stat`.
+    fn of(text: &str) -> Self {
+        let mut lines = text.lines().take_while(|line| line.starts_with("cpu")).map(|line| {
+            let figure = line.split_whitespace().nth(8);
+            figure.and_then(|figure| figure.parse().ok()).unwrap_or(0)
+        });
+        Self { all: lines.next().unwrap_or(0), cores: lines.collect() }
+    }
+
+    /// Seconds of all cores together.
+    fn all_since(&self, before: &Self) -> f64 {
+        self.all.saturating_sub(before.all) as f64 / TICKS_PER_SECOND
+    }
+
+    /// Seconds of the core that lost most: at least these. The first tick may have been all but full before, so one alone
+    /// says nothing of a short time.
+    fn least_of_a_core_since(&self, before: &Self) -> f64 {
+        let taken = self.cores.iter().zip(&before.cores).map(|(now, before)| now.saturating_sub(*before));
+        taken.max().unwrap_or(0).saturating_sub(1) as f64 / TICKS_PER_SECOND
+    }
 }
 
 /// Nanoseconds a thread was ready and did not run: the second figure of its schedstat.
@@ -85,6 +121,22 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn steal_is_of_all_cores_or_of_the_one_that_lost_most_and_one_tick_is_no_proof() {
+        let stat = |all, first, second| {
+            Steal::of(&format!(
+                "cpu  9 9 9 9 9 9 9 {all} 0 0\ncpu0 1 1 1 1 1 1 1 {first} 0 0\ncpu1 1 1 1 1 1 1 1 {second} 0 0\nintr 1 2 3\n"
+            ))
+        };
+        let before = stat(12, 5, 7);
+        assert_eq!(before, Steal { all: 12, cores: vec![5, 7] });
+        let after = stat(18, 6, 12);
+        assert!((after.all_since(&before) - 0.06).abs() < 1e-9);
+        assert!((after.least_of_a_core_since(&before) - 0.04).abs() < 1e-9);
+        assert!(stat(13, 5, 8).least_of_a_core_since(&before) < 1e-9);
+        assert_eq!(Steal::of(""), Steal::default());
+    }
 
     #[test]
     fn threads_that_share_a_core_wait_for_each_other() {

@@ -125,7 +125,7 @@ fn measure(
     let watch = Watch::start();
     let came = iperf::streams(iperf3, pair.server.address, seconds, streams)
         .map_err(|error| Error::setup(format!("iperf3 through {}", contender.key()), error))?;
-    let taken = watch.steal_percent().max(others);
+    let taken = watch.core_steal_percent().max(others);
     let void = (taken > TAKEN_MAX).then(|| {
         format!("others had {taken:.0} % of a core just before, or the hypervisor while it ran (more than {TAKEN_MAX} %)")
     });
