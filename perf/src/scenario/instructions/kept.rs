@@ -74,17 +74,23 @@ impl Kept {
         std::fs::write(&file, text).map_err(failed)
     }
 
-    /// Compares `new` with these. Nothing fails that another compiler or profile built.
+    /// Compares `new` with these. What another compiler or profile built cannot be compared, which fails where all is to be
+    /// checked (`strict`), and is said elsewhere.
     #[must_use]
-    pub fn judge(&self, new: &Self) -> Verdict {
+    pub fn judge(&self, new: &Self, strict: bool) -> Verdict {
         let mut verdict = Verdict::default();
         let same = (&self.rustc, &self.profile) == (&new.rustc, &new.profile);
         if !same {
-            verdict.notes.push(format!(
-                "instructions: NOT COMPARED: what is kept is of {} ({}), this is {} ({}); `vswitch-perf instructions \
-                 --update` with a release build keeps these",
+            let said = format!(
+                "NOT COMPARED: what is kept is of {} ({}), this is {} ({}); `vswitch-perf instructions --update` with a \
+                 release build keeps these",
                 self.rustc, self.profile, new.rustc, new.profile
-            ));
+            );
+            if strict {
+                verdict.failed.push(said);
+            } else {
+                verdict.notes.push(format!("instructions: {said}"));
+            }
         }
         for (case, count) in &new.cases {
             let Some(kept) = self.cases.get(case) else {
@@ -118,28 +124,30 @@ mod tests {
 
     #[test]
     fn growth_beyond_two_percent_fails_and_shrinking_is_said() {
-        let verdict = kept(&[("a", 1000.0), ("b", 1000.0), ("c", 1000.0), ("d", 1000.0)]).judge(&kept(&[
-            ("a", 1020.0),
-            ("b", 1021.0),
-            ("c", 979.0),
-            ("d", 980.0),
-        ]));
+        let verdict = kept(&[("a", 1000.0), ("b", 1000.0), ("c", 1000.0), ("d", 1000.0)])
+            .judge(&kept(&[("a", 1020.0), ("b", 1021.0), ("c", 979.0), ("d", 980.0)]), true);
         assert_eq!(verdict.failed, ["b went from 1000 to 1021 (+2.1 %)"]);
         assert_eq!(verdict.notes, ["instructions: c went from 1000 to 979 (-2.1 %): --update keeps it"]);
     }
 
     #[test]
     fn a_case_on_one_side_only_fails() {
-        let verdict = kept(&[("gone", 1.0)]).judge(&kept(&[("new", 1.0)]));
+        let verdict = kept(&[("gone", 1.0)]).judge(&kept(&[("new", 1.0)]), false);
         assert_eq!(verdict.failed.len(), 2, "{verdict:?}");
     }
 
     #[test]
-    fn another_compiler_is_said_loudly_and_nothing_fails() {
+    fn another_compiler_is_said_loudly_and_fails_where_all_is_checked() {
         let other = Kept { rustc: "rustc 2".to_owned(), ..kept(&[("a", 200.0)]) };
-        let verdict = kept(&[("a", 100.0)]).judge(&other);
+        let verdict = kept(&[("a", 100.0)]).judge(&other, false);
         assert!(verdict.failed.is_empty() && verdict.notes.len() == 1, "{verdict:?}");
         assert!(verdict.notes[0].contains("NOT COMPARED"), "{verdict:?}");
+        let verdict = kept(&[("a", 100.0)]).judge(&other, true);
+        assert!(verdict.notes.is_empty() && verdict.failed.len() == 1, "{verdict:?}");
+        assert!(
+            verdict.failed[0].contains("rustc 2") && verdict.failed[0].contains("--update"),
+            "{verdict:?}"
+        );
     }
 
     #[test]

@@ -24,7 +24,8 @@ impl Scenario for Instructions {
         About {
             name: NAME,
             measures: "instructions a packet of the engine's worker under callgrind, for a fixed set; fails when one grew by \
-                       more than 2 % over what perf/instructions.json keeps (--update keeps new ones)",
+                       more than 2 % over what perf/instructions.json keeps (--update keeps new ones), and with CI in the \
+                       environment also when another compiler or profile built this",
             cases: "known-flow, new-flow, denied, ttl-expired (with an ICMP error), each /FAMILY/WAY; 256 flows, 100 rules, \
                     100 routes, 64-byte frames, batch 32 where nothing else is said",
             metrics: "packet (instructions): a turn of the worker, over the packets of its batch, with the copy into a frame",
@@ -53,7 +54,7 @@ impl Scenario for Instructions {
         if session.config.update {
             return update(session, &new);
         }
-        let verdict = kept.judge(&new);
+        let verdict = kept.judge(&new, std::env::var_os("CI").is_some());
         verdict.notes.into_iter().for_each(|note| session.note(note));
         if verdict.failed.is_empty() {
             return Ok(());
