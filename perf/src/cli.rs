@@ -148,6 +148,9 @@ fn report(files: &[PathBuf], output: &Path) -> Result<()> {
 
 fn run(names: &[String], options: &Options) -> Result<()> {
     let scenarios = chosen(names)?;
+    if let Some(path) = &options.json {
+        ResultFile::check_writable(path)?;
+    }
     let interrupt = Interrupt::catch().map_err(|error| Error::setup("catch signals", error))?;
     let config = Config {
         scenarios: scenarios.iter().map(|scenario| scenario.about().name.to_owned()).collect(),
