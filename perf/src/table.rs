@@ -33,9 +33,13 @@ pub fn list(scenarios: &[&dyn Scenario]) -> String {
 /// The machine in a few lines.
 #[must_use]
 pub fn machine(machine: &Machine) -> String {
+    let tsc = match machine.tsc_mhz {
+        mhz if mhz > 0.0 => format!("TSC {mhz:.0} MHz"),
+        _ => "no TSC that can be used".to_owned(),
+    };
     let mut text = format!(
-        "{}, {} cores, {} GiB, Linux {}, TSC {:.0} MHz\n",
-        machine.cpu, machine.cores, machine.memory_gib, machine.kernel, machine.tsc_mhz
+        "{}, {} cores, {} GiB, Linux {}, {}\n",
+        machine.cpu, machine.cores, machine.memory_gib, machine.kernel, tsc
     );
     for hiccups in &machine.hiccups {
         let _ = writeln!(
@@ -54,7 +58,7 @@ pub fn results(file: &ResultFile) -> String {
     for scenario in &file.config.scenarios {
         let rows: Vec<&Measurement> = file.results.iter().filter(|row| row.scenario == *scenario).collect();
         if !rows.is_empty() {
-            let _ = write!(text, "\n{scenario}\n{}\n", of_scenario(&rows));
+            let _ = write!(text, "\n{scenario}\n{}\n{}", of_scenario(&rows), reasons(&rows));
         }
     }
     for note in &file.notes {
@@ -74,6 +78,19 @@ pub fn results(file: &ResultFile) -> String {
         file.machine.steal_percent
     );
     text
+}
+
+/// Why figures are void: each reason once, with how many it is said of.
+fn reasons(rows: &[&Measurement]) -> String {
+    let mut counts: Vec<(&str, usize)> = Vec::new();
+    for reason in rows.iter().filter_map(|row| row.void.as_deref()) {
+        match counts.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((reason, 1)),
+        }
+    }
+    let lines = counts.iter().map(|(reason, count)| format!("! {reason} ({count} of {})\n", rows.len()));
+    lines.collect()
 }
 
 fn of_scenario(rows: &[&Measurement]) -> Table {
@@ -127,21 +144,30 @@ mod tests {
     fn results_stand_beside_their_peers_and_void_ones_are_marked() {
         let row =
             Measurement::of_rounds("lockstep", "plain/v4", "packet", "ns", &[100.0]).beside("kernel", 200.0);
-        let void = Measurement::of_rounds("lockstep", "vxlan/v4", "packet", "ns", &[1.0])
-            .void_because(Some("x".into()));
+        let void = |metric: &str, reason: &str| {
+            Measurement::of_rounds("lockstep", "vxlan/v4", metric, "ns", &[1.0])
+                .void_because(Some(reason.to_owned()))
+        };
         let file = ResultFile {
             schema: String::new(),
             commit: String::new(),
             machine: Machine::default(),
             config: crate::result::Config { scenarios: vec!["lockstep".to_owned()], ..Default::default() },
             complete: false,
-            results: vec![row, void],
+            results: vec![row, void("packet", "too busy"), void("net", "too busy"), void("a", "too short")],
             notes: vec!["no ovs".to_owned()],
         };
         let text = results(&file);
-        for part in
-            ["kernel", "100.0", "200.0", "!1.000", "1 figures are void", "NOT COMPLETE", "note: no ovs"]
-        {
+        for part in [
+            "kernel",
+            "100.0",
+            "200.0",
+            "!1.000",
+            "\n! too busy (2 of 4)\n! too short (1 of 4)\n",
+            "3 figures are void",
+            "NOT COMPLETE",
+            "note: no ovs",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
     }
