@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use vswitch::config::Poll;
 
-use super::lockstep::on_one_core;
 use super::lockstep::track::{Between, Exit, Track};
+use super::lockstep::turns::{Entrant, account_all, take_turns};
+use super::lockstep::{OURS, on_one_core};
 use super::{About, Scenario};
 use crate::machine::Watch;
 use crate::net::topology::Layout;
@@ -21,6 +22,8 @@ use crate::workload::{Case, Family, Kind, Node, Size, Traffic, Transport, Way};
 use crate::{Error, Result};
 
 const NAME: &str = "pods";
+/// The track of one pod to send to.
+const BASE: &str = "one-pod";
 /// Flows of all packets together, or a little more.
 const FLOWS: u32 = 1000;
 /// Rules of policy in force.
@@ -40,8 +43,9 @@ impl Scenario for Pods {
             name: NAME,
             measures: "what a packet costs among 1 to 250 pods, all on one core, and what an idle engine costs",
             cases: "known-flow/v4/plain/.../pods-N/{to-one,to-all}, idle/pods-N/{busy,adaptive}",
-            metrics: "packet (ns, generator and sink included), net (ns, less those of `drop`), growth (1: packet, by \
-                      that of the fewest pods), turn (ns, empty), turns (1/s), cpu (% of a core), sleeps (1/s)",
+            metrics: "packet (ns, generator and sink included), net (ns, less those of `drop`), growth and \
+                      growth/packet (1: net and packet by those of an engine with one pod to send to, which takes turns \
+                      with this one; net is the engine's own, packet is diluted by generator and sink), turn (ns, empty), turns (1/s), cpu (% of a core), sleeps (1/s)",
             peers: "drop: generator straight into the sink",
             root: true,
             cores: 1,
@@ -56,10 +60,9 @@ impl Scenario for Pods {
             (_, true) => &[1, 2, 10, 50, 100, 175, 250],
         };
         session.begin(NAME, sizes.len() as u64 * 2);
-        let mut first = [None, None];
         for pods in sizes {
             // By hand all is done on this core; by itself the worker has it, and nobody else is awake.
-            on_one_core(|| by_hand(*pods, &mut first, session))?;
+            on_one_core(|| by_hand(*pods, session))?;
             session.advance();
             adaptive(*pods, session)?;
             session.advance();
@@ -102,22 +105,23 @@ fn pattern(node: &Node, receivers: usize) -> Result<Pattern> {
     Ok(Pattern::new(&all, FLOWS.div_ceil(receivers as u32), 60))
 }
 
-fn by_hand(pods: usize, first: &mut [Option<f64>; 2], session: &mut Session) -> Result<()> {
+fn by_hand(pods: usize, session: &mut Session) -> Result<()> {
     let node = node(pods);
     let topology = Topology::build(&node.desired(), Layout::default())?;
-    let from = node.pods[0].port.to_string();
     let others: Vec<String> = node.pods.iter().skip(1).map(|pod| pod.port.to_string()).collect();
-    for (number, (to, receivers)) in [("to-one", 1), ("to-all", pods)].into_iter().enumerate() {
+    for (to, receivers) in [("to-one", 1), ("to-all", pods)] {
         let case = name(pods, to);
         if !session.wants(&case) {
             continue;
         }
         session.step(&case)?;
         let pattern = pattern(&node, receivers)?;
-        let between = Between::engine(&topology, &node.desired(), &from, options(Poll::Busy))?;
-        let exit = Exit::Pods(&others);
-        let ours = Track::new(super::lockstep::OURS, between, &topology, &pattern, &from, &exit)?;
-        packets(&case, [ours, Track::alone(&pattern)?], &mut first[number], session)?;
+        let ours = track(OURS, &node, &topology, &pattern, &others)?;
+        let mut tracks = vec![ours, Track::alone(&pattern)?];
+        if pods > 1 {
+            tracks.push(base()?);
+        }
+        packets(&case, tracks, session)?;
     }
     let case = format!("idle/pods-{pods}/busy");
     if session.wants(&case) {
@@ -127,46 +131,70 @@ fn by_hand(pods: usize, first: &mut [Option<f64>; 2], session: &mut Session) -> 
     Ok(())
 }
 
-/// Rounds, and batches in each.
+/// An engine whose packets come from the first pod.
+fn track(
+    name: &'static str,
+    node: &Node,
+    topology: &Topology,
+    pattern: &Pattern,
+    others: &[String],
+) -> Result<Track> {
+    let from = node.pods[0].port.to_string();
+    let between = Between::engine(topology, &node.desired(), &from, options(Poll::Busy))?;
+    Track::new(name, between, topology, pattern, &from, &Exit::Pods(others))
+}
+
+/// The engine that others are compared with: as many flows, one pod to send to.
+fn base() -> Result<Track> {
+    let node = node(1);
+    let topology = Topology::build(&node.desired(), Layout::default())?;
+    let other = [node.pods[1].port.to_string()];
+    track(BASE, &node, &topology, &pattern(&node, 1)?, &other)
+}
+
+/// Rounds, and batches that count in each.
 fn effort(session: &Session) -> (usize, usize) {
     let rounds = session.config.rounds as usize;
     if session.config.quick { (rounds.max(3), 60) } else { (rounds.max(5), 200) }
 }
 
-fn packets(case: &str, mut tracks: [Track; 2], first: &mut Option<f64>, session: &mut Session) -> Result<()> {
+fn packets(case: &str, tracks: Vec<Track>, session: &mut Session) -> Result<()> {
     let (rounds, batches) = effort(session);
-    let (watch, mut times) = (Watch::start(), [Vec::new(), Vec::new()]);
-    for round in 0..=rounds {
-        for (track, times) in tracks.iter_mut().zip(&mut times) {
-            session.check()?;
-            let mut took = track.run(batches)?;
-            took.sort_by(f64::total_cmp);
-            // The first round makes the flows.
-            if round > 0 {
-                times.push(median_of_sorted(&took));
-            }
-        }
-    }
+    let mut all: Vec<Entrant> = tracks.into_iter().map(Entrant::new).collect();
+    let watch = Watch::start();
+    let outcome = take_turns(&mut all, rounds, batches, &|| session.check());
     let void = watch.void();
-    for track in &mut tracks {
-        track.check()?;
-        if let Some(lost) = track.lost()? {
-            return Err(Error::Miscounted(format!("{case}: {lost}")));
+    // Whole rounds before an interruption are worth keeping.
+    if matches!(outcome, Ok(()) | Err(Error::Interrupted)) {
+        account_all(&mut all).map_err(|error| Error::Miscounted(format!("{case}: {error}")))?;
+        // The other two are nobody's peers: without them there is nothing to record.
+        if let Some(error) = all.iter_mut().find_map(|one| one.failed.take()) {
+            return Err(Error::Miscounted(format!("{case}: {error}")));
+        }
+        if all.iter().all(|one| !one.rounds.is_empty()) {
+            record(case, &all, void.as_ref(), session);
         }
     }
-    let [ours, drop] = times;
-    let net: Vec<f64> = ours.iter().zip(&drop).map(|(ours, drop)| ours - drop).collect();
-    let row = |metric: &str, unit: &str, rounds: &[f64]| {
-        Measurement::of_rounds(NAME, case, metric, unit, rounds).void_because(void.clone())
+    outcome
+}
+
+fn record(case: &str, all: &[Entrant], void: Option<&String>, session: &mut Session) {
+    let (ours, drop) = (&all[0].rounds, &all[1].rounds);
+    let by = |a: &[f64], b: &[f64], of: fn(f64, f64) -> f64| -> Vec<f64> {
+        a.iter().zip(b).map(|(a, b)| of(*a, *b)).collect()
     };
-    let beside = Measurement::of_rounds("", "", "", "", &drop).value;
-    let packet = row("packet", "ns", &ours).beside("drop", beside);
-    let fewest = *first.get_or_insert(packet.value);
-    session.record(packet);
+    let row = |metric: &str, unit: &str, rounds: &[f64]| {
+        Measurement::of_rounds(NAME, case, metric, unit, rounds).void_because(void.cloned())
+    };
+    let beside = Measurement::of_rounds("", "", "", "", drop).value;
+    session.record(row("packet", "ns", ours).beside("drop", beside));
+    let net = by(ours, drop, |all, drop| all - drop);
     session.record(row("net", "ns", &net));
-    let growth: Vec<f64> = ours.iter().map(|time| time / fewest).collect();
-    session.record(row("growth", "1", &growth));
-    Ok(())
+    if let Some(base) = all.get(2) {
+        let net_of_base = by(&base.rounds, drop, |all, drop| all - drop);
+        session.record(row("growth", "1", &by(&net, &net_of_base, |many, one| many / one)));
+        session.record(row("growth/packet", "1", &by(ours, &base.rounds, |many, one| many / one)));
+    }
 }
 
 /// What a turn costs in which nothing comes.
@@ -262,19 +290,20 @@ mod tests {
             return;
         }
         let mut session = Session::for_tests();
-        let mut first = [None, None];
         for pods in [1, 12] {
-            on_one_core(|| by_hand(pods, &mut first, &mut session)).unwrap();
+            on_one_core(|| by_hand(pods, &mut session)).unwrap();
         }
         adaptive(12, &mut session).unwrap();
         let of = |case: &str, metric: &str| {
             let rows = session.results.iter().filter(|row| row.case.ends_with(case) && row.metric == metric);
             rows.map(|row| row.value).collect::<Vec<f64>>()
         };
-        assert_eq!(of("pods-1/to-one", "growth").len(), 1);
+        assert!(of("pods-1/to-one", "growth").is_empty(), "one pod is what others are compared with");
+        assert!(of("pods-12/to-all", "growth/packet")[0] > 0.0);
+        assert_eq!(of("pods-12/to-one", "growth").len(), 1);
         assert!(of("pods-12/to-all", "packet")[0] > 0.0 && of("pods-12/busy", "turn")[0] > 0.0);
         let sleeps = of("pods-12/adaptive", "sleeps")[0];
         assert!(sleeps > 0.0, "it never slept");
-        assert_eq!(session.results.len(), 2 * (2 * 3 + 2) + 2);
+        assert_eq!(session.results.len(), 2 * (2 * 2 + 2) + 2 * 2 + 2);
     }
 }

@@ -33,12 +33,15 @@ fn every_case_counts_to_the_packet() {
     on_one_core(|| {
         // Ten times the rules take long to compile here, and are counted in no other way.
         for rig in cases::all(&config).into_iter().filter(|rig| rig.case.rules <= 1000) {
-            let (mut tracks, missing) = rig.tracks()?;
+            let (tracks, missing) = rig.tracks()?;
             assert!(missing.is_empty(), "{missing:?}");
-            let medians = run_rounds(&mut tracks, 1, 3, &|| Ok(()))?;
-            assert!(medians.iter().all(|track| track.rounds.len() == 1 && track.rounds[0] > 0.0));
-            for track in &mut tracks {
-                assert_eq!(track.lost()?, None, "{}", rig.case.name());
+            let mut all: Vec<Entrant> = tracks.into_iter().map(Entrant::new).collect();
+            take_turns(&mut all, 1, 3, &|| Ok(()))?;
+            account_all(&mut all)?;
+            assert!(all.iter().all(|one| one.rounds.len() == 1 && one.rounds[0] > 0.0));
+            for one in &all {
+                let (case, name) = (rig.case.name(), one.track.name);
+                assert!(one.failed.is_none(), "{case}: {name}: {:?}", one.failed);
             }
         }
         Ok(())
@@ -46,23 +49,71 @@ fn every_case_counts_to_the_packet() {
     .unwrap();
 }
 
-#[test]
-fn a_forwarder_that_drops_every_thousandth_packet_is_caught() {
-    if !root() {
-        return;
-    }
+/// A forwarder that drops every thousandth packet.
+fn leaky(name: &'static str) -> Track {
     let (_node, topology, pattern) = two_pods();
     let mut bare = Bare::open(&topology.switch, "pod-0", "pod-1").unwrap();
     let mut count = 0;
-    let leaky = move || {
+    let turn = move || {
         bare.turn_keeping(|_| {
             count += 1;
             count % 1000 != 0
         })
     };
-    let between = Between::Other(Box::new(leaky));
     let far = ["pod-1".to_owned()];
-    let mut track = Track::new("leaky", between, &topology, &pattern, "pod-0", &Exit::Pods(&far)).unwrap();
+    Track::new(name, Between::Other(Box::new(turn)), &topology, &pattern, "pod-0", &Exit::Pods(&far)).unwrap()
+}
+
+fn engine() -> Track {
+    let (node, topology, pattern) = two_pods();
+    let between = Between::engine(&topology, &node.desired(), "pod-0", SwitchOptions::default()).unwrap();
+    let far = ["pod-1".to_owned()];
+    Track::new(OURS, between, &topology, &pattern, "pod-0", &Exit::Pods(&far)).unwrap()
+}
+
+#[test]
+fn a_peer_that_loses_packets_is_left_out_by_name_and_ours_is_an_error() {
+    if !root() {
+        return;
+    }
+    let mut all: Vec<Entrant> = [engine(), leaky("leaky")].map(Entrant::new).into();
+    take_turns(&mut all, 1, 15, &|| Ok(())).unwrap();
+    account_all(&mut all).unwrap();
+    let mut session = Session::for_tests();
+    record("a", &all, None, &mut session);
+    let [note] = &*session.notes else { panic!("{:?}", session.notes) };
+    assert!(note.starts_with("lockstep: a: peer leaky is left out: leaky: "), "{note}");
+    let [packet] = &*session.results else { panic!("{:?}", session.results) };
+    assert!(packet.metric == "packet" && packet.peers.is_empty(), "{packet:?}");
+
+    let mut all = [Entrant::new(leaky(OURS))];
+    take_turns(&mut all, 1, 15, &|| Ok(())).unwrap();
+    assert!(matches!(account_all(&mut all), Err(Error::Miscounted(_))));
+}
+
+#[test]
+fn whole_rounds_before_an_interruption_are_kept() {
+    if !root() {
+        return;
+    }
+    let left = std::cell::Cell::new(7);
+    let mut all = [Entrant::new(engine())];
+    let check = || {
+        left.set(left.get() - 1);
+        if left.get() == 0 { Err(Error::Interrupted) } else { Ok(()) }
+    };
+    // Two turns a round.
+    assert!(matches!(take_turns(&mut all, 5, 20, &check), Err(Error::Interrupted)));
+    account_all(&mut all).unwrap();
+    assert_eq!(all[0].rounds.len(), 2, "three, of which the first warms up");
+}
+
+#[test]
+fn a_forwarder_that_drops_every_thousandth_packet_is_caught() {
+    if !root() {
+        return;
+    }
+    let mut track = leaky("leaky");
     track.run(15).unwrap();
     track.check().unwrap();
     track.run(1).unwrap();
@@ -75,10 +126,7 @@ fn an_engine_that_drops_every_thousandth_packet_is_caught() {
     if !root() {
         return;
     }
-    let (node, topology, pattern) = two_pods();
-    let between = Between::engine(&topology, &node.desired(), "pod-0", SwitchOptions::default()).unwrap();
-    let far = ["pod-1".to_owned()];
-    let mut track = Track::new("ours", between, &topology, &pattern, "pod-0", &Exit::Pods(&far)).unwrap();
+    let mut track = engine();
     track.run(15).unwrap();
     assert_eq!(track.lost().unwrap(), None);
     track.run_with_one_spoofed().unwrap();
