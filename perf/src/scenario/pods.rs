@@ -45,7 +45,8 @@ impl Scenario for Pods {
             cases: "known-flow/v4/plain/.../pods-N/{to-one,to-all}, idle/pods-N/{busy,adaptive}",
             metrics: "packet (ns, generator and sink included), net (ns, less those of `drop`), growth and \
                       growth/packet (1: net and packet by those of an engine with one pod to send to, which takes turns \
-                      with this one; net is the engine's own, packet is diluted by generator and sink), turn (ns, empty), turns (1/s), cpu (% of a core), sleeps (1/s)",
+                      with this one; net is the engine's own, packet is diluted by generator and sink), turn (ns, empty), turns (1/s), \
+                      cpu (% of a core), sleeps (1/s)",
             peers: "drop: generator straight into the sink",
             root: true,
             cores: 1,

@@ -11,12 +11,14 @@ mod tests;
 use bench::{Bench, Took};
 use cases::{Extent, Planned, cases};
 
+use vswitch::config::Config;
+
 use super::{About, Scenario};
-use crate::Result;
-use crate::machine::{Watch, tsc_mhz};
+use crate::machine::{Watch, has_tsc, tsc_mhz};
 use crate::result::Measurement;
 use crate::session::Session;
 use crate::workload::{Case, Kind};
+use crate::{Error, Result};
 
 const NAME: &str = "engine";
 
@@ -45,11 +47,12 @@ impl Scenario for Engine {
                        tracking and policy on, the daemon's own code",
             cases: "KIND/FAMILY/WAY[/syn]/flows-N/rules-N[/routes-N][/size-N][/batch-N]. KIND: known-flow, new-flow (each \
                     packet is its flow's first). WAY: plain (pod to pod), direct (pod to another node), vxlan (the same in \
-                    VXLAN), from-vxlan. What is not said is routes-1k, size-64, batch-32",
+                    VXLAN), from-vxlan. What is not said is routes-1k, size-64, batch-32. The flow table is as large as it \
+                    ships, or larger where a case needs it",
             metrics: "packet (ns, cycles of the time stamp counter): the worker's turn from end to end, less nothing, so with \
                       one copy of the packet into a frame; rate (Mpps; of new-flow: million new flows a second) = 1 / packet; \
                       walk (cycles): the stages parse to leave; stage/NAME (cycles), by a probe in a run of its own. Bursts that \
-                      took over 4 times the median are left out: the machine was elsewhere",
+                      took over 4 times the median are left out: the machine was elsewhere; left-out (%) says how many",
             peers: "none",
             root: false,
             cores: 1,
@@ -69,13 +72,23 @@ impl Scenario for Engine {
         let rounds = u64::from(session.config.rounds.max(if session.config.quick { 3 } else { 1 }));
         let steps = wanted.len() as u64 * (rounds + 1);
         session.begin(NAME, steps);
+        if !has_tsc() {
+            session.note(format!(
+                "{NAME}: there is no time stamp counter that neither stops nor changes its pace: no cycles, and times by \
+                 the system's clock, whose look takes longer"
+            ));
+        }
         let mut rest = wanted.as_slice();
+        let mut failed = None;
         while !rest.is_empty() {
             let (together, after) = rest.split_at(fitting(rest, most_packets(session, rounds)));
             rest = after;
-            run_together(session, together, rounds)?;
+            match run_together(session, together, rounds) {
+                Err(Error::Interrupted) => return Err(Error::Interrupted),
+                outcome => failed = failed.or(outcome.err()),
+            }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 }
 
@@ -89,14 +102,15 @@ fn most_packets(session: &Session, rounds: u64) -> u64 {
     TRIES as u64 * (rounds * (packets + WARM) + STAGE_ROUNDS as u64 * packets / 4) + WARM
 }
 
-/// Room for flows: those of the case; of new ones, all that may come.
+/// Room for flows: those of the case; of new ones, all that may come. As much as ships at least: a smaller table would
+/// stay in caches that the shipped one does not.
 fn room(case: &Case, most_packets: u64) -> u64 {
     let flows = match case.kind {
         Kind::KnownFlow => case.flows,
         Kind::NewFlow => most_packets,
     };
     // One port may hold three quarters of the table.
-    flows / 3 * 4 + 4096
+    (flows / 3 * 4 + 4096).max(Config::default().flows.into())
 }
 
 fn bytes(case: &Case, most_packets: u64) -> u64 {
@@ -131,15 +145,61 @@ struct Running {
     bench: Bench,
     rounds: Vec<Took>,
     void: Option<String>,
+    /// What it ended with: nothing of it is to be trusted.
+    failed: Option<Error>,
 }
 
+impl Running {
+    /// An interruption ends all cases, another error this one.
+    fn bear(&mut self, outcome: Result<()>, session: &mut Session) -> Result<()> {
+        if let Err(error) = outcome {
+            self.failed = Some(borne(error, session)?);
+        }
+        Ok(())
+    }
+}
+
+/// The same error, said, for others to go on; an interruption is one.
+fn borne(error: Error, session: &mut Session) -> Result<Error> {
+    if matches!(error, Error::Interrupted) {
+        return Err(error);
+    }
+    session.note(format!("{NAME}: {error}"));
+    Ok(error)
+}
+
+/// What was measured when it is interrupted, or a case fails, is recorded; the other cases go on.
 fn run_together(session: &mut Session, cases: &[Planned], rounds: u64) -> Result<()> {
-    let (packets, most, mhz) = (packets(session), most_packets(session, rounds), tsc_mhz());
+    let (packets, mhz) = (packets(session), tsc_mhz());
+    let mut failed = None;
+    let mut running = start_all(session, cases, most_packets(session, rounds), mhz, &mut failed)?;
+    let outcome = run_rounds(session, &mut running, packets, rounds);
+    for one in running.iter().filter(|one| one.failed.is_none() && !one.rounds.is_empty()) {
+        record(session, one, mhz);
+    }
+    outcome?;
+    for one in running.iter_mut().filter(|one| one.planned.stages && one.failed.is_none()) {
+        session.step(&format!("{}: stages", one.planned.case.name()))?;
+        let outcome = stages(session, one, packets / 4);
+        one.bear(outcome, session)?;
+    }
+    let failed = failed.or_else(|| running.into_iter().find_map(|one| one.failed));
+    failed.map_or(Ok(()), Err)
+}
+
+/// Those cases that can be started; `failed` is the first error of the others.
+fn start_all(
+    session: &mut Session,
+    cases: &[Planned],
+    most_packets: u64,
+    mhz: f64,
+    failed: &mut Option<Error>,
+) -> Result<Vec<Running>> {
     let mut running = Vec::with_capacity(cases.len());
     for planned in cases {
         let (case, name) = (planned.case, planned.case.name());
         session.step(&format!("{name}: start"))?;
-        let (need, free) = (bytes(&case, most), free_memory());
+        let (need, free) = (bytes(&case, most_packets), free_memory());
         if need > free {
             let (need, free) = (need >> 20, free >> 20);
             session.note(format!(
@@ -147,20 +207,29 @@ fn run_together(session: &mut Session, cases: &[Planned], rounds: u64) -> Result
             ));
             continue;
         }
-        let bench = Bench::start(case, room(&case, most), mhz, session.interrupt.clone())?;
-        running.push(Running { planned: *planned, bench, rounds: Vec::new(), void: None });
+        match Bench::start(case, room(&case, most_packets), mhz, session.interrupt.clone()) {
+            Ok(bench) => {
+                let (planned, rounds) = (*planned, Vec::new());
+                running.push(Running { planned, bench, rounds, void: None, failed: None });
+            }
+            Err(error) => {
+                let error = borne(error, session)?;
+                failed.get_or_insert(error);
+            }
+        }
         session.advance();
     }
+    Ok(running)
+}
+
+fn run_rounds(session: &mut Session, running: &mut [Running], packets: u64, rounds: u64) -> Result<()> {
     for _ in 0..rounds {
-        for one in &mut running {
+        for one in running.iter_mut().filter(|one| one.failed.is_none()) {
             session.step(&one.planned.case.name())?;
-            round(one, packets)?;
+            let outcome = round(one, packets);
+            one.bear(outcome, session)?;
             session.advance();
         }
-    }
-    for one in &mut running {
-        session.step(&format!("{}: stages", one.planned.case.name()))?;
-        record(session, one, packets, mhz)?;
     }
     Ok(())
 }
@@ -185,27 +254,32 @@ fn round(one: &mut Running, packets: u64) -> Result<()> {
     Ok(())
 }
 
-fn record(session: &mut Session, one: &mut Running, packets: u64, mhz: f64) -> Result<()> {
+fn record(session: &mut Session, one: &Running, mhz: f64) {
     let case = one.planned.case.name();
-    let cycles: Vec<f64> = one.rounds.iter().map(|took| took.cycles).collect();
+    let of = |figure: fn(&Took) -> f64| -> Vec<f64> { one.rounds.iter().map(figure).collect() };
+    let cycles = of(|took| took.cycles);
     let ns: Vec<f64> = cycles.iter().map(|cycles| cycles / mhz * 1e3).collect();
     let mpps: Vec<f64> = ns.iter().map(|ns| 1e3 / ns).collect();
-    for (metric, unit, rounds) in
-        [("packet", "cycles", &cycles), ("packet", "ns", &ns), ("rate", "Mpps", &mpps)]
-    {
+    let left_out = of(|took| took.left_out * 100.0);
+    let rows = [
+        ("packet", "cycles", cycles),
+        ("packet", "ns", ns),
+        ("rate", "Mpps", mpps),
+        ("left-out", "%", left_out),
+    ];
+    for (metric, unit, rounds) in rows.iter().filter(|(_, unit, _)| *unit != "cycles" || has_tsc()) {
         let row = Measurement::of_rounds(NAME, &case, metric, unit, rounds);
         session.record(row.void_because(one.void.clone()));
     }
-    if one.planned.stages {
-        stages(session, one, &case, packets / 4)?;
-    }
-    Ok(())
 }
 
 /// Rounds of the stages: few, they follow each other.
 const STAGE_ROUNDS: usize = 3;
 
-fn stages(session: &mut Session, one: &mut Running, case: &str, packets: u64) -> Result<()> {
+fn stages(session: &mut Session, one: &mut Running, packets: u64) -> Result<()> {
+    let case = &one.planned.case.name();
+    // Without a time stamp counter the probe's ticks are nanoseconds.
+    let unit = if has_tsc() { "cycles" } else { "ns" };
     one.bench.run(WARM)?;
     let mut rounds = Vec::with_capacity(STAGE_ROUNDS);
     let mut void = None;
@@ -230,12 +304,12 @@ fn stages(session: &mut Session, one: &mut Running, case: &str, packets: u64) ->
             .collect()
     };
     let walk: Vec<f64> = rounds.iter().map(|round| stages::walk(round)).collect();
-    let row = Measurement::of_rounds(NAME, case, "walk", "cycles", &walk);
+    let row = Measurement::of_rounds(NAME, case, "walk", unit, &walk);
     session.record(row.void_because(void.clone()));
     for mark in vswitch_datapath::Mark::ALL {
         let cycles = of(mark);
         if cycles.iter().any(|cycles| *cycles > 0.0) {
-            let row = Measurement::of_rounds(NAME, case, &format!("stage/{}", mark.key()), "cycles", &cycles);
+            let row = Measurement::of_rounds(NAME, case, &format!("stage/{}", mark.key()), unit, &cycles);
             session.record(row.void_because(void.clone()));
         }
     }

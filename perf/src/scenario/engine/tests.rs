@@ -96,3 +96,36 @@ fn an_interrupt_ends_it() {
     interrupt.set();
     assert!(matches!(bench.run(1000), Err(Error::Interrupted)));
 }
+
+fn running(case: Case) -> Running {
+    let (planned, bench) = (Planned { case, stages: false }, bench(case));
+    Running { planned, bench, rounds: Vec::new(), void: None, failed: None }
+}
+
+#[test]
+fn one_case_that_fails_and_an_interruption_leave_what_was_measured() {
+    let case = small(Case::BASE);
+    let mut session = Session::for_tests();
+    let mut all = [running(case), running(case)];
+    all[0].bench.far().lose_every(1000);
+    // The port looks at it after its first packets.
+    run_rounds(&mut session, &mut all, 3000, 2).unwrap();
+    assert!(matches!(all[0].failed, Some(Error::Miscounted(_))), "{:?}", all[0].failed);
+    assert!(session.notes.len() == 1 && session.notes[0].contains(&case.name()), "{:?}", session.notes);
+    assert!(all[1].failed.is_none());
+
+    session.interrupt.set();
+    assert!(matches!(run_rounds(&mut session, &mut all, 3000, 1), Err(Error::Interrupted)));
+    assert_eq!(all[1].rounds.len(), 2);
+    record(&mut session, &all[1], 1000.0);
+    let rows: Vec<_> = session.results.iter().map(|row| (&*row.metric, &*row.unit)).collect();
+    let with_tsc = [("packet", "cycles"), ("packet", "ns"), ("rate", "Mpps"), ("left-out", "%")];
+    assert_eq!(rows, if has_tsc() { &with_tsc[..] } else { &with_tsc[1..] });
+}
+
+#[test]
+fn the_flow_table_is_as_large_as_it_ships_or_larger() {
+    let ships = u64::from(Config::default().flows);
+    assert_eq!(room(&Case { flows: 1, ..Case::BASE }, 0), ships);
+    assert!(room(&Case { flows: 10_000_000, ..Case::BASE }, 0) > 13_000_000);
+}
