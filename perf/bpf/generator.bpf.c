@@ -4,8 +4,9 @@
 // Pages come back as others left them, so each frame's headers are written anew. Frame n has template n % templates, and of
 // that template's flows the one numbered n / templates % flows: it is added to the ports.
 #include "perf.h"
+#include "buckets.h"
 
-enum { HEADERS_V4 = 42, HEADERS_V6 = 62, SOURCE_PORTS = 1 << 15 };
+enum { HEADERS_V4 = 42, HEADERS_V6 = 62, SOURCE_PORTS = 1 << 15, LOOK = 64 };
 
 struct template {
 	u64 headers[8]; // Ethernet, IP, UDP
@@ -15,9 +16,12 @@ struct template {
 struct state {
 	u64 sent, start, template, flow;
 	u64 behind, behind_max; // how late the last burst left, and the latest, ns
+	u64 looked, looked_at;  // frames that had been sent when the clock was last looked at, and the time then
 };
 struct { UINT(type, MAP_ARRAY); TYPE(key, u32); TYPE(value, struct template); UINT(max_entries, 1); } templates SEC(".maps");
 struct { UINT(type, MAP_ARRAY); TYPE(key, u32); TYPE(value, struct state); UINT(max_entries, 1); } states SEC(".maps");
+// How late bursts left.
+struct { UINT(type, MAP_PERCPU_ARRAY); TYPE(key, u32); TYPE(value, u64); UINT(max_entries, BUCKETS); } late SEC(".maps");
 // Not zero: send no more.
 struct { UINT(type, MAP_ARRAY); TYPE(key, u32); TYPE(value, u64); UINT(max_entries, 1); } stops SEC(".maps");
 
@@ -38,13 +42,23 @@ INLINE u32 words(u64 value)
 	return (value & 0xffff) + (value >> 16 & 0xffff) + (value >> 32 & 0xffff) + (value >> 48);
 }
 
+INLINE void look(struct state *state, u64 now)
+{
+	state->looked = state->sent;
+	state->looked_at = now;
+}
+
 // Frames of a burst leave together, when the first of them is due.
 INLINE u64 wait_for_turn(struct state *state, const volatile u64 *stop)
 {
-	if (!INTERVAL_PS)
-		return 0;
 	if (!state->sent)
 		state->start = now_ns();
+	if (!INTERVAL_PS) {
+		// Seldom: the clock is dear beside what else a flood does for a frame.
+		if (state->sent % LOOK == 0)
+			look(state, now_ns());
+		return 0;
+	}
 	u64 in_burst = state->sent % BURST;
 	struct wait wait = { state->start + (state->sent - in_burst) * INTERVAL_PS / 1000, stop };
 	if (!in_burst) {
@@ -53,6 +67,11 @@ INLINE u64 wait_for_turn(struct state *state, const volatile u64 *stop)
 		state->behind = now > wait.until ? now - wait.until : 0;
 		if (state->behind > state->behind_max)
 			state->behind_max = state->behind;
+		u32 index = bucket(state->behind);
+		u64 *count = map_lookup(&late, &index);
+		if (count)
+			++*count;
+		look(state, now);
 	}
 	return wait.until;
 }

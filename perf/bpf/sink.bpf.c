@@ -3,8 +3,7 @@
 //
 // It can look at their order, flow by flow, and at their delays: from when a frame should have left to when it got here.
 #include "perf.h"
-
-enum { FINE = 64, BUCKETS = 2048 };
+#include "buckets.h"
 
 struct counts { u64 packets, bytes, others; };
 // Of one flow. A frame that comes early leaves a gap; one that comes late was counted in a gap, or came twice.
@@ -16,19 +15,6 @@ struct { UINT(type, MAP_ARRAY); TYPE(key, u32); TYPE(value, struct flow); UINT(m
 
 // Where the payload begins; flows whose order is checked (0: it is not); whether delays are taken.
 const volatile u32 AT, FLOWS, TIMED;
-
-// Below 64 ns a bucket each; above, each power of two has 64.
-INLINE u32 bucket(u64 delay)
-{
-	u32 power = 0;
-	if (delay < FINE)
-		return delay;
-	for (int step = 32; step; step /= 2)
-		if (delay >> power >> step)
-			power += step;
-	u32 index = (power - 5) * FINE + (delay >> (power - 6) & (FINE - 1));
-	return index < BUCKETS ? index : BUCKETS - 1;
-}
 
 INLINE void take_delay(struct flow *flow, u64 delay)
 {

@@ -1,14 +1,15 @@
 //! The generator for two cores: XDP live frames, made in the kernel and put out of a device without a socket.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use aya::maps::{Array, MapData};
+use aya::maps::{Array, MapData, PerCpuArray};
 use aya::programs::{TestRun, TestRunAttrs, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use core_affinity::CoreId;
+use hdrhistogram::Histogram;
 
-use super::{Namespace, Pattern, Sink, SinkOptions, Veth, frames, xdp};
+use super::{Namespace, Pattern, Sink, SinkOptions, Veth, buckets, frames, xdp};
 use crate::{Error, Result};
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/generator.bpf.o"));
@@ -36,8 +37,9 @@ pub enum Pace {
 pub struct Sent {
     /// Frames.
     pub frames: u64,
-    /// From the first to the last, the kernel's time to set up (some 40 ms) included.
-    pub took: Duration,
+    /// In a second, by the program's own clock: what the kernel does before the first frame and behind the last takes some
+    /// 40 ms, and is not in it. 0: they were too few to say.
+    pub rate: f64,
     /// How late the last burst left by the schedule. Always zero in a flood.
     pub behind: Duration,
     /// How late the latest burst left.
@@ -47,7 +49,8 @@ pub struct Sent {
 /// A generator on one device. It needs a core of its own while it runs.
 pub struct Generator {
     object: Ebpf,
-    state: Array<MapData, [u64; 6]>,
+    state: Array<MapData, [u64; 8]>,
+    late: PerCpuArray<MapData, u64>,
     stop: Arc<Mutex<Array<MapData, u64>>>,
     namespace: Namespace,
     frame: Vec<u8>,
@@ -100,18 +103,19 @@ impl Generator {
                 .map_err(|error| xdp::failed(WHAT, &error))?;
         }
         let state = xdp::array(&mut object, "states")?;
+        let late = xdp::per_core(&mut object, "late")?;
         let stop = Arc::new(Mutex::new(xdp::array(&mut object, "stops")?));
         let frame = pattern.templates()[0].clone();
-        Ok(Self { object, state, stop, namespace: namespace.clone(), frame, batch })
+        Ok(Self { object, state, late, stop, namespace: namespace.clone(), frame, batch })
     }
 
-    /// Sends `count` frames from `core`, and gives how many were, and in which time. One call of the kernel.
+    /// Sends `count` frames from `core`, and gives how many were, and how fast. One call of the kernel.
     ///
     /// # Errors
     ///
     /// [`Error::Setup`].
     pub fn send(&mut self, core: usize, count: u32) -> Result<Sent> {
-        self.state.set(0, [0; 6], 0).map_err(|error| xdp::failed(WHAT, &error))?;
+        self.state.set(0, [0; 8], 0).map_err(|error| xdp::failed(WHAT, &error))?;
         let (object, namespace, frame, batch) = (&mut self.object, &self.namespace, &self.frame, self.batch);
         let run = move || {
             // The kernel looks the device up where the calling thread is.
@@ -123,19 +127,28 @@ impl Generator {
             let attrs = TestRunAttrs::new().xdp_live_frames(batch);
             let options =
                 TestRunOptions { data_in: Some(frame), repeat: count, attrs, ..TestRunOptions::default() };
-            let start = Instant::now();
-            program.test_run(options).map_err(|error| xdp::failed("run live frames", &error))?;
-            Ok(start.elapsed())
+            program.test_run(options).map(drop).map_err(|error| xdp::failed("run live frames", &error))
         };
-        let took = std::thread::scope(|scope| {
+        std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().name("generator".to_owned()).spawn_scoped(scope, run);
             let thread = thread.map_err(|error| Error::setup("start a thread", error))?;
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })?;
-        let [frames, .., behind, behind_max] =
+        let [frames, start, .., behind, behind_max, looked, looked_at] =
             self.state.get(&0, 0).map_err(|error| xdp::failed(WHAT, &error))?;
+        let took = Duration::from_nanos(looked_at.saturating_sub(start)).as_secs_f64();
+        let rate = if took > 0.0 { looked as f64 / took } else { 0.0 };
         let [behind, behind_max] = [behind, behind_max].map(Duration::from_nanos);
-        Ok(Sent { frames, took, behind, behind_max })
+        Ok(Sent { frames, rate, behind, behind_max })
+    }
+
+    /// How late bursts left, in nanoseconds, of all calls of [`Generator::send`]. Empty in a flood.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setup`].
+    pub fn late(&self) -> Result<Histogram<u64>> {
+        buckets::read(&self.late, WHAT)
     }
 
     /// What ends [`Generator::send`] early, for good.
@@ -165,7 +178,7 @@ impl Generator {
                 sent.frames, counted.packets
             )));
         }
-        Ok(counted.packets as f64 / sent.took.as_secs_f64())
+        Ok(sent.rate * counted.packets as f64 / sent.frames.max(1) as f64)
     }
 }
 

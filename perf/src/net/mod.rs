@@ -16,6 +16,7 @@ pub mod namespace;
 pub mod sink;
 pub mod topology;
 
+mod buckets;
 mod xdp;
 
 #[cfg(test)]

@@ -4,14 +4,11 @@ use aya::maps::{Array, MapData, PerCpuArray, PerCpuValues};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use hdrhistogram::Histogram;
 
-use super::{Namespace, xdp};
+use super::{Namespace, buckets, xdp};
 use crate::Result;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sink.bpf.o"));
 const WHAT: &str = "the sink";
-/// As in the program: buckets in each power of two, and all.
-const FINE: u32 = 64;
-const BUCKETS: u32 = 2048;
 
 /// What a sink looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,15 +158,7 @@ impl Sink {
     ///
     /// [`crate::Error::Setup`].
     pub fn delays(&self) -> Result<Histogram<u64>> {
-        let mut histogram = Histogram::new(3).map_err(|error| xdp::failed(WHAT, &error))?;
-        for bucket in 0..BUCKETS {
-            let cores = self.delays.get(&bucket, 0).map_err(|error| xdp::failed(WHAT, &error))?;
-            let count = cores.iter().sum();
-            if count > 0 {
-                histogram.record_n(middle_of(bucket), count).map_err(|error| xdp::failed(WHAT, &error))?;
-            }
-        }
-        Ok(histogram)
+        buckets::read(&self.delays, WHAT)
     }
 
     /// Forgets what came. Nothing may be coming meanwhile.
@@ -185,34 +174,6 @@ impl Sink {
         for flow in 0..self.options.flows {
             self.flows.set(flow, [0; 8], 0).map_err(failed)?;
         }
-        for bucket in (0..BUCKETS).filter(|_| self.options.timed) {
-            let zeros = PerCpuValues::try_from(vec![0; cores]).map_err(|error| xdp::failed(WHAT, &error))?;
-            self.delays.set(bucket, zeros, 0).map_err(failed)?;
-        }
-        Ok(())
-    }
-}
-
-/// The delay in the middle of a bucket of the program.
-fn middle_of(bucket: u32) -> u64 {
-    if bucket < FINE {
-        return u64::from(bucket);
-    }
-    let (power, fine) = (bucket / FINE + 5, bucket % FINE);
-    let width = 1_u64 << (power - 6);
-    u64::from(FINE + fine) * width + width / 2
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn buckets_have_their_middles() {
-        assert_eq!([0, 63, 64, 127, 128, 129].map(middle_of), [0, 63, 64, 127, 129, 131]);
-        for bucket in FINE..BUCKETS - 1 {
-            let step = middle_of(bucket + 1) - middle_of(bucket);
-            assert!(step as f64 / middle_of(bucket) as f64 <= 0.016, "{bucket}");
-        }
+        if self.options.timed { buckets::clear(&mut self.delays, WHAT) } else { Ok(()) }
     }
 }
