@@ -1,6 +1,8 @@
 //! A bare AF_XDP forwarder: our ports, and nothing decided between them. What the engine costs beyond it is our own code.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
 
 use vswitch::io::afxdp::Options;
 use vswitch::io::{AfXdpPort, Devices, Frame, FramePool, Port, Umem};
@@ -77,6 +79,56 @@ impl Drop for Bare {
     fn drop(&mut self) {
         for port in [self.from.take(), self.to.take()].into_iter().flatten() {
             port.close(&mut self.pool);
+        }
+    }
+}
+
+/// The name of a bare forwarder's thread.
+pub const THREAD: &str = "bare";
+
+/// A bare forwarder on a thread and core of its own, as an engine's worker is. It ends with the value.
+#[derive(Debug)]
+pub struct BareThread {
+    stop: Arc<AtomicBool>,
+    refused: Arc<AtomicU64>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl BareThread {
+    /// Starts it on `core`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setup`].
+    pub fn start(namespace: &Namespace, from: &str, to: &str, core: usize) -> Result<Self> {
+        let mut bare = Bare::open(namespace, from, to)?;
+        let (stop, refused) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (ended, count) = (Arc::clone(&stop), Arc::clone(&refused));
+        let body = move || {
+            core_affinity::set_for_current(core_affinity::CoreId { id: core });
+            while !ended.load(Ordering::Relaxed) {
+                bare.turn();
+                count.store(bare.refused, Ordering::Relaxed);
+            }
+        };
+        let thread = std::thread::Builder::new().name(THREAD.to_owned()).spawn(body);
+        let thread = thread.map_err(|error| Error::setup("start a bare forwarder", error))?;
+        Ok(Self { stop, refused, thread: Some(thread) })
+    }
+
+    /// Packets it could not send: the ring was full.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for BareThread {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // A panic in it has been printed, and nothing more is to be had of it.
+            let _panicked = thread.join();
         }
     }
 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-pub use bare::Bare;
+pub use bare::{Bare, BareThread};
 pub use kernel::Filter;
 pub use ovs::Ovs;
 pub use testpmd::Testpmd;

@@ -2,20 +2,19 @@
 //!
 //! A frame bears its due time, and the sink takes the difference when it gets it, by the same clock (CLOCK_MONOTONIC): when
 //! generator or forwarder stand still, all frames that were due meanwhile count with what they waited. How late the
-//! generator itself was is a figure of its own, so that it is not mistaken for the forwarder's.
+//! generator itself was is counted, too: a quantile of the delays of which the same quantile of its lateness is a large part is
+//! void, for it says nothing of the forwarder. Who has which core: see `throughput`.
 //!
 //! Load is a thread on the generator's core, at the lowest priority, that writes all over a memory larger than the caches. It
-//! takes the core from the generator now and then, too: frames are late then before they leave, by what `generator-late` says.
+//! takes the core from the generator now and then, too, and void are then the quantiles that tell.
 
 mod load;
 
 #[cfg(test)]
 mod tests;
 
-use super::throughput::{self, Bench, Cores, Effort, Who};
+use super::throughput::{self, Bench, Cores, Effort, Missing, Row, Value, Who};
 use super::{About, Scenario};
-use crate::math::statistics::median;
-use crate::result::Measurement;
 use crate::session::Session;
 use crate::workload::Way;
 use crate::{Error, Result};
@@ -30,23 +29,23 @@ const SECONDS: [f64; 3] = [0.15, 0.5, 3.0];
 /// Quantiles that are recorded; and the longest.
 const QUANTILES: [(&str, f64); 5] =
     [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999)];
-/// The metric of a case that ratios are of.
-const RATIO: &str = "p99";
+/// The metrics of a case that ratios are of.
+const RATIOS: [&str; 2] = ["p50", "p99"];
+/// A delay of which the generator's own lateness is more than this part is void.
+const LATE_MAX: f64 = 0.5;
 const WAY: Way = Way::Local;
 
 /// See the module.
 pub struct Latency;
 
-/// One case of one forwarder in one round, in microseconds: the quantiles, the longest, the generator's own latest.
-type Delays = [f64; QUANTILES.len() + 2];
+/// One case of one forwarder in one round, in the order of [`metrics`].
+type Values = [Value; QUANTILES.len() + 3];
 
-/// With why they are void. None: the case was not wanted, or the forwarder carries nothing without loss.
-type Maybe = Option<(Delays, Option<String>)>;
-
-/// One forwarder's cases in one round, in the order of [`cases`].
+/// One forwarder's cases in one round, in the order of [`cases`]. None: the case was not wanted, or the forwarder carries
+/// nothing without loss.
 struct One {
     who: Who,
-    delays: Vec<Maybe>,
+    cases: Vec<Option<Values>>,
 }
 
 impl Scenario for Latency {
@@ -54,11 +53,13 @@ impl Scenario for Latency {
         About {
             name: NAME,
             measures: "open loop: time from when a frame should have left to when the sink has it, at parts of each forwarder's \
-                       own no-drop rate, quiet and with the generator's core also writing to memory",
+                       own no-drop rate, in bursts of 16, quiet and with the generator's core also writing to memory; ours polling \
+                       busily (--poll=busy; it ships with adaptive)",
             cases: "load-{10,50,90}/{quiet,busy}/plain/v4: percent of the no-drop rate that throughput found, or a short search",
-            metrics: "p50, p90, p99, p99.9, p99.99, max, generator-late (how late the generator itself was at most) in us; \
-                      ratio/PEER: the peer's p99 / ours, above 1 we are faster",
-            peers: "kernel, bare, ovs, testpmd: as in throughput",
+            metrics: "p50, p90, p99, p99.9, p99.99, max of the frames that came, generator-late (how late the generator itself \
+                      was at most) in us; offered (to each its own rate) in Mpps; ratio/PEER/METRIC of p50, p99: the peer's \
+                      / ours, above 1 we are faster",
+            peers: "kernel, kernel-threaded, bare, ovs, testpmd: as in throughput",
             root: true,
             cores: 2,
             default: true,
@@ -72,32 +73,36 @@ impl Scenario for Latency {
         }
         let whos = Who::of(WAY);
         session.begin(NAME, u64::from(session.config.rounds) * whos.len() as u64);
-        let mut missing = Vec::new();
+        let mut missing = Missing::default();
         let mut rounds: Vec<Vec<One>> = Vec::new();
-        for round in 0..session.config.rounds {
-            let mut ones = Vec::new();
-            for who in whos.iter().copied() {
-                if missing.contains(&who) {
-                    continue;
-                }
-                session.step(&format!("{}, round {}", who.name(), round + 1))?;
-                match measure(session, who, cores) {
-                    Ok(delays) => ones.push(One { who, delays }),
-                    Err(Error::Interrupted) => return Err(Error::Interrupted),
-                    Err(error) if who == Who::Ours => return Err(error),
-                    Err(error) => {
-                        session.note(format!("{NAME}: beside {} nothing was measured: {error}", who.name()));
-                        missing.push(who);
-                    }
-                }
-                session.advance();
-            }
-            rounds.push(ones);
-            session.results.retain(|old| old.scenario != NAME);
-            record(session, &rounds);
-        }
-        Ok(())
+        let ended = (0..session.config.rounds).try_for_each(|round| {
+            rounds.push(Vec::new());
+            one_round(session, cores, round, &mut missing, rounds.last_mut().expect("just pushed"))
+        });
+        // Whatever ended it: what is known by now is kept.
+        record(session, &rounds);
+        ended
     }
+}
+
+/// Every forwarder once. One that cannot be measured is named in a note; ours has to be.
+fn one_round(
+    session: &mut Session,
+    cores: Cores,
+    round: u32,
+    missing: &mut Missing,
+    ones: &mut Vec<One>,
+) -> Result<()> {
+    for who in Who::of(WAY).iter().copied() {
+        if !missing.is(who) {
+            session.step(&format!("{}, round {}", who.name(), round + 1))?;
+            let measured = measure(session, who, cores);
+            let measured = missing.or_note(session, (NAME, who, round), measured)?;
+            ones.extend(measured.map(|cases| One { who, cases }));
+        }
+        session.advance();
+    }
+    Ok(())
 }
 
 /// All cases: percent of the no-drop rate, and whether the other core is loaded.
@@ -120,7 +125,7 @@ fn known_rate(session: &Session, who: Who) -> Option<f64> {
     (mpps > 0.0).then_some(mpps * 1e6)
 }
 
-fn measure(session: &mut Session, who: Who, cores: Cores) -> Result<Vec<Maybe>> {
+fn measure(session: &mut Session, who: Who, cores: Cores) -> Result<Vec<Option<Values>>> {
     let mut bench = Bench::start(who, WAY, cores, true)?;
     let rate = match known_rate(session, who) {
         Some(rate) => rate,
@@ -131,20 +136,12 @@ fn measure(session: &mut Session, who: Who, cores: Cores) -> Result<Vec<Maybe>> 
         (_, false) => SECONDS[1],
         _ => SECONDS[2],
     };
-    let mut delays = Vec::new();
+    let mut found = Vec::new();
     for (percent, busy) in cases() {
         session.check()?;
         let wanted = rate > 0.0 && session.wants(&case(percent, busy));
-        delays.push(if wanted {
-            Some(one(
-                &mut bench,
-                rate * f64::from(percent) / 100.0,
-                seconds,
-                busy.then_some(cores.generator),
-            )?)
-        } else {
-            None
-        });
+        let (rate, load) = (rate * f64::from(percent) / 100.0, busy.then_some(cores.generator));
+        found.push(wanted.then(|| one(&mut bench, rate, seconds, load)).transpose()?);
     }
     if rate == 0.0 {
         session.note(format!(
@@ -152,22 +149,22 @@ fn measure(session: &mut Session, who: Who, cores: Cores) -> Result<Vec<Maybe>> 
             who.name()
         ));
     }
-    Ok(delays)
+    Ok(found)
 }
 
 /// A short search of its own.
 fn own_rate(session: &Session, bench: &mut Bench) -> Result<f64> {
     let effort = Effort { trial_s: 0.03, decide_s: 0.06, budget_s: 0.4, flood: 500_000 };
     let (saturated, _) = throughput::flood(bench, effort.flood)?;
-    Ok(throughput::search(session, bench, saturated, effort)?.outcome(0).lower.unwrap_or(0.0))
+    Ok(throughput::search(session, bench, saturated, effort)?.search.outcome(0).lower.unwrap_or(0.0))
 }
 
 /// One case: sends, and takes the delays of all that came.
-fn one(bench: &mut Bench, rate: f64, seconds: f64, busy: Option<usize>) -> Result<(Delays, Option<String>)> {
+fn one(bench: &mut Bench, rate: f64, seconds: f64, busy: Option<usize>) -> Result<Values> {
     let load = busy.map(Load::start).transpose()?;
     bench.sink().reset()?;
     let watch = bench.watch();
-    let outcome = bench.offer(rate, seconds)?;
+    let (outcome, generator) = bench.offer_timed(rate, seconds)?;
     let void = watch.void();
     drop(load);
     let histogram = bench.sink().delays()?;
@@ -181,64 +178,38 @@ fn one(bench: &mut Bench, rate: f64, seconds: f64, busy: Option<usize>) -> Resul
     if histogram.is_empty() {
         return Err(Error::setup("take delays", "no frame came"));
     }
-    let late = outcome.sent.behind_max;
-    let p99 = histogram.value_at_quantile(0.99);
-    let own = (busy.is_none() && late.as_nanos() > u128::from(p99))
-        .then(|| format!("the generator itself was up to {late:.0?} late, more than the p99"));
-    let micro = |nanos: u64| nanos as f64 / 1e3;
-    let mut delays = [0.0; QUANTILES.len() + 2];
-    for (to, (_, quantile)) in delays.iter_mut().zip(QUANTILES) {
-        *to = micro(histogram.value_at_quantile(quantile));
-    }
-    delays[QUANTILES.len()] = micro(histogram.max());
-    delays[QUANTILES.len() + 1] = late.as_secs_f64() * 1e6;
-    Ok((delays, void.or(own)))
+    let late = generator.late()?;
+    let value = |delay: u64, late: u64| -> Value {
+        let own = late as f64 > delay as f64 * LATE_MAX;
+        let own = own.then(|| "the generator's own lateness is a large part of it".to_owned());
+        (delay as f64 / 1e3, void.clone().or(own))
+    };
+    Ok(std::array::from_fn(|place| match QUANTILES.get(place) {
+        // Bursts are of the same length: a quantile of bursts is one of frames.
+        Some((_, q)) => value(histogram.value_at_quantile(*q), late.value_at_quantile(*q)),
+        None if place == QUANTILES.len() => value(histogram.max(), late.max()),
+        None if place == QUANTILES.len() + 1 => (outcome.sent.behind_max.as_secs_f64() * 1e6, void.clone()),
+        None => (outcome.sent.rate / 1e6, void.clone()),
+    }))
 }
 
-fn metrics() -> impl Iterator<Item = &'static str> {
-    QUANTILES.into_iter().map(|(name, _)| name).chain(["max", "generator-late"])
+/// All metrics, with their units.
+fn metrics() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let times = QUANTILES.into_iter().map(|(name, _)| name).chain(["max", "generator-late"]);
+    times.map(|name| (name, "us")).chain([("offered", "Mpps")])
 }
 
 /// What is known after these rounds.
 fn record(session: &mut Session, rounds: &[Vec<One>]) {
     for (number, (percent, busy)) in cases().enumerate() {
         let case = case(percent, busy);
-        for (place, metric) in metrics().enumerate() {
-            let of = |round: &Vec<One>, who: Who| {
-                let one = round.iter().find(|one| one.who == who)?;
-                one.delays[number].as_ref().map(|(delays, void)| (delays[place], void.clone()))
-            };
-            let paired = |who: Who| -> Vec<(f64, f64, Option<String>)> {
-                let pair = |round| {
-                    let ((ours, void), (theirs, also)) = (of(round, Who::Ours)?, of(round, who)?);
-                    Some((ours, theirs, void.or(also)))
-                };
-                rounds.iter().filter_map(pair).collect()
-            };
-            let (ours, void) = throughput::usable(&paired(Who::Ours));
-            if ours.is_empty() {
-                continue;
-            }
-            let ours: Vec<f64> = ours.iter().map(|(ours, _)| *ours).collect();
-            let mut row = Measurement::of_rounds(NAME, &case, metric, "us", &ours).void_because(void);
-            let mut ratios = Vec::new();
-            for who in Who::of(WAY).iter().skip(1) {
-                let (pairs, void) = throughput::usable(&paired(*who));
-                let theirs: Vec<f64> = pairs.iter().map(|(_, theirs)| *theirs).collect();
-                let Some(median) = median(&theirs) else { continue };
-                row = row.beside(who.name(), median);
-                let each: Vec<f64> = pairs
-                    .iter()
-                    .filter(|(ours, _)| *ours > 0.0)
-                    .map(|(ours, theirs)| theirs / ours)
-                    .collect();
-                if metric == RATIO && !each.is_empty() {
-                    let metric = format!("ratio/{}", who.name());
-                    ratios.push(Measurement::of_rounds(NAME, &case, &metric, "1", &each).void_because(void));
-                }
-            }
-            session.record(row);
-            ratios.into_iter().for_each(|ratio| session.record(ratio));
+        for (place, (metric, unit)) in metrics().enumerate() {
+            let ratio = RATIOS.contains(&metric).then_some(throughput::of_times as fn(f64, f64) -> f64);
+            let row = Row { scenario: NAME, case: &case, metric, unit, ratio };
+            row.record(session, Who::of(WAY), rounds.len(), |round, who| {
+                let one = rounds[round].iter().find(|one| one.who == who)?;
+                one.cases[number].as_ref().map(|values| values[place].clone())
+            });
         }
     }
 }

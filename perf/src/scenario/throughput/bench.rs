@@ -7,14 +7,13 @@ use std::time::{Duration, Instant};
 use vswitch::config::Poll;
 use vswitch_model::Mac;
 
-use super::bare;
 use crate::machine::Watch;
 use crate::net::topology::{Layout, UPLINK, WIRE};
 use crate::net::{
     Ends, Generator, Namespace, Pace, Pattern, Sent, Sink, SinkOptions, Switch, SwitchOptions, Topology,
     frames, link,
 };
-use crate::peer::{self, Filter, Ovs, Testpmd};
+use crate::peer::{self, BareThread, Filter, Ovs, Testpmd};
 use crate::workload::{ALLOWED_PORTS, Family, Node, Traffic, Way};
 use crate::{Error, Result};
 
@@ -43,8 +42,11 @@ const ACCOUNTED: Duration = Duration::from_secs(2);
 pub enum Who {
     /// The engine as it ships, policy and flow tracking on.
     Ours,
-    /// The kernel: routes, and VXLAN where it is asked for.
+    /// The kernel as it comes: routes, and VXLAN where it is asked for. It forwards where frames are received, which is where
+    /// they are generated: one core does all.
     Kernel,
+    /// The same, receiving in threads on the core that forwards (threaded NAPI): generated on one core, all else on the other.
+    KernelThreaded,
     /// Open vSwitch, userspace datapath, AF_XDP.
     Ovs,
     /// DPDK testpmd, `io`, net_af_xdp.
@@ -58,8 +60,10 @@ impl Who {
     #[must_use]
     pub fn of(way: Way) -> &'static [Self] {
         match way {
-            Way::Local => &[Self::Ours, Self::Kernel, Self::Bare, Self::Ovs, Self::Testpmd],
-            _ => &[Self::Ours, Self::Kernel],
+            Way::Local => {
+                &[Self::Ours, Self::Kernel, Self::KernelThreaded, Self::Bare, Self::Ovs, Self::Testpmd]
+            }
+            _ => &[Self::Ours, Self::Kernel, Self::KernelThreaded],
         }
     }
 
@@ -69,6 +73,7 @@ impl Who {
         match self {
             Self::Ours => "ours",
             Self::Kernel => "kernel",
+            Self::KernelThreaded => "kernel-threaded",
             Self::Ovs => "ovs",
             Self::Testpmd => "testpmd",
             Self::Bare => "bare",
@@ -79,9 +84,10 @@ impl Who {
 /// The two cores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cores {
-    /// Where frames are generated; what a device's driver does to receive them is done there too.
+    /// Where frames are generated. What the forwarder's device does to receive them is done there too, up to the ring of a
+    /// socket, or, by the kernel as it comes, all the rest; but not for the kernel with threads.
     pub generator: usize,
-    /// Where frames are forwarded; what the receiving end's driver does is done there too.
+    /// Where frames are forwarded; what the sink's device does to receive them is done there too.
     pub forwarder: usize,
 }
 
@@ -102,11 +108,11 @@ impl Cores {
 
 enum Forwarder {
     Ours(Box<Switch>),
-    /// With the thread that receives, and forwards.
+    /// With the thread that receives, and forwards, if it is not the generator's.
     Kernel(Option<String>),
     Ovs(Ovs),
     Testpmd(Testpmd),
-    Bare(bare::Running),
+    Bare(BareThread),
 }
 
 /// Frames that were lost, by where.
@@ -231,18 +237,22 @@ impl Bench {
                 };
                 Forwarder::Ours(Box::new(Switch::start(&topology, &desired, options)?))
             }
-            Who::Kernel => {
+            Who::Kernel | Who::KernelThreaded => {
                 peer::kernel::forward(&topology, &desired, Filter::None, &[])?;
-                // It receives in a thread on the core that forwards, as if a device interrupted that core.
+                // The generator's frames have to be received by NAPI.
                 link::gro(switch, from)?;
-                link::threaded(switch, from, cores.forwarder)?;
-                Forwarder::Kernel(peer::kernel_thread(&format!("napi/{from}-")))
+                if who == Who::KernelThreaded {
+                    link::threaded(switch, from, cores.forwarder)?;
+                    Forwarder::Kernel(peer::kernel_thread(&format!("napi/{from}-")))
+                } else {
+                    Forwarder::Kernel(None)
+                }
             }
             Who::Ovs => Forwarder::Ovs(Ovs::start(switch, from, to, cores.forwarder)?),
             Who::Testpmd => {
                 Forwarder::Testpmd(Testpmd::start(switch, from, to, cores.forwarder, cores.generator)?)
             }
-            Who::Bare => Forwarder::Bare(bare::Running::start(switch, from, to, cores.forwarder)?),
+            Who::Bare => Forwarder::Bare(BareThread::start(switch, from, to, cores.forwarder)?),
         };
         let mut bench = Self { forwarder, topology, sink, pattern, source, ends, cores };
         bench.wait_until_it_forwards()?;
@@ -286,11 +296,20 @@ impl Bench {
     ///
     /// [`Error::Miscounted`] when more came than was sent, or ours cannot say what became of each.
     pub fn offer(&mut self, rate: f64, seconds: f64) -> Result<Outcome> {
+        Ok(self.offer_timed(rate, seconds)?.0)
+    }
+
+    /// The same, with the generator, which knows how late it was.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bench::offer`].
+    pub fn offer_timed(&mut self, rate: f64, seconds: f64) -> Result<(Outcome, Generator)> {
         let mut generator = self.generator(rate)?;
         let count = ((rate * seconds) as u32).next_multiple_of(BURST).max(BURST);
         let before = self.counts()?;
         let sent = generator.send(self.cores.generator, count)?;
-        self.outcome(before, sent)
+        Ok((self.outcome(before, sent)?, generator))
     }
 
     /// Floods it for about so long while `look` is called with what came, again and again, on the generator's core.
@@ -370,7 +389,9 @@ impl Bench {
             Forwarder::Ours(switch) => {
                 let ports = switch.statistics();
                 at_socket = ports.receive_ring_full + ports.fill_ring_empty + ports.receive_dropped;
-                within = switch.counts().dropped() + ports.transmit_refused;
+                // What the port was refused is in the device's count, too: a veth whose other end's ring is full counts the
+                // packet, and says NET_XMIT_DROP (drivers/net/veth.c), which the socket turns into EBUSY (net/xdp/xsk.c).
+                within = switch.counts().dropped();
             }
             Forwarder::Bare(bare) => within = bare.refused(),
             Forwarder::Kernel(_) | Forwarder::Ovs(_) | Forwarder::Testpmd(_) => {}
@@ -384,7 +405,7 @@ impl Bench {
     pub fn watch(&self) -> Watch {
         let thread = match &self.forwarder {
             Forwarder::Ours(_) => peer::thread("self", "worker-"),
-            Forwarder::Bare(_) => peer::thread("self", bare::THREAD),
+            Forwarder::Bare(_) => peer::thread("self", peer::bare::THREAD),
             Forwarder::Ovs(ovs) => ovs.thread(),
             Forwarder::Testpmd(testpmd) => testpmd.thread(),
             Forwarder::Kernel(thread) => thread.clone(),
@@ -394,6 +415,13 @@ impl Bench {
             Some(thread) => watch.thread(&thread),
             None => watch,
         }
+    }
+
+    /// Moves the receiving of the pod that is the sink to a thread, on a core that others need.
+    #[cfg(test)]
+    pub(super) fn starve_sink(&self, core: usize) -> Result<()> {
+        let pod = self.topology.pods.iter().find(|pod| pod.host == self.ends.1).expect("the way is local");
+        link::threaded(&pod.namespace, &pod.interface, core)
     }
 
     /// The sink.

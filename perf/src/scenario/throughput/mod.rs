@@ -1,47 +1,47 @@
 //! `throughput`: what is carried on two cores, without loss, with little, and of a flood, beside the peers.
 //!
 //! ```text
-//!   one core                                  the other core
-//!   generator, and the driver's part of  ->   what forwards, and the driver's part of receiving
-//!   receiving at the forwarder's device       at the sink
+//!                            one core                              the other core
+//!   ours, bare, ovs, testpmd   generator, and receiving at the   ->  what forwards, and receiving at the sink
+//!                              forwarder's device: by its driver
+//!                              and XDP, into a socket's ring
+//!   kernel                     generator, and all the rest           nothing
+//!   kernel-threaded            generator                         ->  receiving, forwarding, and receiving at the sink
 //! ```
 //!
-//! Frames are made by XDP live frames on an open-loop schedule, in bursts of 16: 256 would fit a veth's ring. Every
+//! The kernel as it comes does in one go, on the core a frame is sent from, what is to be done for it: it takes frames as fast
+//! as it forwards them, and what it cannot carry shows in a generator that falls behind. With threads (threaded NAPI) it has a
+//! core to itself, and a ring of 256 frames before it, not a socket's of 2048.
+//!
+//! Frames are made by XDP live frames on an open-loop schedule, in bursts of 16. Every
 //! forwarder is set up anew in each round, and all take their turn within it, so that a ratio is of the same minute.
 
-mod bare;
 mod bench;
+mod rows;
+mod search;
 mod windows;
 
 #[cfg(test)]
 mod tests;
 
-use std::time::{Duration, Instant};
-
 pub use bench::{BURST, Bench, Cores, FLOWS, Lost, Outcome, RULES, Who, alone};
+pub use rows::{Missing, Row, Value, of_rates, of_times};
+pub use search::{Found, flood, search};
 
 use super::{About, Scenario};
-use crate::math::mlrsearch::{Goal, Search};
-use crate::math::statistics::median;
+use crate::Result;
 use crate::result::Measurement;
 use crate::session::Session;
 use crate::workload::Way;
-use crate::{Error, Result};
-use windows::Windows;
 
 /// Its name.
 pub const NAME: &str = "throughput";
-/// Lowest rate that is tried, in packets a second.
-const LOWEST: f64 = 20_000.0;
 /// What the search may find at most, by what a flood was carried at: some do better when they are not overrun.
 const ABOVE_FLOOD: f64 = 1.5;
-/// A trial in which the generator fell further behind than this part of it says nothing of the rate it was to offer; nor does
-/// one with loss in which the machine took the forwarder's core away.
-const BEHIND: f64 = 0.02;
+/// What is carried at more than this part of what the generator does alone may be the generator's limit.
+const NEAR_GENERATOR: f64 = 0.9;
 /// The case that says what the generator does alone, and its metric.
 const GENERATOR: &str = "generator";
-/// Such a trial is repeated so often, and then counts as it is.
-const REPEATS: usize = 3;
 
 /// See the module.
 pub struct Throughput;
@@ -61,6 +61,8 @@ pub struct Figures {
     pub trials: f64,
     /// How far the bounds of the no-drop rate are apart, in percent of the upper one; 100: there is no lower one.
     pub width: f64,
+    /// The lowest rate the generator could not offer in the search. None: it could offer all.
+    pub not_offered: Option<f64>,
 }
 
 /// How long it is measured.
@@ -81,8 +83,8 @@ impl Effort {
     #[must_use]
     pub fn of(session: &Session) -> Self {
         match (session.config.quick, session.config.full) {
-            (true, _) => Self { trial_s: 0.04, decide_s: 0.12, budget_s: 1.0, flood: 700_000 },
-            (_, false) => Self { trial_s: 0.1, decide_s: 0.3, budget_s: 3.0, flood: 1_400_000 },
+            (true, _) => Self { trial_s: 0.04, decide_s: 0.12, budget_s: 0.8, flood: 700_000 },
+            (_, false) => Self { trial_s: 0.1, decide_s: 0.3, budget_s: 2.4, flood: 1_400_000 },
             (_, true) => Self { trial_s: 0.5, decide_s: 1.5, budget_s: 20.0, flood: 5_000_000 },
         }
     }
@@ -95,14 +97,17 @@ impl Scenario for Throughput {
     fn about(&self) -> About {
         About {
             name: NAME,
-            measures: "two cores, smallest frames of 1000 flows: the rate carried without loss and with 0.5 % by MLRsearch \
-                       (RFC 9971), and what is carried of a flood; ours with 1000 rules, flows tracked",
+            measures: "two cores, smallest frames of 1000 flows, on a schedule in bursts of 16: the rate carried without loss and \
+                       with 0.5 % by MLRsearch (RFC 9971), and what is carried of a flood; ours with 1000 rules, flows \
+                       tracked, polling busily (--poll=busy; it ships with adaptive)",
             cases: "{ndr,pdr,saturated}/{plain,vxlan}/v4, generator/plain/v4",
             metrics: "ndr, pdr, saturated (90th percentile of 4 ms windows), mean (of the flood), generator (with nothing \
                       between it and the sink) in Mpps; trials (of the search), width (% between the bounds of ndr); \
-                      ratio/PEER: ours / the peer's, above 1 we are faster",
-            peers: "kernel (forwarding; for vxlan its VXLAN device; no policy), bare (AF_XDP, no decision), ovs (afxdp, one \
-                    flow), testpmd (net_af_xdp, io)",
+                      ratio/PEER/METRIC of ndr, pdr, saturated: ours / the peer's, above 1 we are faster",
+            peers: "kernel (forwarding as it comes, all on the generator's core; for vxlan its VXLAN device; no policy), \
+                    kernel-threaded (the same by threaded NAPI on the forwarder's core, behind a veth's ring of 256), bare \
+                    (AF_XDP, no decision), ovs (afxdp, one flow), testpmd (net_af_xdp, io); these and ours on the forwarder's \
+                    core behind a socket's ring of 2048, their frames received on the generator's",
             root: true,
             cores: 2,
             default: true,
@@ -119,14 +124,18 @@ impl Scenario for Throughput {
         session.begin(NAME, u64::from(session.config.rounds) * all as u64);
         let effort = Effort::of(session);
         record_generator(session, cores, effort)?;
-        let mut missing = Vec::new();
+        let mut missing = Missing::default();
         for way in ways {
             let mut rounds: Vec<Round> = Vec::new();
-            for round in 0..session.config.rounds {
-                rounds.push(one_round(session, way, cores, effort, round, &mut missing)?);
-                session.results.retain(|old| old.scenario != NAME || !is_of(&old.case, way));
-                record(session, way, &rounds);
-            }
+            let ended = (0..session.config.rounds).try_for_each(|round| {
+                rounds.push(Round::new());
+                let figures = rounds.last_mut().expect("just pushed");
+                one_round(session, way, cores, effort, round, &mut missing, figures)
+            });
+            // Whatever ended it: what is known by now is kept.
+            record(session, way, &rounds);
+            note_limits(session, way, &rounds);
+            ended?;
         }
         Ok(())
     }
@@ -148,34 +157,26 @@ pub fn case(kind: &str, way: Way) -> String {
     format!("{kind}/{}/v4", way.key())
 }
 
-fn is_of(name: &str, way: Way) -> bool {
-    KINDS.iter().any(|(kind, _)| name == case(kind, way))
-}
-
-/// Every forwarder once. One that cannot be measured is named in a note, once; ours has to be.
+/// Every forwarder once. One that cannot be measured is named in a note; ours has to be.
 fn one_round(
     session: &mut Session,
     way: Way,
     cores: Cores,
     effort: Effort,
     round: u32,
-    missing: &mut Vec<Who>,
-) -> Result<Round> {
-    let mut figures = Vec::new();
-    for who in Who::of(way).iter().filter(|who| !missing.contains(*who)).copied().collect::<Vec<_>>() {
-        session.step(&format!("{} {}, round {}", way.key(), who.name(), round + 1))?;
-        match measure(session, who, way, cores, effort) {
-            Ok((figure, void)) => figures.push((who, figure, void)),
-            Err(Error::Interrupted) => return Err(Error::Interrupted),
-            Err(error) if who == Who::Ours => return Err(error),
-            Err(error) => {
-                session.note(format!("{NAME}: beside {} nothing was measured: {error}", who.name()));
-                missing.push(who);
-            }
+    missing: &mut Missing,
+    figures: &mut Round,
+) -> Result<()> {
+    for who in Who::of(way).iter().copied() {
+        if !missing.is(who) {
+            session.step(&format!("{} {}, round {}", way.key(), who.name(), round + 1))?;
+            let measured = measure(session, who, way, cores, effort);
+            let measured = missing.or_note(session, (NAME, who, round), measured)?;
+            figures.extend(measured.map(|(of, void)| (who, of, void)));
         }
         session.advance();
     }
-    Ok(figures)
+    Ok(())
 }
 
 /// One forwarder: a flood, and then the search.
@@ -189,7 +190,7 @@ fn measure(
     let mut bench = Bench::start(who, way, cores, false)?;
     let watch = bench.watch();
     let (saturated, mean) = flood(&mut bench, effort.flood)?;
-    let search = search(session, &mut bench, saturated * ABOVE_FLOOD, effort)?;
+    let Found { search, not_offered } = search(session, &mut bench, saturated * ABOVE_FLOOD, effort)?;
     let void = watch.void();
     let (ndr, pdr) = (search.outcome(0), search.outcome(1));
     let width = ndr.lower.zip(ndr.upper).map_or(1.0, |(lower, upper)| (upper - lower) / upper);
@@ -200,56 +201,9 @@ fn measure(
         mean: mean / 1e6,
         trials: ndr.trials as f64,
         width: width * 100.0,
+        not_offered: not_offered.map(|rate| rate / 1e6),
     };
     Ok((figures, void))
-}
-
-/// What is carried of a flood, in packets a second: the high mark of short windows, and the mean.
-///
-/// # Errors
-///
-/// [`Error::Setup`] when it was over too soon to see.
-pub fn flood(bench: &mut Bench, frames: u32) -> Result<(f64, f64)> {
-    let (mut windows, start) = (Windows::default(), Instant::now());
-    bench.flood(frames, |count| windows.look(start.elapsed(), count))?;
-    let both = windows.high().zip(windows.mean());
-    both.ok_or_else(|| Error::setup("flood a forwarder", format!("{frames} frames are over too soon")))
-}
-
-/// Searches the no-drop rate and the partial-drop rate, goals 0 and 1, in packets a second.
-///
-/// # Errors
-///
-/// [`Error::Interrupted`], and what [`Bench::offer`] says.
-pub fn search(session: &Session, bench: &mut Bench, highest: f64, effort: Effort) -> Result<Search> {
-    let goals = vec![Goal::ndr(effort.trial_s, effort.decide_s), Goal::pdr(effort.trial_s, effort.decide_s)];
-    let mut search = Search::new(goals, LOWEST, highest.max(LOWEST * 2.0), effort.budget_s);
-    // The set-up of a trial takes as long as a short trial: the search is held to the clock, too.
-    let (start, limit) = (Instant::now(), Duration::from_secs_f64(effort.budget_s * 2.0));
-    while let Some(ask) = search.next() {
-        session.check()?;
-        if start.elapsed() > limit {
-            search.stop();
-            break;
-        }
-        search.observe(trial(bench, ask.rate, ask.duration_s)?.loss());
-    }
-    Ok(search)
-}
-
-/// One trial, in which the generator kept to its schedule and the machine left the forwarder its core.
-fn trial(bench: &mut Bench, rate: f64, seconds: f64) -> Result<Outcome> {
-    let mut repeats = 0;
-    loop {
-        let watch = bench.watch();
-        let outcome = bench.offer(rate, seconds)?;
-        let kept = outcome.sent.behind.as_secs_f64() <= seconds * BEHIND;
-        let had = outcome.loss() == 0.0 || watch.void().is_none();
-        repeats += 1;
-        if kept && had || repeats == REPEATS {
-            return Ok(outcome);
-        }
-    }
 }
 
 /// Whether the generator outruns what it measures.
@@ -271,46 +225,35 @@ fn record(session: &mut Session, way: Way, rounds: &[Round]) {
             continue;
         }
         for (place, (metric, unit, of)) in metrics.iter().enumerate() {
-            let paired = |who| paired(rounds, who, *of);
-            let (ours, void) = usable(&paired(Who::Ours));
-            let ours: Vec<f64> = ours.iter().map(|(ours, _)| *ours).collect();
-            let mut row = Measurement::of_rounds(NAME, &case, metric, unit, &ours).void_because(void);
-            let mut ratios = Vec::new();
-            for who in Who::of(way).iter().skip(1) {
-                let (pairs, void) = usable(&paired(*who));
-                let theirs: Vec<f64> = pairs.iter().map(|(_, theirs)| *theirs).collect();
-                let Some(median) = median(&theirs) else { continue };
-                row = row.beside(who.name(), median);
-                let each = pairs.iter().filter(|(_, theirs)| *theirs > 0.0);
-                let each: Vec<f64> = each.map(|(ours, theirs)| ours / theirs).collect();
-                if place == 0 && !each.is_empty() {
-                    let metric = format!("ratio/{}", who.name());
-                    ratios.push(Measurement::of_rounds(NAME, &case, &metric, "1", &each).void_because(void));
-                }
-            }
-            session.record(row);
-            ratios.into_iter().for_each(|ratio| session.record(ratio));
+            let ratio = (place == 0).then_some(of_rates as fn(f64, f64) -> f64);
+            let row = Row { scenario: NAME, case: &case, metric, unit, ratio };
+            row.record(session, Who::of(way), rounds.len(), |round, who| {
+                let found = rounds[round].iter().find(|(other, ..)| *other == who)?;
+                Some((of(&found.1), found.2.clone()))
+            });
         }
     }
 }
 
-/// A figure of ours and of somebody else from each round both have, and why the pair is void.
-fn paired(rounds: &[Round], who: Who, of: fn(&Figures) -> f64) -> Vec<(f64, f64, Option<String>)> {
-    let of_who = |round: &Round, who: Who| {
-        let found = round.iter().find(|(other, ..)| *other == who);
-        found.map(|(_, figures, void)| (of(figures), void.clone()))
-    };
-    let pair = |round: &Round| {
-        let ((ours, void), (theirs, also)) = (of_who(round, Who::Ours)?, of_who(round, who)?);
-        Some((ours, theirs, void.or(also)))
-    };
-    rounds.iter().filter_map(pair).collect()
-}
-
-/// Rounds in which the machine left us the cores; when there is none, all, and why they are void.
-pub(super) fn usable(rounds: &[(f64, f64, Option<String>)]) -> (Vec<(f64, f64)>, Option<String>) {
-    let void = rounds.iter().find_map(|(.., void)| void.clone());
-    let good: Vec<(f64, f64)> =
-        rounds.iter().filter(|(.., void)| void.is_none()).map(|(a, b, _)| (*a, *b)).collect();
-    if good.is_empty() { (rounds.iter().map(|(a, b, _)| (*a, *b)).collect(), void) } else { (good, None) }
+/// Where the generator, not the forwarder, may have been the limit.
+fn note_limits(session: &mut Session, way: Way, rounds: &[Round]) {
+    let alone = session.results.iter().find(|row| row.scenario == NAME && row.metric == GENERATOR);
+    let alone = alone.map_or(f64::INFINITY, |row| row.value);
+    for who in Who::of(way).iter().copied() {
+        let figures = || rounds.iter().flatten().filter(|(other, ..)| *other == who).map(|(_, of, _)| of);
+        let (name, way) = (who.name(), way.key());
+        if let Some(rate) = figures().filter_map(|of| of.not_offered).min_by(f64::total_cmp) {
+            let on =
+                if who == Who::Kernel { ", which is the kernel's, too, on the one core of both" } else { "" };
+            session.note(format!(
+                "{NAME}: {way} {name}: the generator was the limit at {rate:.3} Mpps{on}: no such rate counts as carried"
+            ));
+        }
+        let most = figures().map(|of| of.saturated.max(of.ndr)).fold(0.0, f64::max);
+        if most > alone * NEAR_GENERATOR {
+            session.note(format!(
+                "{NAME}: {way} {name}: {most:.2} Mpps is about what the generator does alone ({alone:.2}): it may carry more"
+            ));
+        }
+    }
 }
