@@ -92,12 +92,13 @@ pub fn gro(namespace: &Namespace, interface: &str) -> Result<()> {
     offload(namespace, interface, ethtool::RX_GRO, true)
 }
 
-/// Moves a device's receive work to kernel threads of its own, on `core`. It has to have NAPI already.
+/// Moves a device's receive work to kernel threads of its own, on `core`. It has to have NAPI already. The threads, as
+/// [`crate::machine::Watch::thread`] names them.
 ///
 /// # Errors
 ///
 /// [`Error::Setup`], also when no thread came of it.
-pub fn threaded(namespace: &Namespace, interface: &str, core: usize) -> Result<()> {
+pub fn threaded(namespace: &Namespace, interface: &str, core: usize) -> Result<Vec<String>> {
     let what = || format!("thread the receive work of {interface}");
     let before = napi_threads(interface);
     namespace.enter(|| napi::set_threaded(interface))?.map_err(|error| Error::setup(what(), error))?;
@@ -111,7 +112,7 @@ pub fn threaded(namespace: &Namespace, interface: &str, core: usize) -> Result<(
     if threads.is_empty() {
         return Err(Error::setup(what(), "the kernel made no thread: it has no NAPI yet"));
     }
-    Ok(())
+    Ok(threads.iter().map(|thread| format!("{thread}/task/{thread}")).collect())
 }
 
 /// Kernel threads that receive for devices of this name: `napi/NAME-NUMBER`.

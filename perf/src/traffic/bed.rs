@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use vswitch_model::{DesiredState, Mac};
 
 use super::contender::{conntrack, kernel};
+use super::forwarding::{self, Forwarding};
 use super::frame::Ends;
 use super::{Contender, Cores, Received, Receiver, Schedule, Sender, Sent, Source, Stream};
 use crate::machine::Watch;
@@ -35,6 +36,8 @@ pub struct Bed {
     topology: Topology,
     relay: Option<Relay>,
     cores: Cores,
+    /// The threads that forward; none: the sender's does.
+    threads: Vec<String>,
 }
 
 /// What one run came to.
@@ -46,13 +49,41 @@ pub struct Trial {
     pub received: Received,
     /// What did not, by where it ended.
     pub lost: BTreeMap<String, u64>,
-    /// Why it must not be used; None: it may.
-    pub void: Option<String>,
-    /// What the machine took from the sender, in percent.
+    /// Why it must not be used for what became of the sender; None: it may.
+    pub sender_void: Option<String>,
+    /// Why it must not be used for what became of the threads that forward; None: it may.
+    pub forwarder_void: Option<String>,
+    /// What the machine took from the sender or from those that forward, in percent.
     pub taken_percent: f64,
 }
 
 impl Trial {
+    /// Why it must not be used; None: it may.
+    #[must_use]
+    pub fn void(&self) -> Option<&String> {
+        self.sender_void.as_ref().or(self.forwarder_void.as_ref())
+    }
+
+    /// The delay, in microseconds, that this part of the packets sent (0 to 1) stayed within; infinite when more than the
+    /// rest was lost.
+    #[must_use]
+    pub fn delay_us(&self, part: f64) -> f64 {
+        let within = self.received.delay_ns(part, self.sent.packets);
+        within.map_or(f64::INFINITY, |ns| ns as f64 / 1e3)
+    }
+
+    /// The longest delay of a packet that arrived, in microseconds.
+    #[must_use]
+    pub fn longest_us(&self) -> f64 {
+        self.received.longest_ns() as f64 / 1e3
+    }
+
+    /// How late the sender handed this part of the packets over at most, in microseconds.
+    #[must_use]
+    pub fn late_us(&self, part: f64) -> f64 {
+        self.sent.lateness.value_at_quantile(part) as f64 / 1e3
+    }
+
     /// Packets that were lost, wherever.
     #[must_use]
     pub fn lost(&self) -> u64 {
@@ -104,14 +135,16 @@ impl Bed {
             let host = &topology.pods[relay.pod].host;
             topology.switch.enter(|| receiver.attach_pass(host))??;
         }
-        let switch = match contender {
-            Contender::Ours => Some(switch(&topology, desired, cores)?),
-            Contender::Kernel => kernel(&topology, Some(cores), "").map(|()| None)?,
-            Contender::KernelConntrack => {
-                kernel(&topology, Some(cores), &conntrack(&topology)?).map(|()| None)?
+        let (switch, threads) = match contender {
+            Contender::Ours => {
+                let switch = switch(&topology, desired, cores)?;
+                (Some(switch), crate::peer::thread("self", "worker-").into_iter().collect())
             }
+            Contender::Kernel => (None, kernel(&topology, None, "")?),
+            Contender::KernelThreaded => (None, kernel(&topology, Some(cores.forwarder), "")?),
+            Contender::KernelConntrack => (None, kernel(&topology, None, &conntrack(&topology)?)?),
         };
-        Ok(Self { switch, receiver, topology, relay, cores })
+        Ok(Self { switch, receiver, topology, relay, cores, threads })
     }
 
     /// Pods whose packets nobody forwards: each is received at the host end. What the sender is able to send.
@@ -125,7 +158,7 @@ impl Bed {
         for pod in &topology.pods {
             topology.switch.enter(|| receiver.attach(&pod.host))??;
         }
-        Ok(Self { switch: None, receiver, topology, relay: None, cores })
+        Ok(Self { switch: None, receiver, topology, relay: None, cores, threads: Vec::new() })
     }
 
     /// The place of the pod whose host end has this name.
@@ -177,15 +210,15 @@ impl Bed {
         self.receiver.reset(schedule.streams())?;
         let before = self.books()?;
         let (core, stop) = (self.cores.sender, AtomicBool::new(false));
-        let switch = &mut self.switch;
+        let (switch, threads) = (&mut self.switch, &self.threads);
         let (sent, watched, done) = std::thread::scope(|scope| {
             let body = || {
                 if !core_affinity::set_for_current(core_affinity::CoreId { id: core }) {
                     return Err(Error::setup(format!("send from core {core}"), "it cannot be had"));
                 }
-                let watch = Watch::start();
+                let (watch, forwarding) = (Watch::start(), Forwarding::start(threads));
                 let sent = sender.run(schedule, streams, packets, &stop)?;
-                Ok((sent, (watch.void(), watch.taken_percent())))
+                Ok((sent, (watch.void(), watch.taken_percent(), forwarding.taken_percent())))
             };
             let thread = scope.spawn(body);
             let done = meanwhile(switch, &stop);
@@ -197,8 +230,9 @@ impl Bed {
         })?;
         let done = done?;
         let (received, lost) = self.settle(&sent, schedule.streams(), &before)?;
-        let (void, taken_percent) = watched;
-        Ok((Trial { sent, received, lost, void, taken_percent }, done))
+        let (sender_void, of_sender, of_forwarder) = watched;
+        let (forwarder_void, taken_percent) = (forwarding::void(of_forwarder), of_sender.max(of_forwarder));
+        Ok((Trial { sent, received, lost, sender_void, forwarder_void, taken_percent }, done))
     }
 
     /// Waits until every packet is accounted for, or nothing changes any more.

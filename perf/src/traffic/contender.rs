@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::net::Ipv4Addr;
 
 use crate::net::{Pod, Topology, link};
+use crate::session::Session;
 use crate::{Error, Result};
 
 /// Who forwards.
@@ -11,15 +12,28 @@ use crate::{Error, Result};
 pub enum Contender {
     /// The switch, policy and flow tracking on.
     Ours,
-    /// The kernel, plain forwarding, which follows no flow and has no policy.
+    /// The kernel as it comes: it forwards where a packet is made, on the sender's core. It follows no flow and has no
+    /// policy.
     Kernel,
-    /// The kernel with nftables: conntrack, and a set of 1000 addresses. What most resembles ours.
+    /// The same with its receive work in threads on the forwarder's core: what divides the work most as ours does. But the
+    /// way from the sender to that core is a veth's ring of 256 entries, not a socket's of 2048.
+    KernelThreaded,
+    /// The kernel as it comes with nftables: conntrack, and a set of 1000 addresses. What most resembles ours in what it
+    /// does.
     KernelConntrack,
 }
 
 impl Contender {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Ours, Self::Kernel, Self::KernelConntrack];
+    pub const ALL: [Self; 4] = [Self::Ours, Self::Kernel, Self::KernelThreaded, Self::KernelConntrack];
+    /// Those there is time for with `--quick`.
+    pub const QUICK: [Self; 3] = [Self::Ours, Self::Kernel, Self::KernelConntrack];
+
+    /// Those that this run has time for.
+    #[must_use]
+    pub fn of(session: &Session) -> &'static [Self] {
+        if session.config.quick { &Self::QUICK } else { &Self::ALL }
+    }
 
     /// Its name in results.
     #[must_use]
@@ -27,17 +41,25 @@ impl Contender {
         match self {
             Self::Ours => "ours",
             Self::Kernel => "kernel",
+            Self::KernelThreaded => "kernel-threaded",
             Self::KernelConntrack => "kernel-conntrack",
         }
     }
+
+    /// Whether it forwards on the sender's core, so that the sender is late when it is slow.
+    #[must_use]
+    pub const fn is_where_the_sender_is(self) -> bool {
+        matches!(self, Self::Kernel | Self::KernelConntrack)
+    }
 }
 
-/// Which core does what: the same for every contender.
+/// Which core does what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cores {
-    /// Sends, and does what the kernel hangs on that: the way into the host ends.
+    /// Sends, and does what the kernel hangs on that: for our switch the way into its sockets, for the kernel as it comes
+    /// all of the way to the other pod.
     pub sender: usize,
-    /// Forwards: the switch's worker, or the kernel's receive work of the host ends.
+    /// Forwards: the switch's worker, or the kernel's threads.
     pub forwarder: usize,
 }
 
@@ -55,24 +77,24 @@ impl Cores {
     }
 }
 
-/// The node's kernel forwards. `cores`: with its receive work on the forwarder's core; None: where the packets come from.
-/// `nft`: its rules.
+/// The node's kernel forwards. `core`: with its receive work in threads on this core; None: where the packets come from.
+/// `nft`: its rules. The threads it forwards in.
 ///
 /// # Errors
 ///
 /// What could not be set up.
-pub fn kernel(topology: &Topology, cores: Option<Cores>, nft: &str) -> Result<()> {
+pub fn kernel(topology: &Topology, core: Option<usize>, nft: &str) -> Result<Vec<String>> {
     let node = &topology.switch;
-    let mut lines = String::new();
+    let (mut lines, mut threads) = (String::new(), Vec::new());
     for pod in &topology.pods {
         let (host, mac) = (&pod.host, pod.mac);
         for address in pod.addresses.iter().filter(|address| address.is_ipv4()) {
             let _ = writeln!(lines, "route replace {address} dev {host}");
             let _ = writeln!(lines, "neigh replace {address} lladdr {mac} dev {host} nud permanent");
         }
-        if let Some(cores) = cores {
+        if let Some(core) = core {
             link::gro(node, host)?;
-            link::threaded(node, host, cores.forwarder)?;
+            threads.extend(link::threaded(node, host, core)?);
         }
     }
     node.ip(&lines)?;
@@ -80,7 +102,7 @@ pub fn kernel(topology: &Topology, cores: Option<Cores>, nft: &str) -> Result<()
     if !nft.is_empty() {
         node.with_input(&["nft", "-f", "-"], nft)?;
     }
-    Ok(())
+    Ok(threads)
 }
 
 /// Flows are followed, and what opens one has to come from an address of a set of 1000.

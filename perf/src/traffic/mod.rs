@@ -8,6 +8,7 @@
 
 pub mod bed;
 pub mod contender;
+mod forwarding;
 pub mod frame;
 pub mod receiver;
 pub mod rounds;

@@ -58,7 +58,7 @@ impl StreamRecord {
 pub struct Received {
     /// By number of the stream.
     pub streams: Vec<StreamRecord>,
-    /// Delays of all packets: from the lowest delay of a class to how many there were.
+    /// Delays of all packets: from the longest delay of a class, 6 % wide at most, to how many there were.
     pub delays_ns: BTreeMap<u64, u64>,
     /// Frames that were of no stream.
     pub other: u64,
@@ -75,23 +75,36 @@ impl Received {
         self.streams.iter().map(|stream| stream.received).sum()
     }
 
-    /// The delay that this part of the packets (0 to 1) stayed within, in nanoseconds, to 6 %.
+    /// The longest delay of a packet, in nanoseconds.
     #[must_use]
-    pub fn delay_ns(&self, part: f64) -> u64 {
-        let total: u64 = self.delays_ns.values().sum();
-        let rank = ((total as f64 * part).ceil() as u64).max(1);
+    pub fn longest_ns(&self) -> u64 {
+        self.streams.iter().map(|stream| stream.delay_ns_max).max().unwrap_or(0)
+    }
+
+    /// The delay that this part (0 to 1) of `sent` packets stayed within, in nanoseconds, at most 6 % more than it was. None:
+    /// too few arrived. Those that were lost count as later than all others, or who drops the late ones would look fast.
+    #[must_use]
+    pub fn delay_ns(&self, part: f64, sent: u64) -> Option<u64> {
+        let rank = ((sent as f64 * part).ceil() as u64).max(1);
         let mut seen = 0;
         let found = self.delays_ns.iter().find(|(_, count)| {
             seen += **count;
             seen >= rank
         });
-        found.map_or(0, |(delay, _)| *delay)
+        // The end of the last class may be beyond the longest there was.
+        let longest = if self.streams.is_empty() { u64::MAX } else { self.longest_ns() };
+        found.map(|(delay, _)| longest.min(*delay))
     }
 }
 
 /// The lowest delay that is counted in `bucket`: 64 powers of two, 16 steps each.
 fn lowest_of(bucket: u32) -> u64 {
     if bucket < 32 { u64::from(bucket) } else { u64::from(16 + bucket % 16) << (bucket / 16 - 1) }
+}
+
+/// The longest delay that is counted in `bucket`.
+fn longest_of(bucket: u32) -> u64 {
+    lowest_of(bucket + 1).saturating_sub(1)
 }
 
 /// The programs, loaded, and their counters. They are taken off their interfaces when it is dropped.
@@ -185,7 +198,7 @@ impl Receiver {
         for bucket in 0..DELAYS {
             let count = self.delays.get(&bucket, 0).map_err(failed)?;
             if count > 0 {
-                received.delays_ns.insert(lowest_of(bucket), count);
+                received.delays_ns.insert(longest_of(bucket), count);
             }
         }
         for (number, into) in
@@ -253,9 +266,25 @@ mod tests {
         let delays_ns = BTreeMap::from([(5, 90), (100, 9), (1000, 1)]);
         let received = Received { delays_ns, ..Received::default() };
         assert_eq!(
-            [0.0, 0.5, 0.9, 0.91, 0.99, 0.999, 1.0].map(|part| received.delay_ns(part)),
-            [5, 5, 5, 100, 100, 1000, 1000]
+            [0.0, 0.5, 0.9, 0.91, 0.99, 0.999, 1.0].map(|part| received.delay_ns(part, 100)),
+            [5, 5, 5, 100, 100, 1000, 1000].map(Some)
         );
-        assert_eq!(Received::default().delay_ns(0.5), 0);
+        assert_eq!(Received::default().delay_ns(0.5, 100), None);
+    }
+
+    #[test]
+    fn who_loses_packets_is_not_faster_for_it() {
+        let received = Received { delays_ns: BTreeMap::from([(5, 90), (100, 10)]), ..Received::default() };
+        let of_twice_as_many = [0.4, 0.45, 0.46, 0.5, 0.51, 0.99].map(|part| received.delay_ns(part, 200));
+        assert_eq!(of_twice_as_many, [Some(5), Some(5), Some(100), Some(100), None, None]);
+    }
+
+    #[test]
+    fn no_delay_is_shown_as_longer_than_the_longest() {
+        let stream = StreamRecord { received: 1, delay_ns_max: 1000, ..StreamRecord::default() };
+        let delays_ns = BTreeMap::from([(longest_of(bucket(1000)), 1)]);
+        let received = Received { delays_ns, streams: vec![stream], ..Received::default() };
+        assert!(longest_of(bucket(1000)) > 1000 && longest_of(bucket(1000)) < 1060);
+        assert_eq!(received.delay_ns(0.99, 1), Some(1000));
     }
 }

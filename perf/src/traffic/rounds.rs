@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Contender;
+use crate::Result;
 use crate::result::{Measurement, median_of_sorted, ratio_name};
 use crate::session::Session;
 
@@ -52,6 +53,22 @@ impl Rounds {
         self.round += 1;
     }
 
+    /// Lets a round go on without a peer that failed, with a note of it.
+    ///
+    /// # Errors
+    ///
+    /// What ours failed with; [`crate::Error::Interrupted`], from which peers fail as well.
+    pub fn without(&self, session: &mut Session, contender: Contender, outcome: Result<()>) -> Result<()> {
+        let Err(error) = outcome else { return Ok(()) };
+        session.check()?;
+        if contender == Contender::Ours {
+            return Err(error);
+        }
+        let (round, who) = (self.round + 1, contender.key());
+        session.note(format!("{}: round {round} is without {who}: {error}", self.scenario));
+        Ok(())
+    }
+
     /// Adds a figure: each contender's once a round at most. One that is not finite stands for "there is none", as the
     /// delay of a packet that was lost: no median hides it, the contender has no such figure then.
     pub fn add(
@@ -90,10 +107,15 @@ impl Rounds {
                 session.record(figure.void_because(void));
             }
             for (peer, theirs) in row.peers() {
-                if let Some((ratios, void)) = sound(ratios(row.better, ours, theirs).iter()) {
-                    let metric = ratio_name(peer.key(), several.then_some(row.metric));
+                let metric = ratio_name(peer.key(), several.then_some(row.metric));
+                let each = ratios(row.better, ours, theirs);
+                if let Some((ratios, void)) = sound(each.iter()) {
                     let ratio = Measurement::of_rounds(name, &row.case, &metric, "1", &ratios);
                     session.record(ratio.void_because(void));
+                } else if !each.is_empty() {
+                    let case = &row.case;
+                    session
+                        .note(format!("{name}: {case}: no {metric}: in a round one of the two had nothing"));
                 }
             }
         }
@@ -236,8 +258,28 @@ mod tests {
         assert!(session.results[0].peers.is_empty());
         assert_eq!(
             session.notes,
-            ["game: a: no delay of kernel: in 1 of 3 rounds more were lost than it leaves"]
+            [
+                "game: a: no delay of kernel: in 1 of 3 rounds more were lost than it leaves",
+                "game: a: no ratio/kernel: in a round one of the two had nothing"
+            ]
         );
+    }
+
+    #[test]
+    fn only_a_peer_may_be_missing() {
+        let (mut session, rounds) = (Session::for_tests(), Rounds::new("game"));
+        let failed = || Err(crate::Error::setup("run nft", "there is none"));
+        rounds.without(&mut session, Contender::KernelConntrack, failed()).unwrap();
+        assert!(
+            session.notes[0].starts_with("game: round 1 is without kernel-conntrack: "),
+            "{:?}",
+            session.notes
+        );
+        assert!(rounds.without(&mut session, Contender::Ours, failed()).is_err());
+        session.interrupt.set();
+        let interrupted = rounds.without(&mut session, Contender::Kernel, failed());
+        assert!(matches!(interrupted, Err(crate::Error::Interrupted)), "{interrupted:?}");
+        assert_eq!(session.notes.len(), 1);
     }
 
     #[test]

@@ -43,7 +43,8 @@ pub(super) struct Quality {
     pub(super) loss: f64,
     /// Interarrival jitter: mean over the streams, and the worst, in microseconds.
     pub(super) jitter_us: (f64, f64),
-    /// One-way delay, both legs and the relay: mean, 99th and 99.9th percentile and the longest, in microseconds.
+    /// One-way delay, both legs and the relay: mean of those that arrived, 99th and 99.9th percentile of those sent (a lost
+    /// one is later than all others), and the longest that arrived, in microseconds.
     pub(super) delay_us: [f64; 4],
     /// Mean opinion score: mean over the calls, and the worst of any direction of a call.
     pub(super) mos: (f64, f64),
@@ -136,17 +137,10 @@ pub(super) fn quality(trial: &Trial, schedule_streams: u32) -> Result<Quality> {
     let received = &trial.received;
     let packets = received.packets().max(1) as f64;
     let total: f64 = received.streams.iter().map(|s| s.delay_ns as f64 * s.received as f64).sum();
-    let longest = received.streams.iter().map(|stream| stream.delay_ns_max).max().unwrap_or(0);
-    let us = |ns: u64| ns as f64 / 1e3;
     Ok(Quality {
         loss: trial.lost() as f64 / trial.sent.packets.max(1) as f64,
         jitter_us: (jitter / count, worst_jitter),
-        delay_us: [
-            total / packets / 1e3,
-            us(received.delay_ns(0.99)),
-            us(received.delay_ns(0.999)),
-            us(longest),
-        ],
+        delay_us: [total / packets / 1e3, trial.delay_us(0.99), trial.delay_us(0.999), trial.longest_us()],
         mos: (mos / count, worst_mos),
     })
 }
@@ -183,7 +177,8 @@ mod tests {
                 ..Received::default()
             },
             lost: BTreeMap::from([("policy-ingress".to_owned(), packets - received)]),
-            void: None,
+            sender_void: None,
+            forwarder_void: None,
             taken_percent: 0.0,
         }
     }
@@ -209,6 +204,7 @@ mod tests {
         let broken = StreamRecord { received: 40, ..StreamRecord::default() };
         let heard = quality(&trial(vec![whole, whole, whole, broken], 200), 4).unwrap();
         assert!((heard.loss - 0.05).abs() < 1e-9);
+        assert!(heard.delay_us[1].is_infinite(), "a twentieth was lost: no 99th percentile");
         assert!(heard.mos.1 < heard.mos.0 - 0.5, "a fifth lost is heard: {heard:?}");
     }
 

@@ -19,3 +19,30 @@ fn calls_go_through_every_contender_and_are_counted() {
         assert!(heard.delay_us[0] > 0.0 && heard.mos.0 > 1.0, "{heard:?}");
     }
 }
+
+/// A sender that hands everything over late is no proof of anything, lost or not.
+#[test]
+fn a_late_sender_is_too_slow_whatever_was_lost() {
+    let trial = |late_ns: u64, lost: u64| {
+        let mut lateness = hdrhistogram::Histogram::new(3).unwrap();
+        lateness.record_n(late_ns, 100).unwrap();
+        Trial {
+            sent: crate::traffic::Sent { packets: 100, refused: Vec::new(), lateness, took_ns: 0 },
+            received: crate::traffic::Received::default(),
+            lost: std::collections::BTreeMap::from([("policy-ingress".to_owned(), lost)]),
+            sender_void: None,
+            forwarder_void: Some("noise".to_owned()),
+            taken_percent: 0.0,
+        }
+    };
+    let (late, in_time) = (2 * BEHIND_NS, BEHIND_NS / 2);
+    assert_eq!(outcome(&trial(late, 0)), Outcome::EndsTooSlow);
+    assert_eq!(outcome(&trial(late, 9)), Outcome::EndsTooSlow);
+    assert_eq!(outcome(&trial(in_time, 0)), Outcome::Whole);
+    assert_eq!(outcome(&trial(in_time, 9)), Outcome::Lossy);
+    let mut void = None;
+    spoil(&mut void, Outcome::Whole, &trial(in_time, 0));
+    assert_eq!(void, None, "what was whole in spite of it is whole");
+    spoil(&mut void, Outcome::Lossy, &trial(in_time, 9));
+    assert_eq!(void.as_deref(), Some("noise"));
+}

@@ -421,7 +421,7 @@ impl Bench {
     #[cfg(test)]
     pub(super) fn starve_sink(&self, core: usize) -> Result<()> {
         let pod = self.topology.pods.iter().find(|pod| pod.host == self.ends.1).expect("the way is local");
-        link::threaded(&pod.namespace, &pod.interface, core)
+        link::threaded(&pod.namespace, &pod.interface, core).map(drop)
     }
 
     /// The sink.
