@@ -33,13 +33,13 @@ pub fn list(scenarios: &[&dyn Scenario]) -> String {
 /// The machine in a few lines.
 #[must_use]
 pub fn machine(machine: &Machine) -> String {
-    let tsc = match machine.tsc_mhz {
-        mhz if mhz > 0.0 => format!("TSC {mhz:.0} MHz"),
-        _ => "no TSC that can be used".to_owned(),
-    };
     let mut text = format!(
-        "{}, {} cores, {} GiB, Linux {}, {}\n",
-        machine.cpu, machine.cores, machine.memory_gib, machine.kernel, tsc
+        "{}, {} cores, {} GiB, Linux {}, TSC {}\n",
+        machine.cpu,
+        machine.cores,
+        machine.memory_gib,
+        machine.kernel,
+        tsc(machine)
     );
     for hiccups in &machine.hiccups {
         let _ = writeln!(
@@ -49,6 +49,15 @@ pub fn machine(machine: &Machine) -> String {
         );
     }
     text
+}
+
+/// The time stamp counter's pace.
+#[must_use]
+pub fn tsc(machine: &Machine) -> String {
+    match machine.tsc_mhz {
+        mhz if mhz > 0.0 => format!("{mhz:.0} MHz"),
+        _ => "none that can be used".to_owned(),
+    }
 }
 
 /// All results: a table for each scenario, ours beside the peers.

@@ -39,7 +39,18 @@ pub fn better(metric: &str, unit: &str) -> Option<Better> {
     if is(&["mos", "goodput", "ndr", "pdr", "throughput"]) || metric == "calls" {
         return Some(Better::More);
     }
-    if is(&["loss", "lost", "jitter", "delay", "cost", "drop", "duplicate", "reorder", "retransmit"]) {
+    if is(&[
+        "loss",
+        "lost",
+        "jitter",
+        "delay",
+        "cost",
+        "drop",
+        "duplicate",
+        "growth",
+        "reorder",
+        "retransmit",
+    ]) {
         return Some(Better::Less);
     }
     match unit {

@@ -150,6 +150,7 @@ fn which_way_is_better() {
         ("p99.99", "us", Some(Less)),
         ("mos", "1", Some(More)),
         ("loss", "1", Some(Less)),
+        ("packet-growth", "1", Some(Less)),
         ("calls", "calls", Some(More)),
         ("goodput", "Gbit/s", Some(More)),
         ("burst-loss", "1", Some(Less)),

@@ -157,7 +157,7 @@ fn machine(run: &Run<'_>, prefix: &str) -> Section {
         ("Cores", machine.cores.to_string()),
         ("Memory", format!("{} GiB", machine.memory_gib)),
         ("Kernel", format!("Linux {}", machine.kernel)),
-        ("Time stamp counter", format!("{:.0} MHz", machine.tsc_mhz)),
+        ("Time stamp counter", crate::table::tsc(machine)),
         ("Compiler", machine.rustc.clone()),
         ("Taken by the hypervisor", steal.join(", ")),
     ];

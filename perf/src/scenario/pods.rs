@@ -44,7 +44,7 @@ impl Scenario for Pods {
             measures: "what a packet costs among 1 to 250 pods, all on one core, and what an idle engine costs",
             cases: "known-flow/v4/plain/.../pods-N/{to-one,to-all}, idle/pods-N/{busy,adaptive}",
             metrics: "packet (ns, generator and sink included), net (ns, less those of `drop`), growth and \
-                      growth/packet (1: net and packet by those of an engine with one pod to send to, which takes turns \
+                      packet-growth (1: net and packet by those of an engine with one pod to send to, which takes turns \
                       with this one; net is the engine's own, packet is diluted by generator and sink), turn (ns, empty), turns (1/s), \
                       cpu (% of a core), sleeps (1/s)",
             peers: "drop: generator straight into the sink",
@@ -194,7 +194,7 @@ fn record(case: &str, all: &[Entrant], void: Option<&String>, session: &mut Sess
     if let Some(base) = all.get(2) {
         let net_of_base = by(&base.rounds, drop, |all, drop| all - drop);
         session.record(row("growth", "1", &by(&net, &net_of_base, |many, one| many / one)));
-        session.record(row("growth/packet", "1", &by(ours, &base.rounds, |many, one| many / one)));
+        session.record(row("packet-growth", "1", &by(ours, &base.rounds, |many, one| many / one)));
     }
 }
 
@@ -300,7 +300,7 @@ mod tests {
             rows.map(|row| row.value).collect::<Vec<f64>>()
         };
         assert!(of("pods-1/to-one", "growth").is_empty(), "one pod is what others are compared with");
-        assert!(of("pods-12/to-all", "growth/packet")[0] > 0.0);
+        assert!(of("pods-12/to-all", "packet-growth")[0] > 0.0);
         assert_eq!(of("pods-12/to-one", "growth").len(), 1);
         assert!(of("pods-12/to-all", "packet")[0] > 0.0 && of("pods-12/busy", "turn")[0] > 0.0);
         let sleeps = of("pods-12/adaptive", "sleeps")[0];

@@ -124,13 +124,14 @@ fn range(row: &Measurement) -> Option<(f64, f64)> {
     (row.low < row.high).then_some((row.low, row.high))
 }
 
-/// Every figure of a scenario but ratios (which stand beside the peers) and stages: curves where cases lie along an axis, bars
-/// beside peers where there are some, and else one plot of bars for all cases of a metric.
+/// Every figure of a scenario but ratios (which stand beside the peers), stages and what was left out: curves where cases lie
+/// along an axis, bars beside peers where there are some, and else one plot of bars for all cases of a metric.
 fn panels(run: &Run<'_>, scenario: &str, prefix: &str) -> String {
     let apart = |row: &&Measurement| {
         !(ratio_of(&row.metric).is_some()
             || row.metric.starts_with("stage/")
-            || row.metric.starts_with("counts/"))
+            || row.metric.starts_with("counts/")
+            || row.metric == "left-out")
     };
     let mut rows: Vec<&Measurement> = run.usable(scenario).filter(apart).collect();
     if scenario == "engine" {

@@ -29,6 +29,8 @@ pub(super) fn named(metric: &str) -> String {
         ("lost", "packets lost"),
         ("worst-delay", "worst delay"),
         ("in-force", "time until in force"),
+        ("growth", "one packet net, by that with one pod"),
+        ("packet-growth", "one packet, by that with one pod"),
     ];
     known
         .iter()
