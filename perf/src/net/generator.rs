@@ -10,6 +10,7 @@ use core_affinity::CoreId;
 use hdrhistogram::Histogram;
 
 use super::{Namespace, Pattern, Sink, SinkOptions, Veth, buckets, frames, xdp};
+use crate::machine::Watch;
 use crate::{Error, Result};
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/generator.bpf.o"));
@@ -44,6 +45,8 @@ pub struct Sent {
     pub behind: Duration,
     /// How late the latest burst left.
     pub behind_max: Duration,
+    /// What the machine took of the generator's time, in percent ([`Watch::taken_percent`]).
+    pub taken_percent: f64,
 }
 
 /// A generator on one device. It needs a core of its own while it runs.
@@ -127,9 +130,11 @@ impl Generator {
             let attrs = TestRunAttrs::new().xdp_live_frames(batch);
             let options =
                 TestRunOptions { data_in: Some(frame), repeat: count, attrs, ..TestRunOptions::default() };
-            program.test_run(options).map(drop).map_err(|error| xdp::failed("run live frames", &error))
+            let watch = Watch::start();
+            program.test_run(options).map_err(|error| xdp::failed("run live frames", &error))?;
+            Ok(watch.taken_percent())
         };
-        std::thread::scope(|scope| {
+        let taken_percent = std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().name("generator".to_owned()).spawn_scoped(scope, run);
             let thread = thread.map_err(|error| Error::setup("start a thread", error))?;
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -139,7 +144,7 @@ impl Generator {
         let took = Duration::from_nanos(looked_at.saturating_sub(start)).as_secs_f64();
         let rate = if took > 0.0 { looked as f64 / took } else { 0.0 };
         let [behind, behind_max] = [behind, behind_max].map(Duration::from_nanos);
-        Ok(Sent { frames, rate, behind, behind_max })
+        Ok(Sent { frames, rate, behind, behind_max, taken_percent })
     }
 
     /// How late bursts left, in nanoseconds, of all calls of [`Generator::send`]. Empty in a flood.

@@ -123,14 +123,3 @@ pub fn thread(process: &str, name: &str) -> Option<String> {
         comm.starts_with(name).then(|| format!("{process}/task/{}", task.file_name().to_string_lossy()))
     })
 }
-
-/// The kernel's thread that was made last of those whose name begins so: `PID/task/PID`.
-#[must_use]
-pub fn kernel_thread(name: &str) -> Option<String> {
-    let processes = std::fs::read_dir("/proc").ok()?.flatten();
-    let is_it = |pid: &u32| {
-        std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.starts_with(name))
-    };
-    let last = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_it).max();
-    last.map(|pid| format!("{pid}/task/{pid}"))
-}

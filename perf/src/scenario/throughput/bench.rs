@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use vswitch::config::Poll;
 use vswitch_model::Mac;
 
+use super::outcome::{Lost, Outcome};
+use super::who::{Cores, Who};
 use crate::machine::Watch;
 use crate::net::topology::{Layout, UPLINK, WIRE};
 use crate::net::{
@@ -37,131 +39,13 @@ const QUIET: Duration = Duration::from_millis(30);
 /// By then ours can say what became of every frame.
 const ACCOUNTED: Duration = Duration::from_secs(2);
 
-/// What forwards.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Who {
-    /// The engine as it ships, policy and flow tracking on.
-    Ours,
-    /// The kernel as it comes: routes, and VXLAN where it is asked for. It forwards where frames are received, which is where
-    /// they are generated: one core does all.
-    Kernel,
-    /// The same, receiving in threads on the core that forwards (threaded NAPI): generated on one core, all else on the other.
-    KernelThreaded,
-    /// Open vSwitch, userspace datapath, AF_XDP.
-    Ovs,
-    /// DPDK testpmd, `io`, net_af_xdp.
-    Testpmd,
-    /// AF_XDP in, AF_XDP out, no decision.
-    Bare,
-}
-
-impl Who {
-    /// Everybody that carries frames this way, ours first.
-    #[must_use]
-    pub fn of(way: Way) -> &'static [Self] {
-        match way {
-            Way::Local => {
-                &[Self::Ours, Self::Kernel, Self::KernelThreaded, Self::Bare, Self::Ovs, Self::Testpmd]
-            }
-            _ => &[Self::Ours, Self::Kernel, Self::KernelThreaded],
-        }
-    }
-
-    /// Its name among peers.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Ours => "ours",
-            Self::Kernel => "kernel",
-            Self::KernelThreaded => "kernel-threaded",
-            Self::Ovs => "ovs",
-            Self::Testpmd => "testpmd",
-            Self::Bare => "bare",
-        }
-    }
-}
-
-/// The two cores.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cores {
-    /// Where frames are generated. What the forwarder's device does to receive them is done there too, up to the ring of a
-    /// socket, or, by the kernel as it comes, all the rest; but not for the kernel with threads.
-    pub generator: usize,
-    /// Where frames are forwarded; what the sink's device does to receive them is done there too.
-    pub forwarder: usize,
-}
-
-impl Cores {
-    /// The first two this process may use.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Unmet`] when there is one only.
-    pub fn choose() -> Result<Self> {
-        let cores = core_affinity::get_core_ids().unwrap_or_default();
-        match cores[..] {
-            [first, second, ..] => Ok(Self { generator: first.id, forwarder: second.id }),
-            _ => Err(Error::Unmet("two cores are needed: one generates, one forwards".to_owned())),
-        }
-    }
-}
-
 enum Forwarder {
     Ours(Box<Switch>),
-    /// With the thread that receives, and forwards, if it is not the generator's.
-    Kernel(Option<String>),
+    /// With the threads that receive, and forward, if it is not the generator's that does.
+    Kernel(Vec<String>),
     Ovs(Ovs),
     Testpmd(Testpmd),
     Bare(BareThread),
-}
-
-/// Frames that were lost, by where.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Lost {
-    /// At the forwarder's device: its ring was full, or nobody behind it took them.
-    pub before: u64,
-    /// Of these, those that a socket had no room for, as far as the forwarder says.
-    pub at_socket: u64,
-    /// By the forwarder, for reasons it counts; of a peer, all that no device counts.
-    pub within: u64,
-    /// At the ring between the forwarder's device and the sink's.
-    pub behind: u64,
-}
-
-impl Lost {
-    /// All of them.
-    #[must_use]
-    pub fn all(&self) -> u64 {
-        self.before + self.within + self.behind
-    }
-
-    fn since(&self, before: &Self) -> Self {
-        Self {
-            before: self.before - before.before,
-            at_socket: self.at_socket - before.at_socket,
-            within: self.within - before.within,
-            behind: self.behind - before.behind,
-        }
-    }
-}
-
-/// What became of the frames of one trial.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Outcome {
-    /// What the generator did.
-    pub sent: Sent,
-    /// Frames that came to the sink.
-    pub received: u64,
-    /// Those that did not.
-    pub lost: Lost,
-}
-
-impl Outcome {
-    /// The part of the frames that was lost.
-    #[must_use]
-    pub fn loss(&self) -> f64 {
-        (self.sent.frames - self.received) as f64 / self.sent.frames.max(1) as f64
-    }
 }
 
 /// What is counted so far, at every place.
@@ -242,10 +126,9 @@ impl Bench {
                 // The generator's frames have to be received by NAPI.
                 link::gro(switch, from)?;
                 if who == Who::KernelThreaded {
-                    link::threaded(switch, from, cores.forwarder)?;
-                    Forwarder::Kernel(peer::kernel_thread(&format!("napi/{from}-")))
+                    Forwarder::Kernel(link::threaded(switch, from, cores.forwarder)?)
                 } else {
-                    Forwarder::Kernel(None)
+                    Forwarder::Kernel(Vec::new())
                 }
             }
             Who::Ovs => Forwarder::Ovs(Ovs::start(switch, from, to, cores.forwarder)?),
@@ -403,18 +286,14 @@ impl Bench {
     /// Watches the thread that forwards, from now on.
     #[must_use]
     pub fn watch(&self) -> Watch {
-        let thread = match &self.forwarder {
-            Forwarder::Ours(_) => peer::thread("self", "worker-"),
-            Forwarder::Bare(_) => peer::thread("self", peer::bare::THREAD),
-            Forwarder::Ovs(ovs) => ovs.thread(),
-            Forwarder::Testpmd(testpmd) => testpmd.thread(),
-            Forwarder::Kernel(thread) => thread.clone(),
+        let threads = match &self.forwarder {
+            Forwarder::Ours(_) => peer::thread("self", "worker-").into_iter().collect(),
+            Forwarder::Bare(_) => peer::thread("self", peer::bare::THREAD).into_iter().collect(),
+            Forwarder::Ovs(ovs) => ovs.thread().into_iter().collect(),
+            Forwarder::Testpmd(testpmd) => testpmd.thread().into_iter().collect(),
+            Forwarder::Kernel(threads) => threads.clone(),
         };
-        let watch = Watch::start();
-        match thread {
-            Some(thread) => watch.thread(&thread),
-            None => watch,
-        }
+        threads.iter().fold(Watch::start(), |watch, thread| watch.thread(thread))
     }
 
     /// Moves the receiving of the pod that is the sink to a thread, on a core that others need.

@@ -17,16 +17,20 @@
 //! forwarder is set up anew in each round, and all take their turn within it, so that a ratio is of the same minute.
 
 mod bench;
+mod outcome;
 mod rows;
 mod search;
+mod who;
 mod windows;
 
 #[cfg(test)]
 mod tests;
 
-pub use bench::{BURST, Bench, Cores, FLOWS, Lost, Outcome, RULES, Who, alone};
+pub use bench::{BURST, Bench, FLOWS, RULES, alone};
+pub use outcome::{Lost, Outcome};
 pub use rows::{Missing, Row, Value, of_rates, of_times};
 pub use search::{Found, flood, search};
+pub use who::{Cores, Who};
 
 use super::{About, Scenario};
 use crate::Result;
@@ -190,8 +194,8 @@ fn measure(
     let mut bench = Bench::start(who, way, cores, false)?;
     let watch = bench.watch();
     let (saturated, mean) = flood(&mut bench, effort.flood)?;
-    let Found { search, not_offered } = search(session, &mut bench, saturated * ABOVE_FLOOD, effort)?;
-    let void = watch.void();
+    let Found { search, not_offered, void } = search(session, &mut bench, saturated * ABOVE_FLOOD, effort)?;
+    let void = watch.void().or(void);
     let (ndr, pdr) = (search.outcome(0), search.outcome(1));
     let width = ndr.lower.zip(ndr.upper).map_or(1.0, |(lower, upper)| (upper - lower) / upper);
     let figures = Figures {

@@ -53,7 +53,7 @@ impl Row<'_> {
             return;
         }
         let mut row = self.of_rounds(self.metric, self.unit, &ours).void_because(void);
-        let mut ratios = Vec::new();
+        let (mut ratios, mut without) = (Vec::new(), Vec::new());
         for who in whos.iter().copied().filter(|who| *who != Who::Ours) {
             let theirs = values(who);
             let pairs = all.iter().zip(&theirs).filter_map(|(ours, theirs)| {
@@ -74,29 +74,38 @@ impl Row<'_> {
                 )),
                 Some(_) => {}
             }
-            ratios.extend(self.ratio(session, who, &pairs).map(|ratio| ratio.void_because(void)));
+            match self.ratio(who, &pairs) {
+                Some(Ok(ratio)) => ratios.push(ratio.void_because(void)),
+                Some(Err(undefined)) => {
+                    without.push(format!("{} ({undefined} of {})", who.name(), pairs.len()));
+                }
+                None => {}
+            }
+        }
+        // Without these rounds it would be of other rounds than the figures are.
+        if !without.is_empty() && row.void.is_none() {
+            session.note(format!(
+                "{}: {} of {} has no ratio where one of the two is 0 in a round: {}",
+                self.scenario,
+                self.metric,
+                self.case,
+                without.join(", ")
+            ));
         }
         session.record(row);
         ratios.into_iter().for_each(|ratio| session.record(ratio));
     }
 
-    fn ratio(&self, session: &mut Session, who: Who, pairs: &[(f64, f64)]) -> Option<Measurement> {
+    /// The ratio to a peer, if there is to be one, or in how many rounds it has none.
+    fn ratio(&self, who: Who, pairs: &[(f64, f64)]) -> Option<Result<Measurement, usize>> {
         let ratio = self.ratio?;
         let each: Vec<f64> = pairs.iter().map(|(ours, theirs)| ratio(*ours, *theirs)).collect();
-        let undefined = each.iter().filter(|ratio| !ratio.is_finite()).count();
-        if undefined > 0 {
-            // Without these rounds it would be of other rounds than the figures are.
-            session.note(format!(
-                "{}: {} of {} has no ratio to {}: one of the two is 0 in {undefined} of {} rounds",
-                self.scenario,
-                self.metric,
-                self.case,
-                who.name(),
-                each.len()
-            ));
-            return None;
-        }
-        Some(self.of_rounds(&ratio_name(who.name(), Some(self.metric)), "1", &each))
+        let undefined = pairs.iter().filter(|(ours, theirs)| *ours == 0.0 || *theirs == 0.0).count();
+        Some(if undefined == 0 {
+            Ok(self.of_rounds(&ratio_name(who.name(), Some(self.metric)), "1", &each))
+        } else {
+            Err(undefined)
+        })
     }
 
     fn of_rounds(&self, metric: &str, unit: &str, rounds: &[f64]) -> Measurement {

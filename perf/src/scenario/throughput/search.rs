@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::windows::Windows;
 use super::{Bench, Effort, Outcome};
+use crate::machine::TAKEN_MAX;
 use crate::math::mlrsearch::{Goal, Search};
 use crate::session::Session;
 use crate::{Error, Result};
@@ -25,6 +26,8 @@ pub struct Found {
     pub search: Search,
     /// The lowest rate, in packets a second, that the generator could not offer. It counts as lost. None: it could offer all.
     pub not_offered: Option<f64>,
+    /// Why it is void: whenever a trial was repeated the machine took the cores away again. None: it is not.
+    pub void: Option<String>,
 }
 
 /// What is carried of a flood, in packets a second: the high mark of short windows, and the mean.
@@ -49,34 +52,45 @@ pub fn search(session: &Session, bench: &mut Bench, highest: f64, effort: Effort
     let mut search = Search::new(goals, LOWEST, highest.max(LOWEST * 2.0), effort.budget_s);
     // The set-up of a trial takes as long as a short trial: the search is held to the clock, too.
     let (start, limit) = (Instant::now(), Duration::from_secs_f64(effort.budget_s * 2.0));
-    let mut not_offered = None;
+    let (mut not_offered, mut void) = (None, None);
     while let Some(ask) = search.next() {
         session.check()?;
         if start.elapsed() > limit {
             search.stop();
             break;
         }
-        let loss = trial(bench, ask.rate, ask.duration_s)?;
-        if loss.is_none() {
+        let (loss, disturbed) = trial(bench, ask.rate, ask.duration_s)?;
+        if loss.is_none() && disturbed.is_none() {
             not_offered = Some(not_offered.map_or(ask.rate, |lowest: f64| lowest.min(ask.rate)));
         }
+        void = void.or(disturbed);
         // Nobody knows what would have become of frames that were not offered in time: they do not count as carried.
         search.observe(loss.unwrap_or(1.0));
     }
-    Ok(Found { search, not_offered })
+    Ok(Found { search, not_offered, void })
 }
 
-/// The part of the frames that was lost of one trial in which the generator kept to its schedule and, if some were lost, the
-/// machine left the forwarder its core. None: the generator could not keep to it.
-fn trial(bench: &mut Bench, rate: f64, seconds: f64) -> Result<Option<f64>> {
+/// The part of the frames that was lost of one trial in which the generator kept to its schedule; None: it could not keep to
+/// it. And why neither says anything, because the machine took its core, or the forwarder's, each time.
+fn trial(bench: &mut Bench, rate: f64, seconds: f64) -> Result<(Option<f64>, Option<String>)> {
     let mut repeats = 0;
     loop {
         let watch = bench.watch();
         let outcome = bench.offer(rate, seconds)?;
-        let had = outcome.loss() == 0.0 || watch.void().is_none();
+        let offered = is_offered(&outcome, seconds);
+        let taken = outcome.sent.taken_percent;
+        let disturbed = match (offered, outcome.loss() > 0.0) {
+            (false, _) => (taken > TAKEN_MAX).then(|| {
+                format!(
+                    "the machine took {taken:.0} % of the generator's time away (more than {TAKEN_MAX} %)"
+                )
+            }),
+            (true, true) => watch.void(),
+            (true, false) => None,
+        };
         repeats += 1;
-        if repeats == REPEATS || is_offered(&outcome, seconds) && had && !is_heaped(&outcome, rate) {
-            return Ok(is_offered(&outcome, seconds).then(|| outcome.loss()));
+        if repeats == REPEATS || offered && disturbed.is_none() && !is_heaped(&outcome, rate) {
+            return Ok((offered.then(|| outcome.loss()), disturbed));
         }
     }
 }
