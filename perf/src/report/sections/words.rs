@@ -14,6 +14,8 @@ pub(super) fn named(metric: &str) -> String {
         ("packet-rate", "packets forwarded"),
         ("loss-bound", "loss at most (95 %)"),
         ("generator-late", "how late the generator was at most"),
+        ("sender-late-p99", "how late the sender was, 99th percentile"),
+        ("sender-late-max", "how late the sender was at most"),
         ("net", "one packet, net of generator and sink"),
         ("rate", "rate"),
         ("new-flows", "new flows"),

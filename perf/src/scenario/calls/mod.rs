@@ -198,10 +198,13 @@ fn add_most(
     Ok(())
 }
 
-/// Keeps why an attempt that was not whole must not be used.
+/// Keeps why an attempt that was not whole must not be used. Less than what voids other figures makes a sender late.
 fn spoil(void: &mut Option<String>, outcome: Outcome, trial: &Trial) {
+    let taken = trial.taken_percent;
+    let late = outcome == Outcome::EndsTooSlow && taken > TAKEN;
+    let late = late.then(|| format!("the sender was late, and others took {taken:.0} % of the time"));
     if outcome != Outcome::Whole && void.is_none() {
-        *void = trial.void().cloned();
+        *void = trial.void().cloned().or(late);
     }
 }
 
@@ -263,7 +266,7 @@ fn confirm(
     }
     let what = if found.ends_too_slow { "the sender is too late" } else { "packets are lost" };
     session
-        .note(format!("calls: {}: {what} even with {least} calls: none is shown to work", contender.key()));
+        .note(format!("calls: {}: {what} even with {least} call(s): none is shown to work", contender.key()));
     found.calls = 0;
     Ok(1.0)
 }

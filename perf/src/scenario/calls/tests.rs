@@ -32,7 +32,7 @@ fn a_late_sender_is_too_slow_whatever_was_lost() {
             lost: std::collections::BTreeMap::from([("policy-ingress".to_owned(), lost)]),
             sender_void: None,
             forwarder_void: Some("noise".to_owned()),
-            taken_percent: 0.0,
+            taken_percent: TAKEN + 1.0,
         }
     };
     let (late, in_time) = (2 * BEHIND_NS, BEHIND_NS / 2);
@@ -45,4 +45,10 @@ fn a_late_sender_is_too_slow_whatever_was_lost() {
     assert_eq!(void, None, "what was whole in spite of it is whole");
     spoil(&mut void, Outcome::Lossy, &trial(in_time, 9));
     assert_eq!(void.as_deref(), Some("noise"));
+    let quiet = Trial { forwarder_void: None, ..trial(late, 0) };
+    for (outcome, why) in [(Outcome::Lossy, None), (Outcome::EndsTooSlow, Some("the sender was late"))] {
+        let mut void = None;
+        spoil(&mut void, outcome, &quiet);
+        assert_eq!(void.as_deref().map(|void| &void[..19]), why);
+    }
 }
