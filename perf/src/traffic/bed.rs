@@ -140,9 +140,9 @@ impl Bed {
                 let switch = switch(&topology, desired, cores)?;
                 (Some(switch), crate::peer::thread("self", "worker-").into_iter().collect())
             }
-            Contender::Kernel => (None, kernel(&topology, None, "")?),
-            Contender::KernelThreaded => (None, kernel(&topology, Some(cores.forwarder), "")?),
-            Contender::KernelConntrack => (None, kernel(&topology, None, &conntrack(&topology)?)?),
+            Contender::Kernel => (None, kernel(&topology, desired, None, "")?),
+            Contender::KernelThreaded => (None, kernel(&topology, desired, Some(cores.forwarder), "")?),
+            Contender::KernelConntrack => (None, kernel(&topology, desired, None, &conntrack(&topology)?)?),
         };
         Ok(Self { switch, receiver, topology, relay, cores, threads })
     }

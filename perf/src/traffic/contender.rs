@@ -1,9 +1,12 @@
 //! Who forwards, on which core, and how the kernel is told to.
 
-use std::fmt::Write;
 use std::net::Ipv4Addr;
 
+use vswitch_model::DesiredState;
+
 use crate::net::{Pod, Topology, link};
+use crate::peer::Filter;
+use crate::peer::kernel::forward;
 use crate::session::Session;
 use crate::{Error, Result};
 
@@ -77,28 +80,27 @@ impl Cores {
     }
 }
 
-/// The node's kernel forwards. `core`: with its receive work in threads on this core; None: where the packets come from.
-/// `nft`: its rules. The threads it forwards in.
+/// The node's kernel forwards what `desired` says. `core`: with its receive work in threads on this core; None: where the
+/// packets come from. `nft`: its rules. The threads it forwards in.
 ///
 /// # Errors
 ///
 /// What could not be set up.
-pub fn kernel(topology: &Topology, core: Option<usize>, nft: &str) -> Result<Vec<String>> {
+pub fn kernel(
+    topology: &Topology,
+    desired: &DesiredState,
+    core: Option<usize>,
+    nft: &str,
+) -> Result<Vec<String>> {
     let node = &topology.switch;
-    let (mut lines, mut threads) = (String::new(), Vec::new());
-    for pod in &topology.pods {
-        let (host, mac) = (&pod.host, pod.mac);
-        for address in pod.addresses.iter().filter(|address| address.is_ipv4()) {
-            let _ = writeln!(lines, "route replace {address} dev {host}");
-            let _ = writeln!(lines, "neigh replace {address} lladdr {mac} dev {host} nud permanent");
-        }
-        if let Some(core) = core {
-            link::gro(node, host)?;
-            threads.extend(link::threaded(node, host, core)?);
+    let mut threads = Vec::new();
+    if let Some(core) = core {
+        for pod in &topology.pods {
+            link::gro(node, &pod.host)?;
+            threads.extend(link::threaded(node, &pod.host, core)?);
         }
     }
-    node.ip(&lines)?;
-    node.sysctl("net.ipv4.ip_forward", "1")?;
+    forward(topology, desired, Filter::None, &[])?;
     if !nft.is_empty() {
         node.with_input(&["nft", "-f", "-"], nft)?;
     }

@@ -31,7 +31,6 @@ pub(super) struct Pair {
 
 /// MTU of pods whose packets are encapsulated in 1500 bytes: 50 are VXLAN's.
 const INNER_MTU: u16 = 1450;
-const VXLAN: &str = "vxlan0";
 const TUNNEL: TunnelId = TunnelId(1);
 const LAYOUT: Layout = Layout { uplink: false, separate: true, queues: 1 };
 
@@ -46,8 +45,8 @@ impl Pair {
         match contender {
             Contender::Ours => switches.push(start(&topology, &desired, cores.forwarder)?),
             _ => {
+                kernel(&topology, &desired, None, "")?;
                 offloads(&topology)?;
-                kernel(&topology, None, "")?;
             }
         }
         let (client, server) = (place(&topology, 0)?, place(&topology, 1)?);
@@ -64,10 +63,10 @@ impl Pair {
             switches.push(start(&near, &one, cores.forwarder)?);
             switches.push(start(&far, &two, cores.sender)?);
         } else {
-            for (topology, own, other) in [(&near, 1, 2), (&far, 2, 1)] {
+            // Its VXLAN with the offloads it ships with, last: without them is how others are set up.
+            for (topology, desired) in [(&near, &one), (&far, &two)] {
+                kernel(topology, desired, None, "")?;
                 offloads(topology)?;
-                kernel(topology, None, "")?;
-                vxlan(&topology.switch, own, other)?;
             }
         }
         let (client, server) = (place(&near, 0)?, place(&far, 0)?);
@@ -133,20 +132,6 @@ fn join(near: &Topology, mut far: Topology) -> Result<Topology> {
     ))?;
     far.remote = Some(Remote { namespace: near.switch.clone(), addresses: vec![underlay(1).into()] });
     Ok(far)
-}
-
-/// The kernel's VXLAN between the nodes, unicast, as Calico sets it up.
-fn vxlan(switch: &Namespace, own: u8, other: u8) -> Result<()> {
-    let mac = |node: u8| Mac([0x66, 0, 0, 0, 0, node]);
-    let address = |node: u8| underlay(node).map(|byte| byte.to_string()).join(".");
-    let (own_mac, other_mac) = (mac(own), mac(other));
-    switch.ip(&format!(
-        "link add {VXLAN} address {own_mac} mtu {INNER_MTU} type vxlan id 4096 dev {UPLINK} local {} dstport 4789 nolearning\n\
-         link set {VXLAN} up\nroute replace 10.0.{other}.10 dev {VXLAN}\n\
-         neigh replace 10.0.{other}.10 lladdr {other_mac} dev {VXLAN} nud permanent",
-        address(own)
-    ))?;
-    switch.run(&format!("bridge fdb append {other_mac} dev {VXLAN} dst {}", address(other))).map(drop)
 }
 
 fn start(topology: &Topology, desired: &DesiredState, core: usize) -> Result<Switch> {
