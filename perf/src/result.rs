@@ -129,6 +129,14 @@ pub fn ratio_of(metric: &str) -> Option<(&str, Option<&str>)> {
     Some(rest.split_once('/').map_or((rest, None), |(peer, metric)| (peer, Some(metric))))
 }
 
+/// The rounds that the machine left us the cores for; when there is none, all of them, and why they are void.
+pub fn usable<T>(rounds: impl IntoIterator<Item = (T, Option<String>)>) -> (Vec<T>, Option<String>) {
+    let (good, void): (Vec<_>, Vec<_>) = rounds.into_iter().partition(|(_, void)| void.is_none());
+    let reason = if good.is_empty() { void.first().and_then(|(_, void)| void.clone()) } else { None };
+    let those = if good.is_empty() { void } else { good };
+    (those.into_iter().map(|(value, _)| value).collect(), reason)
+}
+
 /// The median of values in ascending order; the mean of the middle two when their number is even.
 ///
 /// # Panics

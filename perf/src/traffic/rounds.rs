@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Contender;
 use crate::Result;
-use crate::result::{Measurement, median_of_sorted, ratio_name};
+use crate::result::{Measurement, median_of_sorted, ratio_name, usable};
 use crate::session::Session;
 
 /// What is better of a figure: decides what a ratio of two is, above 1 always for us.
@@ -138,8 +138,8 @@ impl Row {
                 let what = if void < all { "left out" } else { "void: no figure of it is to be used" };
                 notes.push(format!("{scenario}: {case}: {void} of {all} rounds of {who} {what}: {first}"));
             }
-            let usable = figures.values().filter(|(_, void)| void.is_none() || voids.len() == all);
-            let none = usable.filter(|(value, _)| !value.is_finite()).count();
+            let shown = figures.values().filter(|(_, void)| void.is_none() || voids.len() == all);
+            let none = shown.filter(|(value, _)| !value.is_finite()).count();
             if none > 0 {
                 let metric = self.metric;
                 notes.push(format!(
@@ -151,19 +151,9 @@ impl Row {
     }
 }
 
-/// The rounds that may be used; when there is none, all of them, and why they are void. None: there are none, or one of
-/// them has no figure.
-fn sound<'figures>(
-    figures: impl Iterator<Item = &'figures Figure> + Clone,
-) -> Option<(Vec<f64>, Option<String>)> {
-    let usable: Vec<f64> =
-        figures.clone().filter(|(_, void)| void.is_none()).map(|(value, _)| *value).collect();
-    let (values, void) = if usable.is_empty() {
-        let first = figures.clone().find_map(|(_, void)| void.clone());
-        (figures.map(|(value, _)| *value).collect(), first)
-    } else {
-        (usable, None)
-    };
+/// The rounds that are [`usable`], and why they are void if they are. None: there are none, or one of them has no figure.
+fn sound<'figures>(figures: impl Iterator<Item = &'figures Figure>) -> Option<(Vec<f64>, Option<String>)> {
+    let (values, void) = usable(figures.cloned());
     (!values.is_empty() && values.iter().all(|value| value.is_finite())).then_some((values, void))
 }
 

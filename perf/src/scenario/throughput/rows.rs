@@ -2,6 +2,7 @@
 
 use super::Who;
 use crate::math::statistics::median;
+pub(super) use crate::result::usable;
 use crate::result::{Measurement, ratio_name};
 use crate::session::Session;
 use crate::{Error, Result};
@@ -111,14 +112,6 @@ impl Row<'_> {
     fn of_rounds(&self, metric: &str, unit: &str, rounds: &[f64]) -> Measurement {
         Measurement::of_rounds(self.scenario, self.case, metric, unit, rounds)
     }
-}
-
-/// What the machine left the cores for; when there is nothing, all of it, and why it is void.
-pub(super) fn usable<T>(rounds: impl IntoIterator<Item = (T, Option<String>)>) -> (Vec<T>, Option<String>) {
-    let (good, void): (Vec<_>, Vec<_>) = rounds.into_iter().partition(|(_, void)| void.is_none());
-    let reason = if good.is_empty() { void.first().and_then(|(_, void)| void.clone()) } else { None };
-    let those = if good.is_empty() { void } else { good };
-    (those.into_iter().map(|(value, _)| value).collect(), reason)
 }
 
 /// Peers that cannot be measured.
