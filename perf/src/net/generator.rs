@@ -10,7 +10,7 @@ use core_affinity::CoreId;
 use hdrhistogram::Histogram;
 
 use super::{Namespace, Pattern, Sink, SinkOptions, Veth, buckets, frames, xdp};
-use crate::machine::Watch;
+use crate::machine::{TAKEN_MAX, Watch};
 use crate::{Error, Result};
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/generator.bpf.o"));
@@ -47,6 +47,17 @@ pub struct Sent {
     pub behind_max: Duration,
     /// What the machine took of the generator's time, in percent ([`Watch::taken_percent`]).
     pub taken_percent: f64,
+}
+
+impl Sent {
+    /// Why what the generator did says nothing of it; None: the machine left it its core.
+    #[must_use]
+    pub fn void(&self) -> Option<String> {
+        let taken = self.taken_percent;
+        (taken > TAKEN_MAX).then(|| {
+            format!("the machine took {taken:.0} % of the generator's time away (more than {TAKEN_MAX} %)")
+        })
+    }
 }
 
 /// A generator on one device. It needs a core of its own while it runs.
@@ -162,12 +173,12 @@ impl Generator {
         Stop(Arc::clone(&self.stop))
     }
 
-    /// Frames a second that `core` generates of this pattern when nothing but a sink takes them.
+    /// Frames a second that `core` generates of this pattern when nothing but a sink takes them, and why that is void.
     ///
     /// # Errors
     ///
     /// [`Error::Setup`], and [`Error::Miscounted`] when the sink saw more than was sent.
-    pub fn alone(pattern: &Pattern, core: usize, count: u32) -> Result<f64> {
+    pub fn alone(pattern: &Pattern, core: usize, count: u32) -> Result<(f64, Option<String>)> {
         let (near, far) = (Namespace::new()?, Namespace::new()?);
         let mac = |last| vswitch_model::Mac([2, 0, 0, 0, 0xfe, last]);
         let veth = Veth { near: (&near, "gen", mac(1)), far: (&far, "sink", mac(2)), mtu: 1500, queues: 1 };
@@ -183,7 +194,7 @@ impl Generator {
                 sent.frames, counted.packets
             )));
         }
-        Ok(sent.rate * counted.packets as f64 / sent.frames.max(1) as f64)
+        Ok((sent.rate * counted.packets as f64 / sent.frames.max(1) as f64, sent.void()))
     }
 }
 

@@ -127,8 +127,8 @@ fn known_rate(session: &Session, who: Who) -> Option<f64> {
 
 fn measure(session: &mut Session, who: Who, cores: Cores) -> Result<Vec<Option<Values>>> {
     let mut bench = Bench::start(who, WAY, cores, true)?;
-    let rate = match known_rate(session, who) {
-        Some(rate) => rate,
+    let (rate, void) = match known_rate(session, who) {
+        Some(rate) => (rate, None),
         None => own_rate(session, &mut bench)?,
     };
     let seconds = match (session.config.quick, session.config.full) {
@@ -141,7 +141,10 @@ fn measure(session: &mut Session, who: Who, cores: Cores) -> Result<Vec<Option<V
         session.check()?;
         let wanted = rate > 0.0 && session.wants(&case(percent, busy));
         let (rate, load) = (rate * f64::from(percent) / 100.0, busy.then_some(cores.generator));
-        found.push(wanted.then(|| one(&mut bench, rate, seconds, load)).transpose()?);
+        let values = wanted.then(|| one(&mut bench, rate, seconds, load)).transpose()?;
+        // At parts of a rate that nobody knows.
+        let all_void = |(value, own): Value| (value, own.or_else(|| void.clone()));
+        found.push(values.map(|values| values.map(all_void)));
     }
     if rate == 0.0 {
         session.note(format!(
@@ -152,11 +155,13 @@ fn measure(session: &mut Session, who: Who, cores: Cores) -> Result<Vec<Option<V
     Ok(found)
 }
 
-/// A short search of its own.
-fn own_rate(session: &Session, bench: &mut Bench) -> Result<f64> {
+/// A short search of its own, and why it is void.
+fn own_rate(session: &Session, bench: &mut Bench) -> Result<Value> {
     let effort = Effort { trial_s: 0.03, decide_s: 0.06, budget_s: 0.4, flood: 500_000 };
+    let watch = bench.watch();
     let (saturated, _) = throughput::flood(bench, effort.flood)?;
-    Ok(throughput::search(session, bench, saturated, effort)?.search.outcome(0).lower.unwrap_or(0.0))
+    let found = throughput::search(session, bench, saturated, effort)?;
+    Ok((found.search.outcome(0).lower.unwrap_or(0.0), watch.void().or(found.void)))
 }
 
 /// One case: sends, and takes the delays of all that came.

@@ -331,11 +331,12 @@ pub(super) fn ends(node: &Node, way: Way) -> Result<Ends> {
     })
 }
 
-/// Frames in a second that the generator makes when a sink takes them at once: what is measured has to be slower.
+/// Frames in a second that the generator makes when a sink takes them at once, and why that is void: what is measured has to
+/// be slower.
 ///
 /// # Errors
 ///
 /// As [`Generator::alone`].
-pub fn alone(cores: Cores, frames: u32) -> Result<f64> {
+pub fn alone(cores: Cores, frames: u32) -> Result<(f64, Option<String>)> {
     Generator::alone(&pattern(&Node::in_memory(2, 1), Way::Local)?, cores.generator, frames)
 }

@@ -215,8 +215,9 @@ fn record_generator(session: &mut Session, cores: Cores, effort: Effort) -> Resu
     let case = case(GENERATOR, Way::Local);
     if session.wants(&case) {
         session.step("the generator alone")?;
-        let rate = alone(cores, effort.flood)? / 1e6;
-        session.record(Measurement::of_rounds(NAME, &case, GENERATOR, "Mpps", &[rate]));
+        let (rate, void) = alone(cores, effort.flood)?;
+        let row = Measurement::of_rounds(NAME, &case, GENERATOR, "Mpps", &[rate / 1e6]);
+        session.record(row.void_because(void));
     }
     Ok(())
 }
@@ -241,7 +242,10 @@ fn record(session: &mut Session, way: Way, rounds: &[Round]) {
 
 /// Where the generator, not the forwarder, may have been the limit.
 fn note_limits(session: &mut Session, way: Way, rounds: &[Round]) {
-    let alone = session.results.iter().find(|row| row.scenario == NAME && row.metric == GENERATOR);
+    let alone = session
+        .results
+        .iter()
+        .find(|row| row.scenario == NAME && row.metric == GENERATOR && row.void.is_none());
     let alone = alone.map_or(f64::INFINITY, |row| row.value);
     for who in Who::of(way).iter().copied() {
         let figures = || rounds.iter().flatten().filter(|(other, ..)| *other == who).map(|(_, of, _)| of);

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use super::windows::Windows;
 use super::{Bench, Effort, Outcome};
-use crate::machine::TAKEN_MAX;
 use crate::math::mlrsearch::{Goal, Search};
 use crate::session::Session;
 use crate::{Error, Result};
@@ -78,13 +77,8 @@ fn trial(bench: &mut Bench, rate: f64, seconds: f64) -> Result<(Option<f64>, Opt
         let watch = bench.watch();
         let outcome = bench.offer(rate, seconds)?;
         let offered = is_offered(&outcome, seconds);
-        let taken = outcome.sent.taken_percent;
         let disturbed = match (offered, outcome.loss() > 0.0) {
-            (false, _) => (taken > TAKEN_MAX).then(|| {
-                format!(
-                    "the machine took {taken:.0} % of the generator's time away (more than {TAKEN_MAX} %)"
-                )
-            }),
+            (false, _) => outcome.sent.void(),
             (true, true) => watch.void(),
             (true, false) => None,
         };
