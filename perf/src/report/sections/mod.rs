@@ -124,14 +124,17 @@ fn range(row: &Measurement) -> Option<(f64, f64)> {
     (row.low < row.high).then_some((row.low, row.high))
 }
 
-/// Every figure of a scenario but ratios (which stand beside the peers), stages and what was left out: curves where cases lie
+/// Metrics that say how something was measured, and are nobody's merit: they stand in the tables.
+const OF_THE_MEASURING: [&str; 3] = ["left-out", "trials", "width"];
+
+/// Every figure of a scenario but ratios (which stand beside the peers), stages and what only tells of the measuring: curves where cases lie
 /// along an axis, bars beside peers where there are some, and else one plot of bars for all cases of a metric.
 fn panels(run: &Run<'_>, scenario: &str, prefix: &str) -> String {
     let apart = |row: &&Measurement| {
         !(ratio_of(&row.metric).is_some()
             || row.metric.starts_with("stage/")
             || row.metric.starts_with("counts/")
-            || row.metric == "left-out")
+            || OF_THE_MEASURING.contains(&row.metric.as_str()))
     };
     let mut rows: Vec<&Measurement> = run.usable(scenario).filter(apart).collect();
     if scenario == "engine" {
