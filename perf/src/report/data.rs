@@ -53,9 +53,9 @@ impl<'files> Run<'files> {
         self.rows.iter().filter(move |row| row.scenario == scenario).filter(sound)
     }
 
-    /// How many times better we are than this peer by this figure: from the rounds, with their spread, where the scenario
-    /// recorded that, else from the medians alone. None: the peer has no such figure, what was recorded is void, or it
-    /// cannot be told what is better.
+    /// How many times better we are than this peer by this figure, as the scenario recorded it from rounds of both, with its
+    /// spread. None: it recorded none that may be used. Medians are never divided in its place: they may be of rounds that
+    /// the other was left out of, which is why there is no ratio.
     #[must_use]
     pub(super) fn ratio(&self, row: &Measurement, peer: &str) -> Option<(f64, Option<(f64, f64)>)> {
         let theirs = row.peers.get(peer).copied().filter(|value| *value > 0.0 && row.value > 0.0)?;
@@ -70,13 +70,9 @@ impl<'files> Run<'files> {
         // A case may have several metrics and one ratio that does not say of which: it belongs to the one whose medians
         // it fits.
         let fits = |ratio: &Measurement| ratio.low * 0.9 <= of_medians && of_medians <= ratio.high * 1.1;
-        let (own, only) = (recorded(Some(&row.metric)), recorded(None));
-        if own.or(only).is_some_and(|ratio| ratio.void.is_some()) {
-            return None;
-        }
-        let spread = |ratio: &Measurement| (ratio.low < ratio.high).then_some((ratio.low, ratio.high));
-        let recorded = own.or_else(|| only.filter(|ratio| fits(ratio)));
-        Some(recorded.map_or((of_medians, None), |ratio| (ratio.value, spread(ratio))))
+        let own = recorded(Some(&row.metric)).or_else(|| recorded(None).filter(|ratio| fits(ratio)));
+        let ratio = own.filter(|ratio| ratio.void.is_none())?;
+        Some((ratio.value, (ratio.low < ratio.high).then_some((ratio.low, ratio.high))))
     }
 }
 
@@ -244,11 +240,15 @@ mod tests {
         )];
         let run = &Run::of(&files)[0];
         assert_eq!(run.ratio(&run.rows[0], "kernel"), Some((2.02, Some((1.9, 2.1)))));
-        assert_eq!(run.ratio(&run.rows[1], "kernel"), Some((3.0, None)));
-        assert_eq!(run.ratio(&run.rows[1], "ovs"), Some((1.5, None)));
-        assert_eq!(run.ratio(&run.rows[0], "ovs"), None);
-        let time = figure("x", &[10.0]).beside("kernel", 40.0);
-        assert_eq!(run.ratio(&time, "kernel"), Some((4.0, None)), "a time is better when it is less");
+        assert_eq!(run.ratio(&run.rows[1], "kernel"), None, "it is of the other metric");
+        assert_eq!(run.ratio(&run.rows[1], "ovs"), None, "none was recorded: medians are not divided");
+        let times = vec![
+            figure("x", &[10.0]).beside("kernel", 40.0),
+            Measurement::of_rounds("engine", "x", "ratio/kernel", "1", &[4.1]),
+        ];
+        let files = [file("a", times)];
+        let run = &Run::of(&files)[0];
+        assert_eq!(run.ratio(&run.rows[0], "kernel"), Some((4.1, None)), "a time is better when it is less");
     }
 
     #[test]
