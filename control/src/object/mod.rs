@@ -18,6 +18,7 @@ use serde_json::Value;
 mod block;
 mod core;
 mod endpoint;
+pub mod expression;
 mod ip_pool;
 mod kind;
 pub mod manifest;
