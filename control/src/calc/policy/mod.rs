@@ -6,6 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+#[allow(dead_code, reason = "read by the compiler next")]
+mod from_network_policy;
+#[allow(dead_code, reason = "read by the compiler next")]
+mod view;
+
 use ipnet::IpNet;
 use vswitch_model::{
     Action, DesiredState, IdentityId, IdentitySet, Policy, PolicyId, PortMatch, Rule, RuleId, SetId, Subject,
