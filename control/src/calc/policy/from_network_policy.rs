@@ -2,8 +2,8 @@
 
 use super::position;
 use super::view::{
-    EntityMatch, Namespaces, Order, PodMatch, PolicyView, PortView, Ports, RuleAction, RuleView, Source,
-    Standing, TierName, Traffic, expr,
+    EntityMatch, Expr, Namespaces, Order, PodMatch, PolicyView, PortView, Ports, RuleAction, RuleView,
+    Source, Standing, TierName, Traffic,
 };
 use crate::object::{
     Kind, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort, PolicyPort, PolicyType, RuleView as ObjectRule,
@@ -29,7 +29,7 @@ pub(crate) fn view(policy: &NetworkPolicy) -> PolicyView {
         standing: Standing::Enforced,
         subject: PodMatch {
             namespaces: Namespaces::Named(namespace.clone()),
-            labels: expr(&policy.spec.pod_selector),
+            labels: Expr::from(&policy.spec.pod_selector),
             ..PodMatch::default()
         },
         ingress: rules(PolicyType::Ingress),
@@ -63,8 +63,8 @@ fn entity(peer: &NetworkPolicyPeer, namespace: &str) -> EntityMatch {
     }
     let own = || Namespaces::Named(namespace.to_owned());
     let pods = PodMatch {
-        namespaces: peer.namespace_selector.as_ref().map(expr).map_or_else(own, Namespaces::Labelled),
-        labels: peer.pod_selector.as_ref().map(expr).unwrap_or_default(),
+        namespaces: peer.namespace_selector.as_ref().map(Expr::from).map_or_else(own, Namespaces::Labelled),
+        labels: peer.pod_selector.as_ref().map_or(Expr::All, Expr::from),
         ..PodMatch::default()
     };
     EntityMatch { pods: Some(pods), ..EntityMatch::default() }
@@ -80,7 +80,6 @@ fn port(port: &NetworkPolicyPort) -> PortView {
 
 #[cfg(test)]
 mod tests {
-    use super::super::view::Expr;
     use super::*;
     use crate::object::{Object, manifest};
 
@@ -109,7 +108,7 @@ mod tests {
         assert_eq!(rules[0].peer.not_nets, ["10.1.0.0/16".parse().unwrap()]);
         let namespaces = |rule: &RuleView| rule.peer.pods.as_ref().unwrap().namespaces.clone();
         assert_eq!(namespaces(&rules[1]), Namespaces::Named("x".into()));
-        assert_eq!(namespaces(&rules[2]), Namespaces::Labelled(Expr::default()));
+        assert_eq!(namespaces(&rules[2]), Namespaces::Labelled(Expr::All));
         assert_eq!(rules[2].traffic.any_of, [PortView { protocol: 6, ports: Ports::Named("http".into()) }]);
         assert_eq!((&rules[3].peer, &rules[3].traffic), (&EntityMatch::default(), &Traffic::default()));
     }

@@ -11,10 +11,8 @@ use std::fmt;
 
 use ipnet::IpNet;
 
-use crate::object::{Kind, LabelSelector, PolicyType};
-
-/// What labels must be like.
-pub(crate) type Expr = LabelSelector;
+pub(crate) use crate::object::expression::Expr;
+use crate::object::{Kind, PolicyType};
 
 /// One policy.
 #[derive(Debug, Clone, PartialEq)]
@@ -142,7 +140,8 @@ pub(crate) enum RuleAction {
 pub(crate) struct EntityMatch {
     /// It is one of these.
     pub(crate) pods: Option<PodMatch>,
-    /// It is none of these.
+    /// It is none of these. Where `pods` says something too, what is one of those is judged by itself: an address in
+    /// two NetworkSets is meant when one of them is of the one and not of the other.
     pub(crate) not_pods: Option<PodMatch>,
     /// Its address is in one of these. Empty: says nothing.
     pub(crate) nets: Vec<IpNet>,
@@ -167,7 +166,7 @@ pub(crate) struct ServiceMatch {
 }
 
 /// Pods, and where they are meant NetworkSets.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct PodMatch {
     pub(crate) namespaces: Namespaces,
     /// What their labels must be like.
@@ -176,6 +175,13 @@ pub(crate) struct PodMatch {
     pub(crate) account: Option<AccountMatch>,
     /// Whether the addresses of NetworkSets with such labels, in such namespaces, are meant besides pods.
     pub(crate) network_sets: bool,
+}
+
+impl Default for PodMatch {
+    /// All pods.
+    fn default() -> Self {
+        Self { namespaces: Namespaces::Any, labels: Expr::All, account: None, network_sets: false }
+    }
 }
 
 /// Which namespaces.
@@ -241,11 +247,6 @@ pub(crate) enum Ports {
     Range(u16, u16),
     /// The number the destination pod gives this name; only of TCP, UDP and SCTP.
     Named(String),
-}
-
-/// Labels as Kubernetes asks for them.
-pub(crate) fn expr(selector: &LabelSelector) -> Expr {
-    selector.clone()
 }
 
 #[cfg(test)]
