@@ -5,11 +5,16 @@
 //!
 //! 1. A [`Subject`] without tiers in that direction is not isolated: allowed.
 //! 2. Otherwise the tiers are asked in order, in a tier its policies in order, in a policy its rules in order. The
-//!    first rule that matches decides: Allow and Deny end it, Pass goes on with the next tier.
+//!    first rule that matches decides: Allow and Deny end it, Pass goes on with the next tier. Log decides nothing: it
+//!    marks the flow and the next rule is asked. Of several the first is what the flow's record names.
 //! 3. When no rule of a tier matched, [`TierDefault`] says whether that denies or passes.
 //! 4. After the last tier everything that passed is allowed.
 //!
 //! Whatever the rules say, the local node reaches its own pods, and replies belong to the flow they answer.
+//!
+//! That is what is in force. Policies may be staged besides ([`Standing`]), and what is staged is judged apart, as if it
+//! were in force, and told, but decides nothing. In each of the two views only its policies are there, and neither is a
+//! tier that holds policies of the other view alone. A tier that holds no policy at all is in both.
 
 use std::fmt;
 
@@ -56,17 +61,40 @@ pub enum Action {
     Deny,
     /// Go on with the next tier.
     Pass,
+    /// Mark the flow, and go on with the next rule.
+    Log,
 }
 
-/// A protocol and a range of destination ports, both ends included.
+/// Whether a policy is in force, and whether it would be if all that is staged were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Standing {
+    /// In force, with or without what is staged.
+    #[default]
+    Enforced,
+    /// Not in force; it would be.
+    Staged,
+    /// In force; it would not be: what is staged removes it or takes its place.
+    StagedRemoval,
+}
+
+/// A protocol and a range of destination ports, or of ICMP messages, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PortMatch {
-    /// IP protocol number. Ports are compared for TCP (6), UDP (17) and SCTP (132) only.
+    /// IP protocol number. Numbers are compared for TCP (6), UDP (17), SCTP (132), ICMP (1) and ICMPv6 (58) only.
     pub protocol: u8,
-    /// First port.
+    /// First port; for ICMP and ICMPv6 the type in the upper 8 bits and the code in the lower, see [`Self::message`].
     pub first: u16,
-    /// Last port, at least `first`.
+    /// Last port or message, at least `first`.
     pub last: u16,
+}
+
+impl PortMatch {
+    /// An ICMP or ICMPv6 message as what is compared: the type in the upper 8 bits, the code in the lower.
+    #[must_use]
+    pub const fn message(kind: u8, code: u8) -> u16 {
+        u16::from_be_bytes([kind, code])
+    }
 }
 
 /// One rule.
@@ -78,13 +106,34 @@ pub struct Rule {
     pub action: Action,
     /// The other end: its identity is in this set. None: any, the unknown identity included.
     pub peers: Option<SetId>,
+    /// And not in this one. The unknown identity is in no set.
+    pub not_peers: Option<SetId>,
     /// The pod's own end: its identity is in this set. None: every subject of the policy. It narrows a rule whose
     /// port is a name that means different numbers on different pods.
     pub subjects: Option<SetId>,
+    /// And not in this one.
+    pub not_subjects: Option<SetId>,
     /// Destination ports of the flow, any of them. Empty: every protocol and port.
     pub ports: Vec<PortMatch>,
     /// Where the rule was written, for people: `ingress rule 2, from 1, port 3`.
     pub position: String,
+}
+
+impl Rule {
+    /// A rule that matches everything, to be narrowed.
+    #[must_use]
+    pub const fn new(id: RuleId, action: Action, position: String) -> Self {
+        Self {
+            id,
+            action,
+            peers: None,
+            not_peers: None,
+            subjects: None,
+            not_subjects: None,
+            ports: Vec::new(),
+            position,
+        }
+    }
 }
 
 /// One policy, of one direction: an object that speaks of both becomes two.
@@ -94,6 +143,8 @@ pub struct Policy {
     pub id: PolicyId,
     /// Kind, namespace and name: `NetworkPolicy media/relay`.
     pub name: String,
+    /// Whether it is in force.
+    pub standing: Standing,
     /// Its rules, in order.
     pub rules: Vec<Rule>,
 }

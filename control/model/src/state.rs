@@ -228,7 +228,8 @@ impl DesiredState {
                 if rule.id.0 < crate::RuleId::FIRST_ASSIGNED || !rules.insert(rule.id) {
                     return Err(Invalid::new(field(), "the rule's number is reserved or used twice"));
                 }
-                for set in [rule.peers, rule.subjects].into_iter().flatten() {
+                let sets = [rule.peers, rule.not_peers, rule.subjects, rule.not_subjects];
+                for set in sets.into_iter().flatten() {
                     if !self.sets.contains_key(&set) {
                         return Err(unknown(field(), "set", &set.0));
                     }

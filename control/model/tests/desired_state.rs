@@ -29,15 +29,27 @@ fn tier() -> impl Strategy<Value = Tier> {
     })
 }
 
-fn rule() -> impl Strategy<Value = (Action, Option<SetId>, Option<SetId>, Vec<PortMatch>)> {
-    let action = prop_oneof![Just(Action::Allow), Just(Action::Deny), Just(Action::Pass)];
+fn rule() -> impl Strategy<Value = Rule> {
+    let action = prop_oneof![Just(Action::Allow), Just(Action::Deny), Just(Action::Pass), Just(Action::Log)];
     let set = prop::option::of((1u32..5).prop_map(SetId));
     let range = (any::<u8>(), any::<u16>(), any::<u16>()).prop_map(|(protocol, a, b)| PortMatch {
         protocol,
         first: a.min(b),
         last: a.max(b),
     });
-    (action, set.clone(), set, prop::collection::vec(range, 0..3))
+    let sets = (set.clone(), set.clone(), set.clone(), set);
+    (action, sets, prop::collection::vec(range, 0..3)).prop_map(
+        |(action, (peers, not_peers, subjects, not_subjects), ports)| Rule {
+            id: RuleId(0),
+            action,
+            peers,
+            not_peers,
+            subjects,
+            not_subjects,
+            ports,
+            position: String::new(),
+        },
+    )
 }
 
 fn local() -> impl Strategy<Value = Local> {
@@ -60,7 +72,9 @@ fn local() -> impl Strategy<Value = Local> {
 fn state() -> impl Strategy<Value = DesiredState> {
     let identities = prop::collection::vec(0u8..4, 6);
     let sets = prop::collection::vec(prop::collection::btree_set(16u32..22, 0..6), 4);
-    let policies = prop::collection::vec(prop::collection::vec(rule(), 0..3), 5);
+    let standing =
+        prop_oneof![Just(Standing::Enforced), Just(Standing::Staged), Just(Standing::StagedRemoval)];
+    let policies = prop::collection::vec((standing, prop::collection::vec(rule(), 0..3)), 5);
     let subjects = prop::collection::btree_map(
         (16u32..22).prop_map(IdentityId),
         (prop::collection::vec(tier(), 0..2), prop::collection::vec(tier(), 0..2)),
@@ -90,22 +104,16 @@ fn state() -> impl Strategy<Value = DesiredState> {
                 state.apply(Change::SetSet(IdentitySet { id: SetId(id), members }));
             }
             let mut rule_id = RuleId::FIRST_ASSIGNED;
-            for (id, rules) in (1..).zip(policies) {
-                let rules = rules.into_iter().map(|(action, peers, subjects, ports)| {
+            for (id, (standing, rules)) in (1..).zip(policies) {
+                let rules = rules.into_iter().map(|rule| {
                     rule_id += 1;
-                    Rule {
-                        id: RuleId(rule_id),
-                        action,
-                        peers,
-                        subjects,
-                        ports,
-                        position: format!("rule {rule_id}"),
-                    }
+                    Rule { id: RuleId(rule_id), position: format!("rule {rule_id}"), ..rule }
                 });
                 let rules = rules.collect();
                 state.apply(Change::SetPolicy(Policy {
                     id: PolicyId(id),
                     name: format!("policy {id}"),
+                    standing,
                     rules,
                 }));
             }
@@ -212,14 +220,13 @@ fn whole() -> DesiredState {
 #[test]
 fn what_is_not_whole_is_refused_by_name() {
     let rule = |id, peers, first, last| Rule {
-        id: RuleId(id),
-        action: Action::Allow,
         peers,
-        subjects: None,
         ports: vec![PortMatch { protocol: 6, first, last }],
-        position: String::new(),
+        ..Rule::new(RuleId(id), Action::Allow, String::new())
     };
-    let policy = |rules| Change::SetPolicy(Policy { id: PolicyId(1), name: "p".into(), rules });
+    let policy = |rules| {
+        Change::SetPolicy(Policy { id: PolicyId(1), name: "p".into(), standing: Standing::Enforced, rules })
+    };
     let port = |change: &dyn Fn(&mut Port)| {
         let mut port = whole().ports.into_values().next().unwrap();
         change(&mut port);
@@ -229,6 +236,8 @@ fn what_is_not_whole_is_refused_by_name() {
         (policy(vec![rule(3, None, 1, 1)]), "policies[p].rules[3]", "reserved"),
         (policy(vec![rule(20, None, 1, 1), rule(20, None, 1, 1)]), "policies[p].rules[20]", "twice"),
         (policy(vec![rule(20, Some(SetId(9)), 1, 1)]), "policies[p].rules[20]", "set 9"),
+        (policy(vec![Rule { not_peers: Some(SetId(8)), ..rule(20, None, 1, 1) }]), "rules[20]", "set 8"),
+        (policy(vec![Rule { not_subjects: Some(SetId(7)), ..rule(20, None, 1, 1) }]), "rules[20]", "set 7"),
         (policy(vec![rule(20, None, 9, 1)]), "policies[p].rules[20]", "upside down"),
         (port(&|p| p.mtu = 1279), "ports[vswpod1].mtu", "1280 to 1600"),
         (port(&|p| p.mac = Mac::BROADCAST), "ports[vswpod1].mac", "ff:ff"),

@@ -134,7 +134,7 @@ pub(super) struct Explain {
     pub(super) from: String,
     /// Where it goes.
     pub(super) to: String,
-    /// Destination port and protocol: 5060/udp, 443/tcp, 80 (TCP), icmp, icmpv6.
+    /// Destination port and protocol: 5060/udp, 443/tcp, 80 (TCP), icmp (an echo request), 13.0/icmp (type 13, code 0).
     #[arg(value_name = "PORT/PROTO")]
     pub(super) service: Service,
     /// Family, when both ends have both.

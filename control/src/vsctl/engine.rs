@@ -11,7 +11,7 @@ use vswitch_model::api::engine::{
 use super::Failure;
 use super::cli::Get;
 use super::output::{Report, duration, facts, table};
-use super::protocol::protocol_name;
+use super::protocol::{Protocol, Service, protocol_name};
 
 /// Something of the engine's that can be shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,10 +96,17 @@ fn flows_report(flows: &[Flow]) -> Report {
         })
     });
     let rows = flows.iter().map(|flow| {
+        let (protocol, destination_port) = match (u8::try_from(flow.protocol), flow.destination_port) {
+            // The message is told beside the protocol.
+            (Ok(number @ (1 | 58)), message) => {
+                (Service { protocol: Protocol(number), port: message as u16 }.to_string(), 0)
+            }
+            (_, port) => (protocol_name(flow.protocol), port),
+        };
         [
-            protocol_name(flow.protocol),
+            protocol,
             end(&flow.source, flow.source_port),
-            end(&flow.destination, flow.destination_port),
+            end(&flow.destination, destination_port),
             flow.state.clone(),
             flow.packets_original.to_string(),
             flow.packets_reply.to_string(),

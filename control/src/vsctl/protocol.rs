@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use vswitch_model::PortMatch;
+
 /// An IP protocol number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Protocol(pub(super) u8);
@@ -14,6 +16,15 @@ impl Protocol {
     /// Whether it has ports.
     pub(super) const fn has_ports(self) -> bool {
         matches!(self.0, 6 | 17 | 132)
+    }
+
+    /// The message that asks for an echo, where it is ICMP: type * 256 + code.
+    const fn echo_request(self) -> Option<u16> {
+        match self.0 {
+            1 => Some(PortMatch::message(8, 0)),
+            58 => Some(PortMatch::message(128, 0)),
+            _ => None,
+        }
     }
 }
 
@@ -44,11 +55,11 @@ pub(super) fn protocol_name(number: u32) -> String {
     u8::try_from(number).map_or_else(|_| format!("protocol {number}"), |number| Protocol(number).to_string())
 }
 
-/// What a flow is for: `5060/udp`.
+/// What a flow is for: `5060/udp`, `icmp` (an echo request), `13/icmp` (a message of type 13), `13.1/icmp` (and code 1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Service {
     pub(super) protocol: Protocol,
-    /// 0 for protocols without ports.
+    /// Of ICMP type * 256 + code; 0 for protocols without ports.
     pub(super) port: u16,
 }
 
@@ -56,10 +67,13 @@ impl FromStr for Service {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is not PORT/PROTO: 5060/udp, 443/tcp, 80 (TCP), icmp, icmpv6");
+        let wrong = || format!("{text:?} is not PORT/PROTO: 5060/udp, 443/tcp, 80 (TCP), icmp, 13.0/icmp");
         let number = |port: &str| port.parse::<u16>().ok().filter(|port| *port != 0).ok_or_else(wrong);
         if let Some((port, protocol)) = text.split_once('/') {
             let protocol: Protocol = protocol.parse()?;
+            if protocol.echo_request().is_some() {
+                return Ok(Self { protocol, port: message(port).ok_or_else(wrong)? });
+            }
             if !protocol.has_ports() {
                 return Err(format!("{protocol} has no ports: say {protocol} alone"));
             }
@@ -69,7 +83,9 @@ impl FromStr for Service {
             return Ok(Self { protocol: Protocol(6), port: number(text)? });
         }
         match text.parse::<Protocol>() {
-            Ok(protocol) if !protocol.has_ports() => Ok(Self { protocol, port: 0 }),
+            Ok(protocol) if !protocol.has_ports() => {
+                Ok(Self { protocol, port: protocol.echo_request().unwrap_or_default() })
+            }
             Ok(protocol) => Err(format!("{protocol} has ports: say for instance 5060/{protocol}")),
             Err(_) => Err(wrong()),
         }
@@ -78,12 +94,21 @@ impl FromStr for Service {
 
 impl fmt::Display for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.protocol.has_ports() {
-            write!(f, "{}/{}", self.port, self.protocol)
-        } else {
-            self.protocol.fmt(f)
+        let [kind, code] = self.port.to_be_bytes();
+        match self.protocol.echo_request() {
+            Some(echo) if echo == self.port => self.protocol.fmt(f),
+            Some(_) if code == 0 => write!(f, "{kind}/{}", self.protocol),
+            Some(_) => write!(f, "{kind}.{code}/{}", self.protocol),
+            None if self.protocol.has_ports() => write!(f, "{}/{}", self.port, self.protocol),
+            None => self.protocol.fmt(f),
         }
     }
+}
+
+/// `13` or `13.1`: type and code of an ICMP message.
+fn message(text: &str) -> Option<u16> {
+    let (kind, code) = text.split_once('.').unwrap_or((text, "0"));
+    Some(PortMatch::message(kind.parse().ok()?, code.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -96,8 +121,11 @@ mod tests {
             ("5060/udp", 17, 5060),
             ("443/tcp", 6, 443),
             ("1/sctp", 132, 1),
-            ("icmp", 1, 0),
-            ("icmpv6", 58, 0),
+            ("icmp", 1, 0x0800),
+            ("13/icmp", 1, 0x0d00),
+            ("13.1/icmp", 1, 0x0d01),
+            ("icmpv6", 58, 0x8000),
+            ("8/icmpv6", 58, 0x0800),
         ] {
             let service: Service = text.parse().unwrap();
             assert_eq!((service.protocol.0, service.port), (protocol, port));

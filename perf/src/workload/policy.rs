@@ -15,7 +15,7 @@
 use ipnet::IpNet;
 use vswitch_model::{
     Action, DesiredState, Identity, IdentityId, IdentityKind, IdentitySet, Policy, PolicyId, PortMatch, Rule,
-    RuleId, SetId, Subject, Tier, TierDefault,
+    RuleId, SetId, Standing, Subject, Tier, TierDefault,
 };
 
 use super::node::{WORKLOAD, WORLD};
@@ -116,7 +116,7 @@ fn add_policies(
     let first = state.policies.len() as u32 + 1;
     let policies = rules.chunks(PER_POLICY).zip(first..).map(|(rules, number)| {
         let name = format!("NetworkPolicy default/{direction}-{number}");
-        Policy { id: PolicyId(number), name, rules: rules.to_vec() }
+        Policy { id: PolicyId(number), name, standing: Standing::Enforced, rules: rules.to_vec() }
     });
     let policies: Vec<Policy> = policies.collect();
     let ids = policies.iter().map(|policy| policy.id).collect();
@@ -133,14 +133,9 @@ fn rule(direction: &str, n: usize, count: usize, number: usize, cidrs: usize) ->
     } else {
         (SetId(1 + (n % cidrs) as u32), port_list(n % PORT_LISTS))
     };
-    Rule {
-        id: RuleId(RuleId::FIRST_ASSIGNED + number as u32),
-        action: Action::Allow,
-        peers: Some(peers),
-        subjects: None,
-        ports,
-        position: format!("{direction} rule {}", n % PER_POLICY + 1),
-    }
+    let id = RuleId(RuleId::FIRST_ASSIGNED + number as u32);
+    let position = format!("{direction} rule {}", n % PER_POLICY + 1);
+    Rule { peers: Some(peers), ports, ..Rule::new(id, Action::Allow, position) }
 }
 
 /// A service port in TCP; every fourth list a range in UDP besides.

@@ -164,9 +164,9 @@ impl fmt::Display for Step {
                     protocol::TCP | protocol::UDP | protocol::SCTP => {
                         write!(f, ", ports {} to {}", ports.0, ports.1)
                     }
-                    // A query's identifier is at both ends of its flow; errors have none.
-                    protocol::ICMP | protocol::ICMPV6 if ports.0 != 0 => {
-                        write!(f, ", identifier {}", ports.0)
+                    protocol::ICMP | protocol::ICMPV6 => {
+                        let [kind, code] = ports.1.to_be_bytes();
+                        write!(f, ", type {kind} code {code}, identifier {}", ports.0)
                     }
                     _ => Ok(()),
                 }
@@ -296,7 +296,7 @@ fn steps(scratch: &Scratch, tables: &Tables, flows: &FlowTable, index: usize) ->
             source: parsed.source,
             destination: parsed.destination,
             protocol: parsed.protocol,
-            ports: (parsed.source_port, parsed.destination_port),
+            ports: parsed.told_ports(),
         }),
         scratch.answered[index].then_some(Step::Answered),
         flow.map(|(flow, opened)| {

@@ -1,6 +1,6 @@
 //! Who the engine is and how it is.
 
-use vswitch_datapath::policy::{PolicyDirection, RefusedPolicy};
+use vswitch_datapath::policy::{PolicyDirection, RefusedPolicy, View};
 use vswitch_model::api::engine as pb;
 use vswitch_model::limits;
 
@@ -52,6 +52,13 @@ fn too_large(snapshot: &Snapshot, refused: &RefusedPolicy) -> String {
         PolicyDirection::Ingress => "to",
         PolicyDirection::Egress => "from",
     };
+    if refused.view == View::Staged {
+        let (subjects, policies) = (some(refused.subjects.iter().map(of)), some(policies));
+        return format!(
+            "what is staged {direction} {subjects} is not judged: {} ({policies})",
+            refused.error
+        );
+    }
     format!(
         "nothing is let through {direction} {}, but for the node itself: {} ({})",
         some(refused.subjects.iter().map(of)),

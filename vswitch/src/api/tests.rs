@@ -8,7 +8,9 @@ use tonic::Code;
 use tonic::transport::Channel;
 use vswitch_model::api::engine::engine_client::EngineClient;
 use vswitch_model::api::{apply_request, connect};
-use vswitch_model::policy::{Action, Policy, PolicyId, PortMatch, Rule, Subject, Tier, TierDefault};
+use vswitch_model::policy::{
+    Action, Policy, PolicyId, PortMatch, Rule, Standing, Subject, Tier, TierDefault,
+};
 use vswitch_model::{IdentityId, Mac, RuleId};
 
 use super::*;
@@ -80,8 +82,13 @@ fn isolated() -> DesiredState {
     add_pod(&mut state, "pod-b", &["10.1.0.11"]);
     let ports = vec![PortMatch { protocol: 17, first: 5000, last: 5000 }];
     let position = "ingress rule 1".to_owned();
-    let rule = Rule { id: RuleId(16), action: Action::Allow, peers: None, subjects: None, ports, position };
-    let policy = Policy { id: PolicyId(1), name: "NetworkPolicy default/media".into(), rules: vec![rule] };
+    let rule = Rule { ports, ..Rule::new(RuleId(16), Action::Allow, position) };
+    let policy = Policy {
+        id: PolicyId(1),
+        name: "NetworkPolicy default/media".into(),
+        standing: Standing::Enforced,
+        rules: vec![rule],
+    };
     let tier = Tier { name: "kubernetes".into(), policies: vec![policy.id], default: TierDefault::Deny };
     let subject = Subject { identity: IdentityId(16), ingress: vec![tier], egress: Vec::new() };
     state.policies.insert(policy.id, policy);

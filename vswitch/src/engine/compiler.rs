@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
 use tokio::sync::oneshot;
+use vswitch_datapath::policy::View;
 use vswitch_datapath::tables::Revision;
 use vswitch_datapath::{CompileError, CompileInputs, Hop, PortMap, Tables, Underlay, compile};
 use vswitch_model::{DesiredState, Generation, Invalid, PortName};
@@ -320,8 +321,13 @@ impl Compiler {
         let inputs = CompileInputs { generation, revision, desired, ports: &ports, underlay: &underlay };
         let tables = Arc::new(compile(&inputs)?);
         for refused in tables.policy.refused().iter().filter(|r| !self.tables.policy.refused().contains(r)) {
-            let pods = refused.subjects.len();
-            tracing::error!(error = %refused.error, pods, "policy is too large; the pods it selects are denied everything");
+            let (error, pods) = (&refused.error, refused.subjects.len());
+            match refused.view {
+                View::InForce => {
+                    tracing::error!(%error, pods, "policy is too large; the pods it selects are denied everything");
+                }
+                View::Staged => tracing::error!(%error, pods, "what is staged is too large to be judged"),
+            }
         }
         self.compiled = (ports, underlay);
         self.published.publish(&tables);

@@ -13,8 +13,8 @@ mod view;
 
 use ipnet::IpNet;
 use vswitch_model::{
-    Action, DesiredState, IdentityId, IdentitySet, Policy, PolicyId, PortMatch, Rule, RuleId, SetId, Subject,
-    Tier, TierDefault,
+    Action, DesiredState, IdentityId, IdentitySet, Policy, PolicyId, PortMatch, Rule, RuleId, SetId,
+    Standing, Subject, Tier, TierDefault,
 };
 
 use super::cluster::{Cluster, PodView, Selection};
@@ -170,7 +170,7 @@ impl Compiler<'_> {
             }
         }
         let name = format!("NetworkPolicy {}/{}", key.namespace, key.name);
-        self.state.policies.insert(id, Policy { id, name, rules });
+        self.state.policies.insert(id, Policy { id, name, standing: Standing::Enforced, rules });
         for (identity, _) in selected {
             self.tier(*identity, direction).policies.push(id);
         }
@@ -222,7 +222,7 @@ impl Compiler<'_> {
         if !ports.is_empty() || rule.ports.is_empty() {
             let id = RuleId(self.numbering.rules.number(&key(None)));
             let position = position.clone();
-            rules.push(Rule { id, action: Action::Allow, peers, subjects: None, ports, position });
+            rules.push(Rule { peers, ports, ..Rule::new(id, Action::Allow, position) });
         }
         for (name, protocol) in names {
             for number in self.numbers_of(name, protocol, direction, base.as_ref(), selected) {
@@ -236,7 +236,7 @@ impl Compiler<'_> {
                 };
                 let ports = vec![PortMatch { protocol: protocol.number(), first: number, last: number }];
                 let position = format!("{position}, port {name}");
-                rules.push(Rule { id, action: Action::Allow, peers, subjects, ports, position });
+                rules.push(Rule { peers, subjects, ports, ..Rule::new(id, Action::Allow, position) });
             }
         }
     }

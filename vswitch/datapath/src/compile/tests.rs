@@ -2,8 +2,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
 use vswitch_model::{
-    Action, Attachment, Encapsulation, Identity, IdentityKind, Policy, PolicyId, Port, Rule, RuleId, Subject,
-    Tier, TierDefault, Tunnel, TunnelId, Vni,
+    Action, Attachment, Encapsulation, Identity, IdentityKind, Policy, PolicyId, Port, Rule, RuleId,
+    Standing, Subject, Tier, TierDefault, Tunnel, TunnelId, Vni,
 };
 
 use super::*;
@@ -313,18 +313,11 @@ fn a_flow_is_judged_again_by_new_tables() {
     assert_eq!(moved.adjacency(flow.adjacencies[0]).port(), Some(HOST));
 
     // A policy that denies it: the record stays as it was, to be removed.
-    let rule = Rule {
-        id: RuleId(30),
-        action: Action::Deny,
-        peers: None,
-        subjects: None,
-        ports: Vec::new(),
-        position: String::new(),
-    };
-    world
-        .desired
-        .policies
-        .insert(PolicyId(1), Policy { id: PolicyId(1), name: "deny".into(), rules: vec![rule] });
+    let rule = Rule::new(RuleId(30), Action::Deny, String::new());
+    world.desired.policies.insert(
+        PolicyId(1),
+        Policy { id: PolicyId(1), name: "deny".into(), standing: Standing::Enforced, rules: vec![rule] },
+    );
     let egress = vec![Tier { name: "t".into(), policies: vec![PolicyId(1)], default: TierDefault::Pass }];
     let identity = IdentityId(16);
     world.desired.subjects.insert(identity, Subject { identity, ingress: Vec::new(), egress });

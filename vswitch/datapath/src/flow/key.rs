@@ -24,8 +24,8 @@ pub enum Orientation {
 
 /// The two ends of a flow, the lower first, and its protocol: 40 bytes, equal for both directions.
 ///
-/// An end is an address and a port; for ICMP echo both ends have the identifier as their port, for protocols without
-/// ports 0. IPv4 and IPv6 keys are never equal.
+/// An end is an address and a port; for ICMP queries the one that asks has the identifier as its port, the other the
+/// query's type and code; for protocols without ports it is 0. IPv4 and IPv6 keys are never equal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowKey {
     /// Lower address (high half, low half), higher address (the same), then from the top: lower end's port, higher

@@ -223,11 +223,11 @@ impl Flow {
         }
     }
 
-    /// The destination port as policy sees it: 0 for protocols without ports.
+    /// The destination port as policy sees it: type and code of an ICMP message, 0 for protocols without ports.
     #[must_use]
     pub fn policy_port(&self) -> u16 {
         match self.key.protocol() {
-            TCP | UDP | SCTP => self.end(Direction::Reply).1,
+            TCP | UDP | SCTP | ICMP | ICMPV6 => self.end(Direction::Reply).1,
             _ => 0,
         }
     }

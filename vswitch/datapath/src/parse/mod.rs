@@ -9,7 +9,7 @@ mod transport;
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use vswitch_model::{DropReason, Mac};
+use vswitch_model::{DropReason, Mac, PortMatch};
 
 use crate::read::{chunk, length16};
 
@@ -89,9 +89,11 @@ pub struct Parsed {
     pub transport: u16,
     /// Where the IP packet ends; what follows is Ethernet padding.
     pub end: u16,
-    /// Source port, or the identifier of an ICMP query; 0 where the protocol has none.
+    /// Source port; 0 where the protocol has none. Of an ICMP or ICMPv6 query its identifier; of a reply type and code
+    /// of the query it answers, the type in the upper 8 bits.
     pub source_port: u16,
-    /// Destination port, or the identifier of an ICMP query; 0 where the protocol has none.
+    /// Destination port; 0 where the protocol has none. Of an ICMP or ICMPv6 message its type and code, the type in the
+    /// upper 8 bits; of a reply the identifier.
     pub destination_port: u16,
     /// The flags byte of a TCP header, else 0.
     pub tcp_flags: u8,
@@ -130,6 +132,20 @@ impl Parsed {
         self.end.saturating_sub(ETHERNET as u16)
     }
 
+    /// Source and destination port as they are told; of an ICMP or ICMPv6 message, replies too, its identifier, and its
+    /// type in the upper 8 bits with its code in the lower.
+    #[must_use]
+    pub const fn told_ports(&self) -> (u16, u16) {
+        let (source, destination) = (self.source_port, self.destination_port);
+        match self.protocol {
+            protocol::ICMP | protocol::ICMPV6 => {
+                let identifier = if self.is_icmp_reply() { destination } else { source };
+                (identifier, PortMatch::message(self.icmp_type, self.icmp_code))
+            }
+            _ => (source, destination),
+        }
+    }
+
     /// Whether it is an ICMP or ICMPv6 error (RFC 1122, section 3.2.2; RFC 4443, section 2.1). About these no error is sent.
     #[must_use]
     pub const fn is_icmp_error(&self) -> bool {
@@ -155,8 +171,8 @@ impl Parsed {
     #[must_use]
     pub const fn is_icmp_reply(&self) -> bool {
         match (self.protocol, self.network) {
-            (protocol::ICMP, Network::V4) => matches!(self.icmp_type, 0 | 14 | 16 | 18),
-            (protocol::ICMPV6, Network::V6) => self.icmp_type == 129,
+            (protocol::ICMP, Network::V4) => matches!(self.icmp_type, 0 | 14 | 16 | 18 | 43),
+            (protocol::ICMPV6, Network::V6) => matches!(self.icmp_type, 129 | 161),
             _ => false,
         }
     }

@@ -42,8 +42,8 @@ pub(crate) fn quoted(frame: &[u8], error: &Parsed) -> Option<Parsed> {
         (protocol::ICMP, Network::V4) | (protocol::ICMPV6, Network::V6) => {
             let message = chunk::<8>(quote, header)?;
             parsed.icmp_type = message[0];
-            let identifier = super::transport::identifier(parsed.network, message);
-            (parsed.source_port, parsed.destination_port) = (identifier, identifier);
+            (parsed.source_port, parsed.destination_port) =
+                super::transport::message_ports(parsed.network, message);
         }
         _ => {}
     }

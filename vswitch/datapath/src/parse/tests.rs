@@ -36,8 +36,13 @@ fn reads_what_etherparse_builds() {
         assert_eq!((parsed.protocol, parsed.tcp_flags), (protocol::TCP, 0x12));
         let parsed = parse(&ends.ping(77, &[])).unwrap();
         assert!(parsed.is_echo_request() && !parsed.is_icmp_error() && !parsed.is_icmp_reply());
-        assert_eq!((parsed.source_port, parsed.destination_port), (77, 77));
-        assert!(parse(&ends.pong(77, &[])).unwrap().is_icmp_reply());
+        let request = if v6 { 0x8000 } else { 0x0800 };
+        assert_eq!((parsed.source_port, parsed.destination_port), (77, request));
+        assert_eq!(parsed.told_ports(), (77, request));
+        let parsed = parse(&ends.pong(77, &[])).unwrap();
+        assert!(parsed.is_icmp_reply());
+        assert_eq!((parsed.source_port, parsed.destination_port), (request, 77));
+        assert_eq!(parsed.told_ports(), (77, if v6 { 0x8100 } else { 0 }));
     }
 }
 

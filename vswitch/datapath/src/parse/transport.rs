@@ -1,6 +1,6 @@
 //! TCP (RFC 9293), UDP (RFC 768), SCTP (RFC 9260), ICMP (RFC 792) and ICMPv6 (RFC 4443) headers.
 
-use vswitch_model::DropReason;
+use vswitch_model::{DropReason, PortMatch};
 
 use super::{Network, Parsed, Piece, protocol};
 use crate::read::{byte, chunk};
@@ -34,8 +34,7 @@ pub(super) fn read(frame: &[u8], parsed: &mut Parsed) -> Result<(), DropReason> 
         (protocol::ICMP, Network::V4) | (protocol::ICMPV6, Network::V6) => {
             let header = chunk::<8>(payload, 0).ok_or(INVALID)?;
             (parsed.icmp_type, parsed.icmp_code) = (header[0], header[1]);
-            let identifier = identifier(parsed.network, header);
-            (parsed.source_port, parsed.destination_port) = (identifier, identifier);
+            (parsed.source_port, parsed.destination_port) = message_ports(parsed.network, header);
         }
         _ => {}
     }
@@ -49,11 +48,20 @@ fn ports<const N: usize>(parsed: &mut Parsed, header: &[u8; N]) {
     }
 }
 
-/// The identifier of an ICMP query or its reply, which tells conversations apart as ports do; 0 in other messages.
-pub(super) const fn identifier(network: Network, header: &[u8; 8]) -> u16 {
-    let query = match network {
-        Network::V4 => matches!(header[0], 0 | 8 | 13..=18),
-        _ => matches!(header[0], 128 | 129),
-    };
-    if query { u16::from_be_bytes([header[4], header[5]]) } else { 0 }
+/// What stands for ports in an ICMP message, so that a query and its reply belong to one flow and no two kinds of query
+/// do: the identifier at the end that asks, type and code of the query ([`vswitch_model::PortMatch::message`]) at the end
+/// that is asked. Messages without an identifier have 0 in its place.
+pub(super) const fn message_ports(network: Network, header: &[u8; 8]) -> (u16, u16) {
+    let [kind, code, _, _, high, low, ..] = *header;
+    let identifier = u16::from_be_bytes([high, low]);
+    match (network, kind) {
+        (Network::V4, 8 | 13 | 15 | 17 | 42) | (Network::V6, 128 | 160) => {
+            (identifier, PortMatch::message(kind, code))
+        }
+        (Network::V4, 0) => (PortMatch::message(8, code), identifier),
+        (Network::V4, 14 | 16 | 18) | (Network::V6, 129) => (PortMatch::message(kind - 1, code), identifier),
+        // The code of a reply says how it went, that of a request is 0 (RFC 8335, sections 2 and 3).
+        (Network::V4, 43) | (Network::V6, 161) => (PortMatch::message(kind - 1, 0), identifier),
+        _ => (0, PortMatch::message(kind, code)),
+    }
 }

@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use vswitch_model::{Action, DesiredState, IdentityId, PolicyId, Rule, RuleId, SetId, Tier, TierDefault};
+use vswitch_model::{
+    Action, DesiredState, IdentityId, Policy, PolicyId, Rule, RuleId, SetId, Standing, Tier, TierDefault,
+};
 
 use super::peers::{PeerClasses, members};
 use super::ports::{Stretch, stretches};
 use super::rows::{Piece, RowsBuilder};
-use super::{Classes, DirectionTable, PolicyDirection, PolicyTables, Verdict};
+use super::{Classes, DirectionTable, PolicyDirection, PolicyTables, StagedTables, Verdict, View};
 
 /// Policy that the class tables cannot hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,6 +29,8 @@ pub struct PolicyTooLarge {
 /// node; everybody else's policy is in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusedPolicy {
+    /// Of which view: what is staged is refused apart, which denies nothing.
+    pub view: View,
     /// What it would have taken.
     pub error: PolicyTooLarge,
     /// The pods.
@@ -42,7 +46,7 @@ pub(super) struct Limits {
     pub(super) identity_number: usize,
     /// Pairs of a subject class and a peer class: 4 bytes each.
     pub(super) cells: usize,
-    /// Distinct rows: 16 bytes each.
+    /// Distinct rows: 24 bytes each.
     pub(super) rows: usize,
     /// Distinct nodes of rows: 64 bytes each.
     pub(super) nodes: usize,
@@ -78,14 +82,22 @@ impl PolicyTables {
 
     pub(super) fn build_within(state: &DesiredState, limits: &Limits) -> Result<Self, PolicyTooLarge> {
         let mut refused = Vec::new();
-        let mut build = |direction| {
-            Builder::new(state, direction, limits).build().map(|(table, mut too_large)| {
+        let mut build = |view, direction| {
+            Builder::new(state, view, direction, limits).build().map(|(table, mut too_large)| {
                 refused.append(&mut too_large);
                 table
             })
         };
-        let (ingress, egress) = (build(PolicyDirection::Ingress)?, build(PolicyDirection::Egress)?);
-        Ok(Self { ingress, egress, refused })
+        let ingress = build(View::InForce, PolicyDirection::Ingress)?;
+        let egress = build(View::InForce, PolicyDirection::Egress)?;
+        let staged = if state.policies.values().any(|policy| policy.standing != Standing::Enforced) {
+            let ingress = build(View::Staged, PolicyDirection::Ingress)?;
+            let egress = build(View::Staged, PolicyDirection::Egress)?;
+            Some(Box::new(StagedTables { ingress, egress }))
+        } else {
+            None
+        };
+        Ok(Self { ingress, egress, staged, refused })
     }
 }
 
@@ -95,6 +107,7 @@ type SubjectKey<'a> = (&'a [Tier], Vec<SetId>);
 
 struct Builder<'a> {
     state: &'a DesiredState,
+    view: View,
     direction: PolicyDirection,
     limits: &'a Limits,
     /// By rule in use: what it names of the line of ports.
@@ -112,7 +125,7 @@ struct SubjectRules<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(state: &'a DesiredState, direction: PolicyDirection, limits: &'a Limits) -> Self {
+    fn new(state: &'a DesiredState, view: View, direction: PolicyDirection, limits: &'a Limits) -> Self {
         let policies: BTreeSet<PolicyId> = state
             .subjects
             .values()
@@ -121,11 +134,11 @@ impl<'a> Builder<'a> {
             .copied()
             .collect();
         let rules: Vec<&Rule> =
-            policies.iter().filter_map(|id| state.policies.get(id)).flat_map(|p| &p.rules).collect();
+            policies_of(state, view, &policies).flat_map(|policy| &policy.rules).collect();
         let stretches = rules.iter().map(|rule| (rule.id, stretches(&rule.ports))).collect();
         let peers = PeerClasses::new(state, direction, &rules);
         let (rows, cells) = (RowsBuilder::new(), Vec::new());
-        Self { state, direction, limits, stretches, peers, rows, cells, steps: 0 }
+        Self { state, view, direction, limits, stretches, peers, rows, cells, steps: 0 }
     }
 
     fn build(mut self) -> Result<(DirectionTable, Vec<RefusedPolicy>), PolicyTooLarge> {
@@ -137,7 +150,7 @@ impl<'a> Builder<'a> {
         let mut classes: HashMap<SubjectKey<'a>, Vec<IdentityId>> = HashMap::new();
         for subject in self.state.subjects.values() {
             let tiers = tiers_of(subject, self.direction);
-            if !tiers.is_empty() {
+            if tiers.iter().any(|tier| is_there(self.state, self.view, tier)) {
                 let key = (tiers, self.narrowing_sets(tiers, subject.identity));
                 classes.entry(key).or_default().push(subject.identity);
             }
@@ -145,7 +158,7 @@ impl<'a> Builder<'a> {
         let mut classes: Vec<_> = classes
             .into_iter()
             .map(|((tiers, within), identities)| {
-                let rules = SubjectRules::new(self.state, tiers, &within);
+                let rules = SubjectRules::new(self.state, self.view, tiers, &within);
                 (self.matches(&rules), identities, tiers, rules)
             })
             .collect();
@@ -160,7 +173,8 @@ impl<'a> Builder<'a> {
                 Ok(()) => class,
                 Err(error) => {
                     let policies = tiers.iter().flat_map(|tier| &tier.policies).copied().collect();
-                    refused.push(RefusedPolicy { error, subjects: identities.clone(), policies });
+                    let (view, subjects) = (self.view, identities.clone());
+                    refused.push(RefusedPolicy { view, error, subjects, policies });
                     TOO_LARGE_CLASS
                 }
             };
@@ -205,16 +219,17 @@ impl<'a> Builder<'a> {
     fn narrowing_sets(&self, tiers: &[Tier], identity: IdentityId) -> Vec<SetId> {
         let sets: BTreeSet<SetId> = tiers
             .iter()
-            .flat_map(|tier| rules_of(self.state, tier))
-            .filter_map(|rule| rule.subjects)
+            .flat_map(|tier| rules_of(self.state, self.view, tier))
+            .flat_map(|rule| [rule.subjects, rule.not_subjects])
+            .flatten()
             .collect();
         sets.into_iter().filter(|set| members(self.state, *set).binary_search(&identity).is_ok()).collect()
     }
 
     /// Pairs of a rule and a peer class it names.
     fn matches(&self, subject: &SubjectRules<'_>) -> usize {
-        let named = |(_, rule): &(usize, &Rule)| rule.peers.map_or(1, |set| self.peers.of_set(set).len());
-        subject.rules.iter().map(named).sum()
+        let told_apart = |(_, rule): &(usize, &Rule)| self.peers.told_apart(rule).count().max(1);
+        subject.rules.iter().map(told_apart).sum()
     }
 
     /// Adds the cells of a subject class, or nothing.
@@ -233,27 +248,26 @@ impl<'a> Builder<'a> {
         self.limit("pairs of subject and peer classes", first + self.peers.count, self.limits.cells)?;
         self.limit("pairs of rule and peer class for one subject", matches, self.limits.matches)?;
         self.step(matches)?;
+        // Ascending. Where a peer class has one of these beside it, that one does not name it.
         let mut for_all: Vec<u32> = Vec::new();
         let mut by_peer: Vec<(u32, u32)> = Vec::with_capacity(matches);
         for (order, (_, rule)) in (0..).zip(&subject.rules) {
-            match rule.peers {
-                None => for_all.push(order),
-                Some(set) => by_peer.extend(self.peers.of_set(set).iter().map(|class| (*class, order))),
+            if rule.peers.is_none() {
+                for_all.push(order);
             }
+            by_peer.extend(self.peers.told_apart(rule).map(|class| (class, order)));
         }
         by_peer.sort_unstable();
         let others = self.row(subject, &for_all)?;
         self.cells.resize(first + self.peers.count, others);
         let mut known: HashMap<Vec<u32>, u32> = HashMap::new();
         for of_class in by_peer.chunk_by(|a, b| a.0 == b.0) {
-            let mut orders: Vec<u32> = of_class.iter().map(|(_, order)| *order).collect();
+            let orders: Vec<u32> = of_class.iter().map(|(_, order)| *order).collect();
             let row = match known.get(&orders) {
                 Some(row) => *row,
                 None => {
-                    let key = orders.clone();
-                    orders.extend(&for_all);
-                    let row = self.row(subject, &orders)?;
-                    known.insert(key, row);
+                    let row = self.row(subject, &symmetric_difference(&for_all, &orders))?;
+                    known.insert(orders, row);
                     row
                 }
             };
@@ -278,10 +292,12 @@ impl<'a> Builder<'a> {
         }
         self.step(edges.len() / 2)?;
         edges.sort_unstable();
-        let mut open: BTreeSet<u32> = BTreeSet::new();
+        let mut open = OpenRules::default();
         let mut pieces: Vec<Piece> = vec![(0, self.rows.verdict(subject.verdict(&open)))];
         for at_place in edges.chunk_by(|a, b| a.0 == b.0).filter(|edges| edges[0].0 < super::ports::PLACES) {
             for (_, order, begins) in at_place {
+                let (_, rule) = subject.rules[*order as usize];
+                let open = if rule.action == Action::Log { &mut open.logging } else { &mut open.deciding };
                 if *begins {
                     open.insert(*order)
                 } else {
@@ -302,37 +318,63 @@ impl<'a> Builder<'a> {
     }
 }
 
+/// The rules that match somewhere, by number.
+#[derive(Default)]
+struct OpenRules {
+    /// Those that end it, or lead to the next tier.
+    deciding: BTreeSet<u32>,
+    /// Those that only mark the flow.
+    logging: BTreeSet<u32>,
+}
+
 impl<'a> SubjectRules<'a> {
-    fn new(state: &'a DesiredState, tiers: &'a [Tier], within: &[SetId]) -> Self {
-        let applies = |rule: &&Rule| rule.subjects.is_none_or(|set| within.contains(&set));
+    fn new(state: &'a DesiredState, view: View, tiers: &'a [Tier], within: &[SetId]) -> Self {
+        let applies = |rule: &&Rule| {
+            rule.subjects.is_none_or(|set| within.contains(&set))
+                && rule.not_subjects.is_none_or(|set| !within.contains(&set))
+        };
+        let there = || tiers.iter().filter(|tier| is_there(state, view, tier));
         let rules_of_tier =
-            |(number, tier)| rules_of(state, tier).filter(applies).map(move |rule| (number, rule));
+            |(number, tier)| rules_of(state, view, tier).filter(applies).map(move |rule| (number, rule));
         Self {
-            defaults: tiers.iter().map(|tier| tier.default).collect(),
-            rules: tiers.iter().enumerate().flat_map(rules_of_tier).collect(),
+            defaults: there().map(|tier| tier.default).collect(),
+            rules: there().enumerate().flat_map(rules_of_tier).collect(),
         }
     }
 
-    /// What is decided where the rules of these numbers match and no others.
-    fn verdict(&self, matching: &BTreeSet<u32>) -> Verdict {
-        let denies = |tiers: &[TierDefault]| tiers.contains(&TierDefault::Deny);
+    /// What is decided where the rules of `open` match and no others.
+    fn verdict(&self, open: &OpenRules) -> Verdict {
+        let mut log = None;
         // The first rule and tier that are still to be asked.
         let (mut rule, mut tier) = (0, 0);
-        while let Some(order) = matching.range(rule..).next() {
-            let (of, first) = self.rules[*order as usize];
-            if denies(&self.defaults[tier..of]) {
-                return Verdict::DENY;
+        loop {
+            let next = open.deciding.range(rule..).next();
+            let next = next.map(|order| (*order, self.rules[*order as usize]));
+            let of = next.map_or(self.defaults.len(), |(_, (of, _))| of);
+            let denying = (tier..of).find(|tier| self.defaults[*tier] == TierDefault::Deny);
+            let asked = match (denying, next) {
+                (Some(tier), _) => self.first_of(tier + 1),
+                (None, Some((order, _))) => order,
+                (None, None) => self.rules.len() as u32,
+            };
+            let marking = || open.logging.range(rule..asked).next();
+            log = log.or_else(|| marking().map(|order| self.rules[*order as usize].1.id));
+            if denying.is_some() {
+                return Verdict { log, ..Verdict::DENY };
             }
+            let Some((order, (_, first))) = next else { return Verdict { log, ..Verdict::NOT_ISOLATED } };
             match first.action {
-                Action::Allow => return Verdict { allow: true, rule: first.id },
-                Action::Deny => return Verdict { allow: false, rule: first.id },
-                Action::Pass => {
-                    tier = of + 1;
-                    rule = self.rules.partition_point(|(number, _)| *number < tier) as u32;
-                }
+                Action::Allow => return Verdict { allow: true, rule: first.id, log },
+                Action::Deny => return Verdict { allow: false, rule: first.id, log },
+                Action::Pass => (tier, rule) = (of + 1, self.first_of(of + 1)),
+                Action::Log => (tier, rule) = (of, order + 1),
             }
         }
-        if denies(&self.defaults[tier..]) { Verdict::DENY } else { Verdict::NOT_ISOLATED }
+    }
+
+    /// The first rule of the tiers from this one on.
+    fn first_of(&self, tier: usize) -> u32 {
+        self.rules.partition_point(|(number, _)| *number < tier) as u32
     }
 }
 
@@ -343,6 +385,27 @@ fn tiers_of(subject: &vswitch_model::Subject, direction: PolicyDirection) -> &[T
     }
 }
 
-fn rules_of<'a>(state: &'a DesiredState, tier: &'a Tier) -> impl Iterator<Item = &'a Rule> + use<'a> {
-    tier.policies.iter().filter_map(|id| state.policies.get(id)).flat_map(|policy| &policy.rules)
+/// Whether a view has this tier: not if all its policies are of the other.
+fn is_there(state: &DesiredState, view: View, tier: &Tier) -> bool {
+    tier.policies.is_empty() || policies_of(state, view, &tier.policies).next().is_some()
+}
+
+fn policies_of<'a>(
+    state: &'a DesiredState,
+    view: View,
+    policies: impl IntoIterator<Item = &'a PolicyId>,
+) -> impl Iterator<Item = &'a Policy> {
+    let policies = policies.into_iter().filter_map(|id| state.policies.get(id));
+    policies.filter(move |policy| view.holds(policy.standing))
+}
+
+fn rules_of<'a>(state: &'a DesiredState, view: View, tier: &'a Tier) -> impl Iterator<Item = &'a Rule> {
+    policies_of(state, view, &tier.policies).flat_map(|policy| &policy.rules)
+}
+
+/// What is in one of two ascending lists and not in the other.
+fn symmetric_difference(one: &[u32], other: &[u32]) -> Vec<u32> {
+    let not_in = |list: &[u32], item: &u32| list.binary_search(item).is_err();
+    let only_one = one.iter().filter(|item| not_in(other, item));
+    only_one.chain(other.iter().filter(|item| not_in(one, item))).copied().collect()
 }

@@ -5,7 +5,7 @@
 //! the same sets). A cell for each pair of subject and peer class leads to a row, a row has a verdict for each protocol
 //! and port, as a tree in which what is equal is held once; equal rows are held once.
 //!
-//! Memory is 8 bytes an identity number, 4 bytes a cell, 16 bytes a row and 64 bytes a node, in each direction: 10,000
+//! Memory is 8 bytes an identity number, 4 bytes a cell, 24 bytes a row and 64 bytes a node, in each direction: 10,000
 //! rules with a CIDR and a port of their own take 3 MB, 100,000 take 30 MB. Limits are stated in `build.rs`. Pods with whose
 //! policy one is reached are denied everything ([`PolicyTables::refused`]), all others have theirs.
 
@@ -17,7 +17,7 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
-use vswitch_model::{IdentityId, RuleId};
+use vswitch_model::{IdentityId, RuleId, Standing};
 
 pub use build::{PolicyTooLarge, RefusedPolicy};
 use rows::Rows;
@@ -29,17 +29,45 @@ pub struct Verdict {
     pub allow: bool,
     /// What decided: a rule, or one of the reserved numbers of [`RuleId`].
     pub rule: RuleId,
+    /// The first rule of [`vswitch_model::Action::Log`] that matched before that.
+    pub log: Option<RuleId>,
 }
 
 impl Verdict {
     /// Isolated, and no rule matched; also what an unknown subject gets.
-    pub const DENY: Self = Self { allow: false, rule: RuleId::NO_RULE_MATCHED };
+    pub const DENY: Self = Self::of(false, RuleId::NO_RULE_MATCHED);
     /// No policy isolates the direction, or everything passed after the last tier.
-    pub const NOT_ISOLATED: Self = Self { allow: true, rule: RuleId::NOT_ISOLATED };
+    pub const NOT_ISOLATED: Self = Self::of(true, RuleId::NOT_ISOLATED);
     /// The pod's policy is beyond a limit, so nothing is allowed it.
-    pub const TOO_LARGE: Self = Self { allow: false, rule: RuleId::TOO_LARGE };
+    pub const TOO_LARGE: Self = Self::of(false, RuleId::TOO_LARGE);
     /// The local node reaches its own pods.
-    pub const LOCAL_NODE: Self = Self { allow: true, rule: RuleId::LOCAL_NODE };
+    pub const LOCAL_NODE: Self = Self::of(true, RuleId::LOCAL_NODE);
+
+    /// A verdict that nothing is to be logged of.
+    #[must_use]
+    pub const fn of(allow: bool, rule: RuleId) -> Self {
+        Self { allow, rule, log: None }
+    }
+}
+
+/// Which policies are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum View {
+    /// Those in force.
+    InForce,
+    /// Those that would be in force if all that is staged were.
+    Staged,
+}
+
+impl View {
+    /// Whether a policy belongs to it.
+    #[must_use]
+    pub const fn holds(self, standing: Standing) -> bool {
+        match self {
+            Self::InForce => !matches!(standing, Standing::Staged),
+            Self::Staged => !matches!(standing, Standing::StagedRemoval),
+        }
+    }
 }
 
 /// Which way, seen from the pod whose policy it is.
@@ -56,18 +84,28 @@ pub enum PolicyDirection {
 pub struct PolicyTables {
     ingress: DirectionTable,
     egress: DirectionTable,
+    /// Another such pair, where something is staged.
+    staged: Option<Box<StagedTables>>,
     refused: Vec<RefusedPolicy>,
+}
+
+/// What would be in force if all that is staged were: as [`PolicyTables`], asked once for a new flow.
+#[derive(Debug, Clone)]
+pub struct StagedTables {
+    ingress: DirectionTable,
+    egress: DirectionTable,
 }
 
 impl PolicyTables {
     /// The tables of an engine that knows nothing: every subject is unknown, and denied.
     #[must_use]
     pub fn deny_all() -> Self {
-        Self { ingress: DirectionTable::deny_all(), egress: DirectionTable::deny_all(), refused: Vec::new() }
+        let [ingress, egress] = [DirectionTable::deny_all(), DirectionTable::deny_all()];
+        Self { ingress, egress, staged: None, refused: Vec::new() }
     }
 
-    /// What the receiving pod (`subject`) says of a flow from `peer`. `port` is the destination port, 0 where the
-    /// protocol has none.
+    /// What the receiving pod (`subject`) says of a flow from `peer`. `port` is the destination port; for ICMP and ICMPv6
+    /// type and code ([`vswitch_model::PortMatch::message`]), 0 where the protocol has none.
     #[inline]
     #[must_use]
     pub fn ingress(&self, subject: IdentityId, peer: IdentityId, protocol: u8, port: u16) -> Verdict {
@@ -97,6 +135,13 @@ impl PolicyTables {
         }
     }
 
+    /// What would be said if what is staged were in force; None where nothing is staged.
+    #[inline]
+    #[must_use]
+    pub fn staged(&self) -> Option<&StagedTables> {
+        self.staged.as_deref()
+    }
+
     /// Whose policy is too large to be in force.
     #[must_use]
     pub fn refused(&self) -> &[RefusedPolicy] {
@@ -106,7 +151,27 @@ impl PolicyTables {
     /// Bytes of memory it takes.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.ingress.memory_bytes() + self.egress.memory_bytes()
+        let staged = self.staged().map_or(0, |it| it.ingress.memory_bytes() + it.egress.memory_bytes());
+        self.ingress.memory_bytes() + self.egress.memory_bytes() + staged
+    }
+}
+
+impl StagedTables {
+    /// As [`PolicyTables::verdict`].
+    #[must_use]
+    pub fn verdict(
+        &self,
+        direction: PolicyDirection,
+        subject: IdentityId,
+        peer: IdentityId,
+        protocol: u8,
+        port: u16,
+    ) -> Verdict {
+        let table = match direction {
+            PolicyDirection::Ingress => &self.ingress,
+            PolicyDirection::Egress => &self.egress,
+        };
+        table.verdict(subject, peer, protocol, port)
     }
 }
 

@@ -1,16 +1,30 @@
 //! Policy read straight from the desired state, rule by rule: what the class tables have to agree with, and what can
 //! say in words how a verdict came about. Slow; never on the packet path.
 
-use vswitch_model::{Action, DesiredState, IdentityId, IdentityKind, Rule, SetId, Tier, TierDefault};
+use vswitch_model::{Action, DesiredState, IdentityId, IdentityKind, Policy, Rule, SetId, Tier, TierDefault};
 
-use super::{PolicyDirection, Verdict};
+use super::{PolicyDirection, Verdict, View};
 
-/// What the text of [`vswitch_model::policy`] says of a flow at the pod `subject`.
+/// What the text of [`vswitch_model::policy`] says of a flow at the pod `subject`, by the policies in force.
+#[must_use]
+pub fn verdict(
+    state: &DesiredState,
+    direction: PolicyDirection,
+    subject: IdentityId,
+    peer: IdentityId,
+    protocol: u8,
+    port: u16,
+) -> Verdict {
+    verdict_in(View::InForce, state, direction, subject, peer, protocol, port)
+}
+
+/// What that text says of a flow by the policies of `view`.
 ///
 /// Where that text leaves it open: an unknown subject is denied, by the local node too; the unknown identity is in no
 /// set, even if one names it; what passed every tier is [`Verdict::NOT_ISOLATED`].
 #[must_use]
-pub fn verdict(
+pub fn verdict_in(
+    view: View,
     state: &DesiredState,
     direction: PolicyDirection,
     subject: IdentityId,
@@ -30,25 +44,32 @@ pub fn verdict(
         PolicyDirection::Ingress => &entry.ingress,
         PolicyDirection::Egress => &entry.egress,
     };
+    let mut log = None;
     'tiers: for tier in tiers {
-        for rule in rules(state, tier) {
+        let policies = policies(view, state, tier);
+        if policies.is_empty() && !tier.policies.is_empty() {
+            continue;
+        }
+        for rule in policies.iter().flat_map(|policy| &policy.rules) {
             if matches(state, rule, subject, peer, protocol, port) {
                 match rule.action {
-                    Action::Allow => return Verdict { allow: true, rule: rule.id },
-                    Action::Deny => return Verdict { allow: false, rule: rule.id },
+                    Action::Allow => return Verdict { allow: true, rule: rule.id, log },
+                    Action::Deny => return Verdict { allow: false, rule: rule.id, log },
                     Action::Pass => continue 'tiers,
+                    Action::Log => log = log.or(Some(rule.id)),
                 }
             }
         }
         if tier.default == TierDefault::Deny {
-            return Verdict::DENY;
+            return Verdict { log, ..Verdict::DENY };
         }
     }
-    Verdict::NOT_ISOLATED
+    Verdict { log, ..Verdict::NOT_ISOLATED }
 }
 
-fn rules<'a>(state: &'a DesiredState, tier: &'a Tier) -> impl Iterator<Item = &'a Rule> {
-    tier.policies.iter().filter_map(|id| state.policies.get(id)).flat_map(|policy| &policy.rules)
+fn policies<'a>(view: View, state: &'a DesiredState, tier: &Tier) -> Vec<&'a Policy> {
+    let policies = tier.policies.iter().filter_map(|id| state.policies.get(id));
+    policies.filter(|policy| view.holds(policy.standing)).collect()
 }
 
 fn matches(
@@ -59,9 +80,11 @@ fn matches(
     protocol: u8,
     port: u16,
 ) -> bool {
-    let has_ports = matches!(protocol, 6 | 17 | 132);
+    let has_ports = matches!(protocol, 6 | 17 | 132 | 1 | 58);
     rule.peers.is_none_or(|set| contains(state, set, peer))
+        && rule.not_peers.is_none_or(|set| !contains(state, set, peer))
         && rule.subjects.is_none_or(|set| contains(state, set, subject))
+        && rule.not_subjects.is_none_or(|set| !contains(state, set, subject))
         && (rule.ports.is_empty()
             || rule.ports.iter().any(|range| {
                 range.protocol == protocol && (!has_ports || (range.first..=range.last).contains(&port))

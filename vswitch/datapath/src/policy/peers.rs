@@ -10,6 +10,7 @@ use super::PolicyDirection;
 pub(super) struct PeerClasses {
     pub(super) count: usize,
     pub(super) of: BTreeMap<IdentityId, u32>,
+    /// Ascending.
     of_set: HashMap<SetId, Vec<u32>>,
     /// The class of the local node, where that is always allowed.
     pub(super) local_node: Option<u32>,
@@ -17,7 +18,8 @@ pub(super) struct PeerClasses {
 
 impl PeerClasses {
     pub(super) fn new(state: &DesiredState, direction: PolicyDirection, rules: &[&Rule]) -> Self {
-        let sets: BTreeSet<SetId> = rules.iter().filter_map(|rule| rule.peers).collect();
+        let sets: BTreeSet<SetId> =
+            rules.iter().flat_map(|rule| [rule.peers, rule.not_peers]).flatten().collect();
         let mut sets_of: BTreeMap<IdentityId, Vec<SetId>> = BTreeMap::new();
         for set in &sets {
             for member in members(state, *set).iter().filter(|member| **member != IdentityId::UNKNOWN) {
@@ -38,6 +40,7 @@ impl PeerClasses {
         for (sets, class) in &numbers {
             sets.iter().for_each(|set| of_set.entry(*set).or_default().push(*class));
         }
+        of_set.values_mut().for_each(|classes| classes.sort_unstable());
         let mut count = numbers.len();
         let mut local_node = None;
         for id in state.identities.keys().filter(|id| **id != IdentityId::UNKNOWN && exempt(id)) {
@@ -50,9 +53,16 @@ impl PeerClasses {
         Self { count, of, of_set, local_node }
     }
 
-    /// The classes that a set holds.
-    pub(super) fn of_set(&self, set: SetId) -> &[u32] {
-        self.of_set.get(&set).map_or(&[], Vec::as_slice)
+    /// The classes that make a difference to a rule: those it names, or when it names everybody those it excepts.
+    pub(super) fn told_apart(&self, rule: &Rule) -> impl Iterator<Item = u32> {
+        let of_set =
+            |set: Option<SetId>| set.and_then(|set| self.of_set.get(&set)).map_or(&[][..], Vec::as_slice);
+        let excepted = of_set(rule.not_peers);
+        let (classes, less) = match rule.peers {
+            Some(_) => (of_set(rule.peers), excepted),
+            None => (excepted, &[][..]),
+        };
+        classes.iter().copied().filter(|class| less.binary_search(class).is_err())
     }
 }
 

@@ -2,13 +2,13 @@
 
 use vswitch_model::PortMatch;
 
-/// IP protocols whose ports are compared, and what of the line is theirs: TCP, UDP, SCTP.
-const WITH_PORTS: [(u8, u32); 3] = [(6, 0), (17, 1), (132, 2)];
+/// IP protocols whose ports or messages are compared, and what of the line is theirs: TCP, UDP, SCTP, ICMP, ICMPv6.
+const WITH_PORTS: [(u8, u32); 5] = [(6, 0), (17, 1), (132, 2), (1, 3), (58, 4)];
 /// The part of all other protocols, 256 places each.
-const OTHERS: usize = 3;
+const OTHERS: usize = 5;
 
 /// Parts of the line, of 65536 places each.
-pub(super) const PARTS: usize = 4;
+pub(super) const PARTS: usize = 6;
 /// Places of a part, as a power of two.
 pub(super) const PART_BITS: u32 = 16;
 /// Places of the line.
@@ -21,6 +21,8 @@ pub(super) fn place(protocol: u8, port: u16) -> (usize, u16) {
         6 => (0, port),
         17 => (1, port),
         132 => (2, port),
+        1 => (3, port),
+        58 => (4, port),
         other => (OTHERS, u16::from(other) << 8),
     }
 }

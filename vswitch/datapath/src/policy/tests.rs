@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use proptest::sample::subsequence;
 use vswitch_model::{
     Action, DesiredState, Identity, IdentityKind, IdentitySet, Policy, PolicyId, PortMatch, Rule, SetId,
-    Subject, Tier, TierDefault,
+    Standing, Subject, Tier, TierDefault,
 };
 
 use super::build::Limits;
@@ -41,24 +41,25 @@ fn ports() -> impl Strategy<Value = PortMatch> {
         Just(65535),
         any::<u16>()
     ];
-    let protocol = prop_oneof![Just(6u8), Just(17), Just(132), Just(1), Just(47)];
+    let protocol = prop_oneof![Just(6u8), Just(17), Just(132), Just(1), Just(58), Just(47)];
     let range = (edges.clone(), edges).prop_map(|(a, b)| (a.min(b), a.max(b)));
     let range = prop_oneof![4 => range, 1 => Just((0, u16::MAX))];
     (protocol, range).prop_map(|(protocol, (first, last))| PortMatch { protocol, first, last })
 }
 
 fn rule() -> impl Strategy<Value = Rule> {
-    let action = prop_oneof![Just(Action::Allow), Just(Action::Deny), Just(Action::Pass)];
+    let action = prop_oneof![Just(Action::Allow), Just(Action::Deny), Just(Action::Pass), Just(Action::Log)];
     let set = || proptest::option::of((0..SETS).prop_map(SetId));
-    let subjects = prop_oneof![3 => Just(None), 1 => set()];
-    (action, set(), subjects, proptest::collection::vec(ports(), 0..3)).prop_map(
-        |(action, peers, subjects, ports)| Rule {
-            id: RuleId(0),
-            action,
+    let seldom = || prop_oneof![3 => Just(None), 1 => set()];
+    let sets = (set(), seldom(), seldom(), seldom());
+    (action, sets, proptest::collection::vec(ports(), 0..3)).prop_map(
+        |(action, (peers, not_peers, subjects, not_subjects), ports)| Rule {
             peers,
+            not_peers,
             subjects,
+            not_subjects,
             ports,
-            position: String::new(),
+            ..Rule::new(RuleId(0), action, String::new())
         },
     )
 }
@@ -75,7 +76,9 @@ fn states() -> impl Strategy<Value = DesiredState> {
     let mut members = identities();
     members.insert(0, IdentityId::UNKNOWN);
     let sets = proptest::collection::vec(subsequence(members, 0..=4), SETS as usize);
-    let policies = proptest::collection::vec(proptest::collection::vec(rule(), 0..5), POLICIES as usize);
+    let standing = prop_oneof![4 => Just(Standing::Enforced), 1 => Just(Standing::Staged), 1 => Just(Standing::StagedRemoval)];
+    let policy = (standing, proptest::collection::vec(rule(), 0..5));
+    let policies = proptest::collection::vec(policy, POLICIES as usize);
     let mut named = identities();
     named.push(IdentityId::UNKNOWN);
     let subjects = subsequence(named, 0..=6).prop_flat_map(|ids| {
@@ -88,12 +91,13 @@ fn states() -> impl Strategy<Value = DesiredState> {
             state.sets.insert(id, IdentitySet { id, members });
         }
         let mut number = RuleId::FIRST_ASSIGNED;
-        for (id, mut rules) in (0..).map(PolicyId).zip(policies) {
+        for (id, (standing, mut rules)) in (0..).map(PolicyId).zip(policies) {
             for rule in &mut rules {
                 rule.id = RuleId(number);
                 number += 1;
             }
-            state.policies.insert(id, Policy { id, name: format!("policy {}", id.0), rules });
+            let name = format!("policy {}", id.0);
+            state.policies.insert(id, Policy { id, name, standing, rules });
         }
         for (identity, (ingress, egress)) in subjects.into_iter().zip(tiers) {
             state.subjects.insert(identity, Subject { identity, ingress, egress });
@@ -104,7 +108,7 @@ fn states() -> impl Strategy<Value = DesiredState> {
 
 /// Every protocol the rules know and two they do not, at every port at which something could change.
 fn probes(state: &DesiredState) -> Vec<(u8, u16)> {
-    let mut probes: Vec<(u8, u16)> = [6, 17, 132, 1, 47, 58].map(|protocol| (protocol, 0)).into();
+    let mut probes: Vec<(u8, u16)> = [6, 17, 132, 1, 47, 50, 58].map(|protocol| (protocol, 0)).into();
     for range in state.policies.values().flat_map(|policy| &policy.rules).flat_map(|rule| &rule.ports) {
         for port in [range.first.wrapping_sub(1), range.first, range.last, range.last.wrapping_add(1)] {
             probes.push((range.protocol, port));
@@ -131,6 +135,16 @@ fn check(state: &DesiredState) {
                         oracle::verdict(state, direction, *subject, *peer, *protocol, *port),
                         "{direction:?} of {subject} with {peer}, protocol {protocol}, port {port}"
                     );
+                    let staged =
+                        oracle::verdict_in(View::Staged, state, direction, *subject, *peer, *protocol, *port);
+                    let told =
+                        tables.staged().map(|it| it.verdict(direction, *subject, *peer, *protocol, *port));
+                    let in_force = || tables.verdict(direction, *subject, *peer, *protocol, *port);
+                    assert_eq!(
+                        told.unwrap_or_else(in_force),
+                        staged,
+                        "staged {direction:?} of {subject} with {peer}"
+                    );
                 }
             }
         }
@@ -155,14 +169,23 @@ const LOCAL_NODE: IdentityId = IdentityId(16);
 fn isolated(rules: Vec<Rule>) -> DesiredState {
     let mut state = with_identities();
     state.sets.insert(SetId(0), IdentitySet { id: SetId(0), members: vec![FRIEND] });
-    state.policies.insert(PolicyId(0), Policy { id: PolicyId(0), name: "policy".into(), rules });
+    insert(&mut state, 0, Standing::Enforced, rules);
     let ingress = vec![Tier { name: "tier".into(), policies: vec![PolicyId(0)], default: TierDefault::Deny }];
     state.subjects.insert(POD, Subject { identity: POD, ingress, egress: Vec::new() });
     state
 }
 
 fn allow(id: u32, peers: Option<SetId>, ports: Vec<PortMatch>) -> Rule {
-    Rule { id: RuleId(id), action: Action::Allow, peers, subjects: None, ports, position: String::new() }
+    Rule { peers, ports, ..Rule::new(RuleId(id), Action::Allow, String::new()) }
+}
+
+fn insert(state: &mut DesiredState, id: u32, standing: Standing, rules: Vec<Rule>) {
+    let id = PolicyId(id);
+    state.policies.insert(id, Policy { id, name: format!("policy {}", id.0), standing, rules });
+}
+
+fn by(rule: u32) -> Verdict {
+    Verdict::of(true, RuleId(rule))
 }
 
 fn range(protocol: u8, first: u16, last: u16) -> PortMatch {
@@ -173,10 +196,9 @@ fn range(protocol: u8, first: u16, last: u16) -> PortMatch {
 fn an_isolated_pod_is_reached_as_its_rules_say() {
     let state = isolated(vec![
         allow(16, Some(SetId(0)), vec![range(17, 10_000, 20_000)]),
-        allow(17, None, vec![range(1, 0, 0)]),
+        allow(17, None, vec![range(1, 0x0800, 0x08ff)]),
     ]);
     let tables = PolicyTables::build(&state).unwrap();
-    let by = |rule| Verdict { allow: true, rule: RuleId(rule) };
     for (peer, protocol, port, verdict) in [
         (FRIEND, 17, 10_000, by(16)),
         (FRIEND, 17, 20_000, by(16)),
@@ -184,8 +206,9 @@ fn an_isolated_pod_is_reached_as_its_rules_say() {
         (FRIEND, 17, 20_001, Verdict::DENY),
         (FRIEND, 6, 10_000, Verdict::DENY),
         (STRANGER, 17, 10_000, Verdict::DENY),
-        (STRANGER, 1, 0, by(17)),
-        (IdentityId::UNKNOWN, 1, 0, by(17)),
+        (STRANGER, 1, PortMatch::message(8, 0), by(17)),
+        (STRANGER, 1, PortMatch::message(13, 0), Verdict::DENY),
+        (IdentityId::UNKNOWN, 1, PortMatch::message(8, 9), by(17)),
         (IdentityId::UNKNOWN, 17, 10_000, Verdict::DENY),
         (LOCAL_NODE, 6, 1, Verdict::LOCAL_NODE),
     ] {
@@ -237,6 +260,66 @@ fn what_does_not_fit_says_what_it_would_take() {
     assert!(error.to_string().contains("1073741824 identities"), "{error}");
 }
 
+#[test]
+fn an_exception_is_nobody_else() {
+    let rules = vec![
+        Rule { not_peers: Some(SetId(0)), ..allow(16, None, vec![range(6, 80, 80)]) },
+        Rule { not_subjects: Some(SetId(0)), ..allow(17, None, vec![range(6, 81, 81)]) },
+    ];
+    let mut state = isolated(rules);
+    state.subjects.insert(FRIEND, Subject { identity: FRIEND, ..state.subjects[&POD].clone() });
+    let tables = PolicyTables::build(&state).unwrap();
+    assert_eq!(tables.ingress(POD, STRANGER, 6, 80), by(16));
+    assert_eq!(tables.ingress(POD, IdentityId::UNKNOWN, 6, 80), by(16), "the unknown are in no set");
+    assert_eq!(tables.ingress(POD, FRIEND, 6, 80), Verdict::DENY);
+    assert_eq!(tables.ingress(POD, FRIEND, 6, 81), by(17));
+    assert_eq!(tables.ingress(FRIEND, POD, 6, 81), Verdict::DENY);
+    check(&state);
+}
+
+#[test]
+fn a_rule_that_logs_marks_what_the_next_decides() {
+    let log = |id, ports| Rule { action: Action::Log, ..allow(id, Some(SetId(0)), ports) };
+    let rules = vec![
+        log(16, vec![range(6, 80, 90)]),
+        allow(17, None, vec![range(6, 80, 80), range(6, 99, 99)]),
+        log(18, Vec::new()),
+    ];
+    let state = isolated(rules);
+    let tables = PolicyTables::build(&state).unwrap();
+    let marked = |log, verdict| Verdict { log: Some(RuleId(log)), ..verdict };
+    assert_eq!(tables.ingress(POD, FRIEND, 6, 80), marked(16, by(17)));
+    assert_eq!(tables.ingress(POD, FRIEND, 6, 81), marked(16, Verdict::DENY), "the first of two that log");
+    assert_eq!(tables.ingress(POD, FRIEND, 6, 91), marked(18, Verdict::DENY));
+    assert_eq!(tables.ingress(POD, FRIEND, 6, 99), by(17), "what logs behind it is not asked");
+    assert_eq!(tables.ingress(POD, STRANGER, 6, 80), by(17));
+    check(&state);
+}
+
+#[test]
+fn what_is_staged_decides_nothing() {
+    let mut state = isolated(vec![allow(16, None, vec![range(6, 80, 80)])]);
+    assert!(PolicyTables::build(&state).unwrap().staged().is_none());
+    insert(&mut state, 1, Standing::Staged, vec![allow(17, None, vec![range(6, 81, 81)])]);
+    let tier = Tier { name: "t".into(), policies: vec![PolicyId(1)], default: TierDefault::Deny };
+    let subject = Subject { identity: STRANGER, ingress: vec![tier], egress: Vec::new() };
+    state.subjects.insert(STRANGER, subject);
+    if let Some(policy) = state.policies.get_mut(&PolicyId(0)) {
+        policy.standing = Standing::StagedRemoval;
+    }
+    let tables = PolicyTables::build(&state).unwrap();
+    let staged = |subject, port| {
+        let staged = tables.staged().unwrap();
+        staged.verdict(PolicyDirection::Ingress, subject, FRIEND, 6, port)
+    };
+    assert_eq!(tables.ingress(POD, FRIEND, 6, 80), by(16));
+    assert_eq!(staged(POD, 80), Verdict::NOT_ISOLATED, "all that isolates it is to go");
+    assert_eq!(tables.ingress(STRANGER, FRIEND, 6, 80), Verdict::NOT_ISOLATED);
+    assert_eq!((staged(STRANGER, 80), staged(STRANGER, 81)), (Verdict::DENY, by(17)));
+    assert_eq!(tables.ingress(POD, FRIEND, 6, 81), Verdict::DENY);
+    check(&state);
+}
+
 /// `count` rules that allow one CIDR one port each, and an identity for each CIDR.
 fn own_peer_and_port(count: u32) -> DesiredState {
     let rules =
@@ -262,7 +345,7 @@ fn own_peer_and_port_compile(count: u32, most_bytes: usize) {
     assert!(tables.memory_bytes() < most_bytes, "{} bytes", tables.memory_bytes());
     for i in (0..count).step_by(997) {
         let verdict = |peer, port| tables.ingress(POD, IdentityId(1000 + peer), 17, port);
-        assert_eq!(verdict(i, port(i)), Verdict { allow: true, rule: RuleId(1_000_000 + i) });
+        assert_eq!(verdict(i, port(i)), by(1_000_000 + i));
         assert_eq!(verdict(i, port(i).wrapping_add(1)), Verdict::DENY);
         assert_eq!(verdict((i + 1) % count, port(i)), Verdict::DENY);
         assert_eq!(tables.ingress(POD, IdentityId(1000 + i), 6, port(i)), Verdict::DENY);
@@ -286,8 +369,7 @@ fn a_hundred_thousand_rules_for_one_peer_compile() {
     let rules = (0..100_000u32)
         .map(|i| allow(16 + i, Some(SetId(0)), vec![range(17, (i % 500) as u16, (i % 500) as u16)]));
     let tables = PolicyTables::build(&isolated(rules.collect())).unwrap();
-    let first = Verdict { allow: true, rule: RuleId(16 + 77) };
-    assert_eq!(tables.ingress(POD, FRIEND, 17, 77), first);
+    assert_eq!(tables.ingress(POD, FRIEND, 17, 77), by(16 + 77));
     assert_eq!(tables.ingress(POD, FRIEND, 17, 500), Verdict::DENY);
 }
 
@@ -298,7 +380,6 @@ fn each_port_of_two_protocols_may_have_its_own_rule() {
         [allow(id, None, vec![range(6, port, port)]), allow(id + 1, None, vec![range(17, port, port)])]
     });
     let tables = PolicyTables::build(&isolated(rules.collect())).unwrap();
-    let by = |rule| Verdict { allow: true, rule: RuleId(rule) };
     assert_eq!(tables.ingress(POD, STRANGER, 6, 65535), by(16 + 2 * 65535));
     assert_eq!(tables.ingress(POD, FRIEND, 17, 300), by(17 + 600));
     assert_eq!(tables.ingress(POD, FRIEND, 132, 300), Verdict::DENY);
@@ -307,8 +388,7 @@ fn each_port_of_two_protocols_may_have_its_own_rule() {
 /// A pod of a large policy and one of a small.
 fn large_and_small() -> DesiredState {
     let mut state = own_peer_and_port(500);
-    let rules = vec![allow(16, Some(SetId(0)), vec![range(6, 80, 80)])];
-    state.policies.insert(PolicyId(1), Policy { id: PolicyId(1), name: "small".into(), rules });
+    insert(&mut state, 1, Standing::Enforced, vec![allow(16, Some(SetId(0)), vec![range(6, 80, 80)])]);
     let ingress = vec![Tier { name: "tier".into(), policies: vec![PolicyId(1)], default: TierDefault::Deny }];
     state.subjects.insert(STRANGER, Subject { identity: STRANGER, ingress, egress: Vec::new() });
     state

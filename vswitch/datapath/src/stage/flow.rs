@@ -296,9 +296,12 @@ fn judge(
     Flow::new(&new).map_err(|reason| Fate::Dropped(reason).into())
 }
 
-/// The destination port as policy sees it: 0 for protocols without ports.
+/// The destination port as policy sees it: type and code of an ICMP message, 0 for protocols without ports.
 pub(crate) fn policy_port(protocol: u8, port: u16) -> u16 {
-    if matches!(protocol, protocol::TCP | protocol::UDP | protocol::SCTP) { port } else { 0 }
+    match protocol {
+        protocol::TCP | protocol::UDP | protocol::SCTP | protocol::ICMP | protocol::ICMPV6 => port,
+        _ => 0,
+    }
 }
 
 /// Whether a way leads on: not nowhere, and not back to where the packet came from.

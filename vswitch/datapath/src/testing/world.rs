@@ -21,7 +21,7 @@ use std::sync::{Arc, OnceLock};
 use vswitch_model::{
     Action, Attachment, DesiredState, DropReason, Encapsulation, Generation, Identity, IdentityId,
     IdentityKind, IdentitySet, Local, Mac, NextHop, Policy, PolicyId, Port, PortMatch, PortName, Rule,
-    RuleId, SetId, Subject, Tier, TierDefault, Tunnel, TunnelId, Vni,
+    RuleId, SetId, Standing, Subject, Tier, TierDefault, Tunnel, TunnelId, Vni,
 };
 
 use super::frames::Ends;
@@ -414,16 +414,14 @@ fn policies(state: &mut DesiredState) {
     let range = |protocol, first, last| PortMatch { protocol, first, last };
     let server = vec![range(6, 80, 80), range(17, 5000, 5999), range(1, 0, u16::MAX), range(58, 0, u16::MAX)];
     for (id, rule, ports) in [(1, RULE_SERVER, server), (2, RULE_STRANGER, Vec::new())] {
-        let rule = Rule {
-            id: rule,
-            action: Action::Allow,
-            peers: Some(SetId(1)),
-            subjects: None,
-            ports,
-            position: "rule 1".to_owned(),
+        let rule =
+            Rule { peers: Some(SetId(1)), ports, ..Rule::new(rule, Action::Allow, "rule 1".to_owned()) };
+        let policy = Policy {
+            id: PolicyId(id),
+            name: format!("NetworkPolicy default/{id}"),
+            standing: Standing::Enforced,
+            rules: vec![rule],
         };
-        let policy =
-            Policy { id: PolicyId(id), name: format!("NetworkPolicy default/{id}"), rules: vec![rule] };
         state.policies.insert(policy.id, policy);
     }
     let tier = |policy| {

@@ -10,7 +10,7 @@ use crate::api::engine as pb;
 use crate::{
     Action, Attachment, Change, Delta, DesiredState, Encapsulation, Generation, Identity, IdentityId,
     IdentityKind, IdentitySet, Invalid, Local, Mac, NextHop, Policy, PolicyId, Port, PortMatch, PortName,
-    Rule, RuleId, SetId, Subject, Tier, TierDefault, Tunnel, TunnelId, Vni,
+    Rule, RuleId, SetId, Standing, Subject, Tier, TierDefault, Tunnel, TunnelId, Vni,
 };
 
 type Result<T> = std::result::Result<T, Invalid>;
@@ -116,7 +116,13 @@ impl TryFrom<pb::Policy> for Policy {
 
     fn try_from(message: pb::Policy) -> Result<Self> {
         let rules = each(message.rules, "rules", Rule::try_from)?;
-        Ok(Self { id: PolicyId(message.id), name: message.name, rules })
+        let standing = match pb::Standing::try_from(message.standing) {
+            Ok(pb::Standing::Enforced) => Standing::Enforced,
+            Ok(pb::Standing::Staged) => Standing::Staged,
+            Ok(pb::Standing::StagedRemoval) => Standing::StagedRemoval,
+            Err(_) => return Err(Invalid::new("standing", "is unknown")),
+        };
+        Ok(Self { id: PolicyId(message.id), name: message.name, standing, rules })
     }
 }
 
@@ -128,13 +134,16 @@ impl TryFrom<pb::Rule> for Rule {
             pb::Action::Allow => Action::Allow,
             pb::Action::Deny => Action::Deny,
             pb::Action::Pass => Action::Pass,
+            pb::Action::Log => Action::Log,
             pb::Action::Unspecified => return Err(Invalid::new("action", "is missing or unknown")),
         };
         Ok(Self {
             id: RuleId(message.id),
             action,
             peers: message.peers.map(SetId),
+            not_peers: message.not_peers.map(SetId),
             subjects: message.subjects.map(SetId),
+            not_subjects: message.not_subjects.map(SetId),
             ports: each(message.ports, "ports", PortMatch::try_from)?,
             position: message.position,
         })

@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use crate::api::engine as pb;
 use crate::{
     Action, Attachment, Change, Delta, DesiredState, Encapsulation, Generation, Identity, IdentityId,
-    IdentityKind, IdentitySet, Local, NextHop, Policy, Port, PortMatch, Rule, Subject, Tier, TierDefault,
-    Tunnel,
+    IdentityKind, IdentitySet, Local, NextHop, Policy, Port, PortMatch, Rule, Standing, Subject, Tier,
+    TierDefault, Tunnel,
 };
 
 /// The request that leads an engine to `generation`: by a delta from `base` where there is one, else by the whole state.
@@ -70,7 +70,13 @@ impl From<IdentitySet> for pb::IdentitySet {
 
 impl From<Policy> for pb::Policy {
     fn from(policy: Policy) -> Self {
-        Self { id: policy.id.0, name: policy.name, rules: policy.rules.into_iter().map(Into::into).collect() }
+        let standing = match policy.standing {
+            Standing::Enforced => pb::Standing::Enforced,
+            Standing::Staged => pb::Standing::Staged,
+            Standing::StagedRemoval => pb::Standing::StagedRemoval,
+        };
+        let rules = policy.rules.into_iter().map(Into::into).collect();
+        Self { id: policy.id.0, name: policy.name, rules, standing: standing.into() }
     }
 }
 
@@ -80,12 +86,15 @@ impl From<Rule> for pb::Rule {
             Action::Allow => pb::Action::Allow,
             Action::Deny => pb::Action::Deny,
             Action::Pass => pb::Action::Pass,
+            Action::Log => pb::Action::Log,
         };
         Self {
             id: rule.id.0,
             action: action.into(),
             peers: rule.peers.map(|set| set.0),
+            not_peers: rule.not_peers.map(|set| set.0),
             subjects: rule.subjects.map(|set| set.0),
+            not_subjects: rule.not_subjects.map(|set| set.0),
             ports: rule.ports.into_iter().map(Into::into).collect(),
             position: rule.position,
         }
