@@ -6,7 +6,10 @@ use vswitch_model::api::agent as pb;
 use super::{Core, failure};
 use crate::calc::Inputs;
 use crate::ipam::Leak;
-use crate::object::{Block, Endpoint, IpPool, Key, Namespace, NetworkPolicy, Node, Object, Pod, PolicyType};
+use crate::object::{
+    Block, ClusterPeer, ClusterPolicy, Endpoint, EndpointSlice, IpPool, Key, Namespace, NetworkPolicy, Node,
+    Object, ObjectMeta, Pod, PolicyType, Service, ServiceAccount,
+};
 
 impl Core {
     pub(super) async fn describe(&self, request: pb::DescribeRequest) -> Result<pb::DescribeReply, Status> {
@@ -17,6 +20,12 @@ impl Core {
         let facts = match entry.object() {
             Err(error) => vec![fact("cannot be read", [error.to_string()])],
             Ok(Object::NetworkPolicy(policy)) => of_policy(&inputs, &policy),
+            Ok(Object::ClusterNetworkPolicy(policy)) => of_cluster_policy(&inputs, &policy),
+            Ok(Object::AdminNetworkPolicy(policy)) => of_cluster_policy(&inputs, &policy),
+            Ok(Object::BaselineAdminNetworkPolicy(policy)) => of_cluster_policy(&inputs, &policy),
+            Ok(Object::ServiceAccount(account)) => of_service_account(&inputs, &account),
+            Ok(Object::Service(service)) => of_service(&inputs, &service),
+            Ok(Object::EndpointSlice(slice)) => of_endpoint_slice(&slice),
             Ok(Object::Pod(pod)) => of_pod(&inputs, &pod),
             Ok(Object::Namespace(namespace)) => of_namespace(&inputs, &namespace),
             Ok(Object::Node(node)) => of_node(&inputs, &node),
@@ -84,6 +93,47 @@ fn of_policy(inputs: &Inputs, policy: &NetworkPolicy) -> Vec<pb::Fact> {
     ]
 }
 
+/// Whether a policy of the whole cluster is for a pod.
+fn is_subject(inputs: &Inputs, policy: &dyn ClusterPolicy, pod: &Pod) -> bool {
+    let ClusterPeer::Pods { namespaces, pods } = policy.subject() else { return false };
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let labels = inputs.namespaces.get(namespace).map_or_else(
+        || Namespace { metadata: ObjectMeta::named(namespace) }.labels(),
+        |namespace| namespace.labels(),
+    );
+    !pod.spec.host_network
+        && namespaces.matches(&labels)
+        && pods.is_none_or(|selector| selector.matches(&pod.metadata.labels))
+}
+
+fn of_cluster_policy(inputs: &Inputs, policy: &dyn ClusterPolicy) -> Vec<pb::Fact> {
+    let pods = inputs.pods.iter().filter(|(_, pod)| is_subject(inputs, policy, pod));
+    let directions = PolicyType::ALL.into_iter().filter(|direction| !policy.rules(*direction).is_empty());
+    vec![
+        fact("speaks of", directions.map(|direction| direction.text().to_owned())),
+        fact("selected pods", pods.map(|((namespace, name), _)| full_name(namespace, name))),
+    ]
+}
+
+fn of_service_account(inputs: &Inputs, account: &ServiceAccount) -> Vec<pb::Fact> {
+    let ObjectMeta { name, namespace, .. } = &account.metadata;
+    let pods = inputs.pods.values().filter(|pod| {
+        pod.metadata.namespace == *namespace && pod.service_account() == name && !pod.spec.host_network
+    });
+    vec![fact("pods", pods.map(|pod| pod.metadata.name.clone()))]
+}
+
+fn of_service(inputs: &Inputs, service: &Service) -> Vec<pb::Fact> {
+    let ObjectMeta { name, namespace, .. } = &service.metadata;
+    let slices = inputs.endpoint_slices.values();
+    let slices = slices.filter(|s| s.metadata.namespace == *namespace && s.service() == Some(name.as_str()));
+    vec![fact("endpoint slices", slices.map(|slice| slice.metadata.name.clone()))]
+}
+
+fn of_endpoint_slice(slice: &EndpointSlice) -> Vec<pb::Fact> {
+    vec![fact("service", slice.service().map(str::to_owned))]
+}
+
 fn of_pod(inputs: &Inputs, pod: &Pod) -> Vec<pb::Fact> {
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
     let endpoints = inputs.endpoints.values().map(|endpoint| &endpoint.spec);
@@ -96,7 +146,21 @@ fn of_pod(inputs: &Inputs, pod: &Pod) -> Vec<pb::Fact> {
     vec![
         fact("attached", attached),
         fact("policies", policies.map(|((namespace, name), _)| full_name(namespace, name))),
+        fact("policies of the cluster", cluster_policies(inputs, pod)),
     ]
+}
+
+/// Those that are for a pod, in no order.
+fn cluster_policies(inputs: &Inputs, pod: &Pod) -> Vec<String> {
+    let new = inputs
+        .cluster_policies
+        .iter()
+        .map(|(name, p)| ("ClusterNetworkPolicy", name, &**p as &dyn ClusterPolicy));
+    let old = inputs.admin_policies.iter().map(|(name, p)| ("AdminNetworkPolicy", name, &**p as _));
+    let baseline =
+        inputs.baseline_policies.iter().map(|(name, p)| ("BaselineAdminNetworkPolicy", name, &**p as _));
+    let subject_of = new.chain(old).chain(baseline).filter(|(_, _, policy)| is_subject(inputs, *policy, pod));
+    subject_of.map(|(kind, name, _)| format!("{kind} {name}")).collect()
 }
 
 fn of_namespace(inputs: &Inputs, namespace: &Namespace) -> Vec<pb::Fact> {

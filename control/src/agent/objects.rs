@@ -23,7 +23,7 @@ impl Core {
         &self,
         request: pb::ApplyObjectsRequest,
     ) -> Result<pb::ApplyObjectsReply, Status> {
-        let mut objects = parse(&request.documents, &request.namespace)?;
+        let mut objects = parse(&request.documents, &request.namespace, Object::unenforced)?;
         objects.sort_by_key(|object| Kind::ALL.iter().position(|kind| *kind == object.kind()));
         let stored = self.stored_pools().await?;
         check_pools(&objects, stored)?;
@@ -112,7 +112,7 @@ impl Core {
             applied_by_people(key.kind, &key.to_string())?;
             vec![key]
         } else {
-            parse(&request.documents, &request.namespace)?.iter().map(Object::key).collect()
+            parse(&request.documents, &request.namespace, |_| Ok(()))?.iter().map(Object::key).collect()
         };
         keys.sort_by_key(|key| std::cmp::Reverse(Kind::ALL.iter().position(|kind| *kind == key.kind)));
         if !request.force {
@@ -208,8 +208,12 @@ fn applied_by_people(kind: Kind, what: &str) -> Result<(), Status> {
     Err(Status::invalid_argument(why))
 }
 
-/// The objects of all documents, none of them twice.
-fn parse(documents: &[pb::Document], namespace: &str) -> Result<Vec<Object>, Status> {
+/// The objects of all documents, none of them twice, and none that `judge` finds fault with.
+fn parse(
+    documents: &[pb::Document],
+    namespace: &str,
+    judge: impl Fn(&Object) -> Result<(), vswitch_model::Invalid>,
+) -> Result<Vec<Object>, Status> {
     let mut objects = Vec::new();
     let mut seen: BTreeMap<Key, &str> = BTreeMap::new();
     for document in documents {
@@ -219,6 +223,10 @@ fn parse(documents: &[pb::Document], namespace: &str) -> Result<Vec<Object>, Sta
         {
             let key = object.key();
             applied_by_people(object.kind(), &format!("{}, document {number}", document.file))?;
+            judge(&object).map_err(|invalid| {
+                let error = manifest::ManifestError::about(&document.file, number, &object, invalid);
+                Status::invalid_argument(error.to_string())
+            })?;
             if let Some(other) = seen.insert(key.clone(), &document.file) {
                 let problem = format!("{}, document {number}: {key} is already in {other}", document.file);
                 return Err(Status::invalid_argument(problem));

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::object::{Block, Endpoint, IpPool, Key, Kind, Namespace, NetworkPolicy, Node, Object, Pod};
+use crate::object::{
+    AdminNetworkPolicy, BaselineAdminNetworkPolicy, Block, ClusterNetworkPolicy, Endpoint, EndpointSlice,
+    IpPool, Key, Kind, Namespace, NetworkPolicy, Node, Object, Pod, Service, ServiceAccount,
+};
 
 /// Namespace and name.
 pub type NamespacedName = (String, String);
@@ -19,6 +22,18 @@ pub struct Inputs {
     pub nodes: BTreeMap<String, Arc<Node>>,
     /// Policies.
     pub policies: BTreeMap<NamespacedName, Arc<NetworkPolicy>>,
+    /// ClusterNetworkPolicies by name.
+    pub cluster_policies: BTreeMap<String, Arc<ClusterNetworkPolicy>>,
+    /// AdminNetworkPolicies by name.
+    pub admin_policies: BTreeMap<String, Arc<AdminNetworkPolicy>>,
+    /// BaselineAdminNetworkPolicies by name.
+    pub baseline_policies: BTreeMap<String, Arc<BaselineAdminNetworkPolicy>>,
+    /// Service accounts.
+    pub service_accounts: BTreeMap<NamespacedName, Arc<ServiceAccount>>,
+    /// Services.
+    pub services: BTreeMap<NamespacedName, Arc<Service>>,
+    /// Endpoint slices.
+    pub endpoint_slices: BTreeMap<NamespacedName, Arc<EndpointSlice>>,
     /// Pools by name.
     pub pools: BTreeMap<String, Arc<IpPool>>,
     /// Endpoints by name.
@@ -36,6 +51,20 @@ impl Inputs {
             Object::Pod(object) => drop(self.pods.insert((namespace, name), Arc::new(object))),
             Object::Node(object) => drop(self.nodes.insert(name, Arc::new(object))),
             Object::NetworkPolicy(object) => drop(self.policies.insert((namespace, name), Arc::new(object))),
+            Object::ClusterNetworkPolicy(object) => {
+                drop(self.cluster_policies.insert(name, Arc::new(object)));
+            }
+            Object::AdminNetworkPolicy(object) => drop(self.admin_policies.insert(name, Arc::new(object))),
+            Object::BaselineAdminNetworkPolicy(object) => {
+                drop(self.baseline_policies.insert(name, Arc::new(object)));
+            }
+            Object::ServiceAccount(object) => {
+                drop(self.service_accounts.insert((namespace, name), Arc::new(object)));
+            }
+            Object::Service(object) => drop(self.services.insert((namespace, name), Arc::new(object))),
+            Object::EndpointSlice(object) => {
+                drop(self.endpoint_slices.insert((namespace, name), Arc::new(object)));
+            }
             Object::IpPool(object) => drop(self.pools.insert(name, Arc::new(object))),
             Object::Endpoint(object) => drop(self.endpoints.insert(name, Arc::new(object))),
             Object::Block(object) => drop(self.blocks.insert(name, Arc::new(object))),
@@ -50,6 +79,12 @@ impl Inputs {
             Kind::Pod => drop(self.pods.remove(&full_name)),
             Kind::Node => drop(self.nodes.remove(&key.name)),
             Kind::NetworkPolicy => drop(self.policies.remove(&full_name)),
+            Kind::ClusterNetworkPolicy => drop(self.cluster_policies.remove(&key.name)),
+            Kind::AdminNetworkPolicy => drop(self.admin_policies.remove(&key.name)),
+            Kind::BaselineAdminNetworkPolicy => drop(self.baseline_policies.remove(&key.name)),
+            Kind::ServiceAccount => drop(self.service_accounts.remove(&full_name)),
+            Kind::Service => drop(self.services.remove(&full_name)),
+            Kind::EndpointSlice => drop(self.endpoint_slices.remove(&full_name)),
             Kind::IpPool => drop(self.pools.remove(&key.name)),
             Kind::Endpoint => drop(self.endpoints.remove(&key.name)),
             Kind::Block => drop(self.blocks.remove(&key.name)),

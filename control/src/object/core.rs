@@ -60,6 +60,9 @@ pub struct PodSpec {
     /// Whether it has no network of its own: it is the node then.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub host_network: bool,
+    /// The service account it runs as. Missing: `default`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_account_name: Option<String>,
     /// Its containers.
     #[serde(default, deserialize_with = "null_is_default")]
     pub containers: Vec<Container>,
@@ -139,6 +142,12 @@ impl Pod {
             return BTreeSet::new();
         }
         self.status.pod_ips.iter().map(|pod_ip| pod_ip.ip).chain(self.status.pod_ip).collect()
+    }
+
+    /// The service account it runs as, in its own namespace.
+    #[must_use]
+    pub fn service_account(&self) -> &str {
+        self.spec.service_account_name.as_deref().filter(|name| !name.is_empty()).unwrap_or("default")
     }
 
     /// Its named ports: name, protocol, number. When containers share a name and protocol the first is meant, as in

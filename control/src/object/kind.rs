@@ -18,6 +18,18 @@ pub enum Kind {
     Node,
     /// `networking.k8s.io/v1`.
     NetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha2`.
+    ClusterNetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha1`.
+    AdminNetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha1`.
+    BaselineAdminNetworkPolicy,
+    /// `v1`.
+    ServiceAccount,
+    /// `v1`.
+    Service,
+    /// `discovery.k8s.io/v1`.
+    EndpointSlice,
     /// `projectcalico.org/v3`.
     IpPool,
     /// `vswitch/v1`: a pod's attachment.
@@ -35,14 +47,23 @@ struct Names {
     namespaced: bool,
 }
 
+const CLUSTER_POLICY_NEW: &[&str] = &["policy.networking.k8s.io/v1alpha2"];
+const CLUSTER_POLICY_OLD: &[&str] = &["policy.networking.k8s.io/v1alpha1"];
+
 impl Kind {
     /// All kinds, in the order in which a manifest that holds several is best applied.
     pub const ALL: &'static [Self] = &[
         Self::Namespace,
         Self::Node,
         Self::IpPool,
+        Self::ServiceAccount,
         Self::Pod,
+        Self::Service,
+        Self::EndpointSlice,
         Self::NetworkPolicy,
+        Self::ClusterNetworkPolicy,
+        Self::AdminNetworkPolicy,
+        Self::BaselineAdminNetworkPolicy,
         Self::Endpoint,
         Self::Block,
     ];
@@ -55,6 +76,19 @@ impl Kind {
             Self::NetworkPolicy => {
                 ("NetworkPolicy", "networkpolicies", &["netpol"], &["networking.k8s.io/v1"], true)
             }
+            Self::ClusterNetworkPolicy => {
+                ("ClusterNetworkPolicy", "clusternetworkpolicies", &["cnp"], CLUSTER_POLICY_NEW, false)
+            }
+            Self::AdminNetworkPolicy => {
+                ("AdminNetworkPolicy", "adminnetworkpolicies", &["anp"], CLUSTER_POLICY_OLD, false)
+            }
+            Self::BaselineAdminNetworkPolicy => {
+                let (name, plural) = ("BaselineAdminNetworkPolicy", "baselineadminnetworkpolicies");
+                (name, plural, &["banp"], CLUSTER_POLICY_OLD, false)
+            }
+            Self::ServiceAccount => ("ServiceAccount", "serviceaccounts", &["sa"], &["v1"], true),
+            Self::Service => ("Service", "services", &["svc"], &["v1"], true),
+            Self::EndpointSlice => ("EndpointSlice", "endpointslices", &[], &["discovery.k8s.io/v1"], true),
             Self::IpPool => {
                 ("IPPool", "ippools", &["pool"], &["projectcalico.org/v3", "crd.projectcalico.org/v1"], false)
             }
@@ -104,6 +138,30 @@ impl Kind {
     #[must_use]
     pub const fn is_applied_by_people(self) -> bool {
         !matches!(self, Self::Endpoint | Self::Block)
+    }
+
+    /// Why objects of it must not be applied, though they can be read: nothing enforces what they say yet.
+    #[must_use]
+    pub const fn unenforced(self) -> Option<&'static str> {
+        match self {
+            Self::ClusterNetworkPolicy | Self::AdminNetworkPolicy | Self::BaselineAdminNetworkPolicy => {
+                Some("policies of the whole cluster are not enforced yet; NetworkPolicy is")
+            }
+            Self::ServiceAccount => Some("no policy can refer to service accounts yet"),
+            Self::Service | Self::EndpointSlice => Some("services are not implemented yet"),
+            _ => None,
+        }
+    }
+
+    /// Whether `status` in a manifest is something that only a server writes, and says nothing to us.
+    pub(super) const fn has_servers_status(self) -> bool {
+        matches!(
+            self,
+            Self::NetworkPolicy
+                | Self::ClusterNetworkPolicy
+                | Self::AdminNetworkPolicy
+                | Self::BaselineAdminNetworkPolicy
+        )
     }
 
     /// The kind whose plural this is.
@@ -165,6 +223,6 @@ mod tests {
             }
         }
         assert_eq!("NetPol".parse::<Kind>().unwrap(), Kind::NetworkPolicy);
-        assert!("service".parse::<Kind>().unwrap_err().problem.contains("networkpolicies"));
+        assert!("deployment".parse::<Kind>().unwrap_err().problem.contains("networkpolicies"));
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use serde_path_to_error::Segment;
 use vswitch_model::Invalid;
 
-use super::{Kind, Object, meta};
+use super::{Key, Kind, Object, meta};
 
 /// Why a manifest was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +49,15 @@ impl ManifestError {
             field: String::new(),
             problem: problem.to_string(),
         }
+    }
+
+    /// What is wrong with an object that could be read.
+    #[must_use]
+    pub fn about(source_name: &str, document: usize, object: &Object, invalid: Invalid) -> Self {
+        let Key { kind, namespace, name } = object.key();
+        let slash = if namespace.is_empty() { "" } else { "/" };
+        let (object, Invalid { field, problem }) = (format!("{kind} {namespace}{slash}{name}"), invalid);
+        Self { source_name: source_name.to_owned(), document, object, field, problem }
     }
 }
 
@@ -136,6 +145,9 @@ pub fn from_value(
         |invalid: Invalid| ManifestError { field: invalid.field, problem: invalid.problem, ..error.clone() };
     let kind = take_kind(&mut body).map_err(fail)?;
     tidy_metadata(kind, namespace, &mut body);
+    if kind.has_servers_status() {
+        body.remove("status");
+    }
     let body = Value::Object(body);
     let object = Object::from_body(kind, &body).map_err(|e| {
         let path = e.path().to_string();
@@ -208,7 +220,7 @@ fn with_value(problem: String, path: &str, written: Option<&Value>) -> String {
     let Some(Value::String(text)) = written.filter(|_| problem.starts_with("invalid IP")) else {
         return problem;
     };
-    if path.to_lowercase().contains("cidr") || path.contains("except") {
+    if path.to_lowercase().contains("cidr") || path.contains("except") || path.contains("networks") {
         format!("\"{text}\" is no range of addresses; 10.0.0.0/8, 192.0.2.1/32 or fd00::/64 would be right")
     } else {
         format!("\"{text}\" is not an IP address; 10.0.0.1 or fd00::1 would be right")

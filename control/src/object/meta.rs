@@ -5,9 +5,10 @@ use vswitch_model::Invalid;
 
 use super::{Kind, Labels};
 
-/// Metadata fields that only an API server writes. They describe its copy of the object, not ours: dropped on reading.
+/// Metadata fields that an API server writes, or asks for where there is no name yet. They describe its copy of the object, not ours: dropped on reading.
 pub(super) const SERVER_SIDE: &[&str] = &[
     "resourceVersion",
+    "generateName",
     "generation",
     "creationTimestamp",
     "deletionTimestamp",

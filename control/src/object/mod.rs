@@ -2,8 +2,8 @@
 //!
 //! | kind | written by | unknown fields |
 //! |---|---|---|
-//! | Namespace, Pod, Node | others (Kubernetes, people) | accepted: they are not ours to judge |
-//! | NetworkPolicy, IPPool | people | refused: a field we do not enforce is an error that names it |
+//! | Namespace, Pod, Node, ServiceAccount, Service, EndpointSlice | others (Kubernetes, people) | accepted: they are not ours to judge |
+//! | policies, IPPool | people | refused: a field we do not enforce is an error that names it |
 //! | Endpoint, Block | the agent | refused |
 //!
 //! [`manifest::parse`] reads YAML; [`Object::from_json`] and [`Object::to_json`] are the form in the store. An object
@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 mod block;
+mod cluster_policy;
 mod core;
 mod endpoint;
 pub mod expression;
@@ -25,10 +26,18 @@ pub mod manifest;
 mod meta;
 mod network_policy;
 mod selector;
+mod service;
 #[cfg(test)]
 mod tests;
 
 pub use block::{Block, BlockSpec};
+pub use cluster_policy::{
+    AdminAction, AdminEgressRule, AdminIngressRule, AdminNetworkPolicy, AdminNetworkPolicySpec, AdminPort,
+    BaselineAdminNetworkPolicy, BaselineAdminNetworkPolicySpec, ClusterAction, ClusterEgressRule,
+    ClusterIngressRule, ClusterNetworkPolicy, ClusterNetworkPolicySpec, ClusterPeer, ClusterPolicy,
+    ClusterPort, ClusterProtocol, ClusterRule, ClusterSubject, ClusterTier, DestinationPort, EgressPeer,
+    IngressPeer, NamespacedPods, NumberedPort, PortRange, PortSpan, ProtocolMatch,
+};
 pub use core::{
     Container, ContainerPort, Namespace, Node, NodeAddress, NodeSpec, NodeStatus, Pod, PodIp, PodSpec,
     PodStatus,
@@ -43,6 +52,10 @@ pub use network_policy::{
     NetworkPolicySpec, PolicyPort, PolicyType, Protocol, RuleView,
 };
 pub use selector::{LabelSelector, Operator, Requirement};
+pub use service::{
+    AddressType, EndpointConditions, EndpointPort, EndpointSlice, Service, ServiceAccount, ServiceEndpoint,
+    ServicePort, ServiceSpec,
+};
 
 /// Labels or annotations.
 pub type Labels = BTreeMap<String, String>;
@@ -149,6 +162,12 @@ objects! {
     Pod(Pod),
     Node(Node),
     NetworkPolicy(NetworkPolicy),
+    ClusterNetworkPolicy(ClusterNetworkPolicy),
+    AdminNetworkPolicy(AdminNetworkPolicy),
+    BaselineAdminNetworkPolicy(BaselineAdminNetworkPolicy),
+    ServiceAccount(ServiceAccount),
+    Service(Service),
+    EndpointSlice(EndpointSlice),
     IpPool(IpPool),
     Endpoint(Endpoint),
     Block(Block),

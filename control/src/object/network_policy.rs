@@ -394,8 +394,14 @@ fn check_rule(
     Ok(())
 }
 
-/// A CIDR must not have bits beyond its length: 10.0.0.1/8 is more likely a mistake than a way to write 10.0.0.0/8.
+/// A CIDR must not have bits beyond its length: 10.0.0.1/8 is more likely a mistake than a way to write 10.0.0.0/8. Nor
+/// can it be within ::ffff:0:0/96, IPv4 addresses as IPv6 writes them: no packet has one.
 pub(super) fn check_cidr(cidr: IpNet) -> Result<(), String> {
+    if let IpNet::V6(v6) = cidr
+        && let (Some(v4), Some(length)) = (v6.addr().to_ipv4_mapped(), v6.prefix_len().checked_sub(96))
+    {
+        return Err(format!("{cidr} is an IPv4 range as IPv6 writes it; {v4}/{length} would be right"));
+    }
     if cidr.trunc() == cidr {
         Ok(())
     } else {
@@ -404,7 +410,7 @@ pub(super) fn check_cidr(cidr: IpNet) -> Result<(), String> {
 }
 
 /// An IANA service name (RFC 6335, section 5.1).
-fn check_port_name(name: &str) -> Result<(), String> {
+pub(super) fn check_port_name(name: &str) -> Result<(), String> {
     let word = name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-');
     let hyphens = name.starts_with('-') || name.ends_with('-') || name.contains("--");
     if (1..=15).contains(&name.len()) && word && !hyphens && name.bytes().any(|c| c.is_ascii_lowercase()) {

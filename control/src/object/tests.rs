@@ -224,7 +224,7 @@ fn errors_say_where() {
         ("a: [", "line 2"),
         ("{a: 1, a: 2}", "duplicate"),
         ("[1]", "apiVersion, kind and metadata"),
-        ("{apiVersion: v1, kind: Service, metadata: {name: x}}", "supported are namespaces"),
+        ("{apiVersion: v1, kind: Deployment, metadata: {name: x}}", "supported are namespaces"),
         ("{apiVersion: v1, kind: pod, metadata: {name: x}}", "must be written Pod"),
         ("{kind: Pod}", "apiVersion: missing"),
         ("{apiVersion: v1, kind: Pod}", "metadata"),

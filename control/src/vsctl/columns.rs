@@ -28,6 +28,38 @@ pub(super) fn of(kind: &str) -> &'static [Column] {
             Column { name: "ingress", cell: |o| count(&o["spec"]["ingress"]) },
             Column { name: "egress", cell: |o| count(&o["spec"]["egress"]) },
         ],
+        "ClusterNetworkPolicy" => &[
+            Column { name: "tier", cell: |o| text(&o["spec"]["tier"]) },
+            Column { name: "priority", cell: |o| number(&o["spec"]["priority"]) },
+            Column { name: "subject", cell: |o| subject(&o["spec"]["subject"]) },
+            Column { name: "ingress", cell: |o| count(&o["spec"]["ingress"]) },
+            Column { name: "egress", cell: |o| count(&o["spec"]["egress"]) },
+        ],
+        "AdminNetworkPolicy" => &[
+            Column { name: "priority", cell: |o| number(&o["spec"]["priority"]) },
+            Column { name: "subject", cell: |o| subject(&o["spec"]["subject"]) },
+            Column { name: "ingress", cell: |o| count(&o["spec"]["ingress"]) },
+            Column { name: "egress", cell: |o| count(&o["spec"]["egress"]) },
+        ],
+        "BaselineAdminNetworkPolicy" => &[
+            Column { name: "subject", cell: |o| subject(&o["spec"]["subject"]) },
+            Column { name: "ingress", cell: |o| count(&o["spec"]["ingress"]) },
+            Column { name: "egress", cell: |o| count(&o["spec"]["egress"]) },
+        ],
+        "ServiceAccount" => &[Column { name: "labels", cell: |o| labels(&o["metadata"]["labels"]) }],
+        "Service" => &[
+            Column { name: "type", cell: |o| default_to(text(&o["spec"]["type"]), "ClusterIP") },
+            Column { name: "addresses", cell: |o| list(&o["spec"]["clusterIPs"]) },
+            Column { name: "ports", cell: |o| ports(&o["spec"]["ports"]) },
+        ],
+        "EndpointSlice" => &[
+            Column {
+                name: "service",
+                cell: |o| text(&o["metadata"]["labels"]["kubernetes.io/service-name"]),
+            },
+            Column { name: "endpoints", cell: |o| count(&o["endpoints"]) },
+            Column { name: "ports", cell: |o| ports(&o["ports"]) },
+        ],
         "IPPool" => &[
             Column { name: "cidr", cell: |o| text(&o["spec"]["cidr"]) },
             Column { name: "blocksize", cell: block_size },
@@ -65,6 +97,29 @@ fn list(value: &Value) -> String {
 fn count(value: &Value) -> String {
     let length = value.as_array().map(Vec::len).or_else(|| value.as_object().map(serde_json::Map::len));
     length.unwrap_or(0).to_string()
+}
+
+fn number(value: &Value) -> String {
+    value.as_i64().map(|number| number.to_string()).unwrap_or_default()
+}
+
+/// `80/TCP,53/UDP`.
+fn ports(value: &Value) -> String {
+    let port =
+        |port: &Value| format!("{}/{}", number(&port["port"]), default_to(text(&port["protocol"]), "TCP"));
+    value.as_array().into_iter().flatten().map(port).collect::<Vec<_>>().join(",")
+}
+
+/// The pods a policy of the cluster is for: a selector of namespaces, and one of pods where there is one.
+fn subject(value: &Value) -> String {
+    match value["pods"].is_object() {
+        true => format!(
+            "{} in {}",
+            selector(&value["pods"]["podSelector"]),
+            selector(&value["pods"]["namespaceSelector"])
+        ),
+        false => format!("(all) in {}", selector(&value["namespaces"])),
+    }
 }
 
 fn yes_no(value: &Value) -> String {
@@ -146,7 +201,7 @@ mod tests {
             // An object that lacks everything still has a cell for each.
             assert_eq!(row(kind.name(), &json!({})).len(), of(kind.name()).len());
         }
-        assert!(of("Service").is_empty());
+        assert!(of("Deployment").is_empty());
     }
 
     #[test]
@@ -162,6 +217,18 @@ mod tests {
             ["app=relay,tier in (a,b),!old", "Ingress,Egress", "0", "1"]
         );
         assert_eq!(row("NetworkPolicy", &json!({"spec": {"podSelector": {}}}))[0], "(all)");
+    }
+
+    #[test]
+    fn policies_of_the_cluster_show_their_place_and_pods() {
+        let pods = json!({"namespaceSelector": {"matchLabels": {"env": "prod"}}, "podSelector": {"matchLabels": {"app": "sip"}}});
+        let spec = json!({"tier": "Admin", "priority": 0, "subject": {"pods": pods}, "egress": [{}, {}]});
+        let shown = row("ClusterNetworkPolicy", &json!({"spec": spec}));
+        assert_eq!(shown, ["Admin", "0", "app=sip in env=prod", "0", "2"]);
+        let all = json!({"spec": {"subject": {"namespaces": {}}}});
+        assert_eq!(row("BaselineAdminNetworkPolicy", &all)[0], "(all) in (all)");
+        let slice = json!({"ports": [{"port": 80}, {"port": 53, "protocol": "UDP"}], "endpoints": [{}]});
+        assert_eq!(row("EndpointSlice", &slice), ["", "1", "80/TCP,53/UDP"]);
     }
 
     #[test]

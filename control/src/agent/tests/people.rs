@@ -34,8 +34,8 @@ async fn objects_are_applied_listed_and_deleted() {
     let pool = list(&bench, "IPPool", false, "v4").await.unwrap();
     assert!(pool[0].contains("10.244.0.0/16"), "{pool:?}");
     assert_eq!(list(&bench, "ippool", false, "none").await.unwrap_err().code(), Code::NotFound);
-    let status = list(&bench, "services", false, "").await.unwrap_err();
-    assert!(status.message().starts_with("kind: \"services\" is not supported"), "{status}");
+    let status = list(&bench, "deployments", false, "").await.unwrap_err();
+    assert!(status.message().starts_with("kind: \"deployments\" is not supported"), "{status}");
 
     let delete = |kind: &str, name: &str| pb::DeleteObjectsRequest {
         kind: kind.into(),
@@ -53,6 +53,21 @@ async fn objects_are_applied_listed_and_deleted() {
     let results = bench.api.delete(Request::new(request)).await.unwrap().into_inner().results;
     let outcomes: Vec<_> = results.iter().map(|r| format!("{} {}", r.name, r.outcome)).collect();
     assert_eq!(outcomes, ["relay absent", "caller deleted", "v4 deleted", "v6 deleted", "media deleted"]);
+}
+
+#[tokio::test]
+async fn what_nobody_enforces_is_refused_by_name() {
+    let bench = Bench::new().await;
+    let head =
+        "{apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy, metadata: {name: p}";
+    let spec = "spec: {tier: Admin, priority: 1, subject: {namespaces: {}}}";
+    let documents = vec![pb::Document { file: "c.yaml".into(), text: format!("{head}, {spec}}}") }];
+    let request = pb::ApplyObjectsRequest { documents, ..Default::default() };
+    let status = bench.api.apply(Request::new(request)).await.unwrap_err();
+    let says = "c.yaml, document 1, ClusterNetworkPolicy p: kind: policies of the whole cluster are not enforced yet";
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert!(status.message().starts_with(says), "{status}");
+    assert!(list(&bench, "cnp", false, "").await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -196,7 +211,11 @@ async fn objects_are_described_by_what_they_mean() {
     );
     assert_eq!(
         describe(&bench, "pod", "media", "relay").await,
-        ["attached: 10.244.9.1 on node n1, port vswa, container a", "policies: media/relay"]
+        [
+            "attached: 10.244.9.1 on node n1, port vswa, container a",
+            "policies: media/relay",
+            "policies of the cluster: "
+        ]
     );
     assert_eq!(describe(&bench, "ns", "", "media").await, ["pods: caller, relay", "policies: relay"]);
     let endpoint = describe(&bench, "endpoint", "", "a.eth0").await;
