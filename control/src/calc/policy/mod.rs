@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 #[allow(dead_code, reason = "read by the compiler next")]
+mod from_cluster_policy;
+#[allow(dead_code, reason = "read by the compiler next")]
 mod from_network_policy;
 #[allow(dead_code, reason = "read by the compiler next")]
 mod view;

@@ -154,8 +154,8 @@ pub struct ClusterRule<'a> {
 pub trait ClusterPolicy {
     /// On which side of the policies of namespaces it is.
     fn tier(&self) -> ClusterTier;
-    /// Its place within the tier, 0 (first) to 1000.
-    fn priority(&self) -> u16;
+    /// Its place within the tier, 0 (first) to 1000. None: after all that have one.
+    fn priority(&self) -> Option<u16>;
     /// The pods it is for.
     fn subject(&self) -> ClusterPeer<'_>;
     /// Its rules in their order. None: it does not speak of that direction.

@@ -173,8 +173,8 @@ impl ClusterPolicy for AdminNetworkPolicy {
         ClusterTier::Admin
     }
 
-    fn priority(&self) -> u16 {
-        checked(self.spec.priority)
+    fn priority(&self) -> Option<u16> {
+        Some(checked(self.spec.priority))
     }
 
     fn subject(&self) -> ClusterPeer<'_> {
@@ -191,9 +191,8 @@ impl ClusterPolicy for BaselineAdminNetworkPolicy {
         ClusterTier::Baseline
     }
 
-    /// It has none of its own: after every other policy of its tier, which are the newer and have one.
-    fn priority(&self) -> u16 {
-        u16::MAX
+    fn priority(&self) -> Option<u16> {
+        None
     }
 
     fn subject(&self) -> ClusterPeer<'_> {

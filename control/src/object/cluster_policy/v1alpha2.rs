@@ -133,8 +133,8 @@ impl ClusterPolicy for ClusterNetworkPolicy {
         self.spec.tier
     }
 
-    fn priority(&self) -> u16 {
-        checked(self.spec.priority)
+    fn priority(&self) -> Option<u16> {
+        Some(checked(self.spec.priority))
     }
 
     fn subject(&self) -> ClusterPeer<'_> {
