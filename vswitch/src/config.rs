@@ -24,6 +24,8 @@ pub const FLOWS: RangeInclusive<u32> = 1024..=33_554_432;
 pub const FRAGMENTS: RangeInclusive<u32> = 16..=65_536;
 /// ICMP errors one worker sends in a second.
 pub const ICMP_ERRORS: RangeInclusive<u32> = 1..=1_000_000;
+/// Flows one worker tells of in a second.
+pub const FLOW_LOG: RangeInclusive<u32> = 0..=100_000;
 
 /// What a worker does when no packet waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -55,6 +57,8 @@ pub struct Config {
     pub fragments: u32,
     /// ICMP errors a worker sends in a second, at most.
     pub icmp_errors_per_second: u32,
+    /// New flows that are denied, or marked by a rule that logs, a worker tells of in a second, at most. 0: of none.
+    pub flow_log_per_second: u32,
     /// Unix socket of the engine API.
     pub api_socket: PathBuf,
     /// Where the applied state is kept.
@@ -76,6 +80,7 @@ impl Default for Config {
             flows: 262_144,
             fragments: 1024,
             icmp_errors_per_second: 1000,
+            flow_log_per_second: 100,
             api_socket: PathBuf::from("/run/vswitch/engine.sock"),
             state_file: PathBuf::from("/var/lib/vswitch/engine.state"),
             metrics: None,
@@ -105,6 +110,7 @@ impl Config {
             ("flows", self.flows.into()),
             ("fragments", self.fragments.into()),
             ("icmp_errors_per_second", self.icmp_errors_per_second.into()),
+            ("flow_log_per_second", self.flow_log_per_second.into()),
             ("api_socket", path(&self.api_socket)),
             ("state_file", path(&self.state_file)),
         ];
@@ -152,6 +158,7 @@ struct Written {
     flows: Option<Spanned<i64>>,
     fragments: Option<Spanned<i64>>,
     icmp_errors_per_second: Option<Spanned<i64>>,
+    flow_log_per_second: Option<Spanned<i64>>,
     api_socket: Option<Spanned<PathBuf>>,
     state_file: Option<Spanned<PathBuf>>,
     metrics: Option<Spanned<String>>,
@@ -265,6 +272,8 @@ impl Reader<'_> {
         config.fragments = self.number("fragments", written.fragments, config.fragments, FRAGMENTS)?;
         let (icmp, most) = (written.icmp_errors_per_second, config.icmp_errors_per_second);
         config.icmp_errors_per_second = self.number("icmp_errors_per_second", icmp, most, ICMP_ERRORS)?;
+        let (log, most) = (written.flow_log_per_second, config.flow_log_per_second);
+        config.flow_log_per_second = self.number("flow_log_per_second", log, most, FLOW_LOG)?;
         config.api_socket = self.path("api_socket", written.api_socket, config.api_socket)?;
         config.state_file = self.path("state_file", written.state_file, config.state_file)?;
         if let Some(metrics) = self.take("metrics", written.metrics) {
@@ -394,6 +403,7 @@ mod tests {
             flows = 2048
             fragments = 64
             icmp_errors_per_second = 10
+            flow_log_per_second = 0
             api_socket = "/tmp/engine.sock"
             state_file = "/tmp/engine.state"
             metrics = "[::1]:9464"
@@ -412,6 +422,7 @@ mod tests {
                 flows: 2048,
                 fragments: 64,
                 icmp_errors_per_second: 10,
+                flow_log_per_second: 0,
                 api_socket: "/tmp/engine.sock".into(),
                 state_file: "/tmp/engine.state".into(),
                 metrics: Some("[::1]:9464".parse().unwrap()),

@@ -1,10 +1,13 @@
 //! What a worker counts. One thread writes, any thread reads: plain loads and stores, no locked operation.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use vswitch_model::DropReason;
 
+use crate::flow_log::FlowLogQueue;
 use crate::packet::PortIndex;
+use crate::tally::RuleTallies;
 
 /// A number that one thread adds to and any thread reads.
 #[derive(Debug, Default)]
@@ -15,6 +18,11 @@ impl Counter {
     #[inline]
     pub fn add(&self, count: u64) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
+    }
+
+    /// Begins anew. Only the owner may.
+    pub(crate) fn clear(&self) {
+        self.0.store(0, Ordering::Relaxed);
     }
 
     /// What was counted so far.
@@ -121,6 +129,10 @@ pub struct Counters {
     pub flows_revoked: Counter,
     /// Flows that were never answered and made room for newer ones.
     pub flows_evicted: Counter,
+    /// What rules did, of those that room was made for.
+    pub rules: Arc<RuleTallies>,
+    /// What is told of new flows.
+    pub flow_log: Arc<FlowLogQueue>,
 }
 
 impl Counters {
@@ -134,6 +146,8 @@ impl Counters {
             flows_expired: Counter::default(),
             flows_revoked: Counter::default(),
             flows_evicted: Counter::default(),
+            rules: Arc::default(),
+            flow_log: Arc::default(),
         }
     }
 

@@ -7,10 +7,11 @@ use vswitch_model::{DropReason, RuleId};
 
 use crate::PortIndex;
 use crate::parse::protocol;
+use crate::policy::Verdict;
 use crate::stage::flow::policy_port;
 use crate::stage::source::is_gateway;
 use crate::stage::{is_destination, is_source};
-use crate::tables::{Adjacency, Leaf, Role, Tables};
+use crate::tables::{Adjacency, Leaf, Role, StagedVerdict, Tables};
 use crate::trace::Way;
 
 /// A packet that might come.
@@ -180,12 +181,20 @@ fn policy(
     if tables.port(in_port).role == Role::Pod {
         let verdict = tables.policy.egress(source.identity, destination.identity, query.protocol, port);
         told.egress = Some(RuleVerdict { allowed: verdict.allow, rule: verdict.rule });
-        told.say("policy-egress", in_words(verdict.allow, verdict.rule));
+        told.say("policy-egress", Words(verdict));
     }
     if tables.adjacency(destination.adjacency).is_pod() {
         let verdict = tables.policy.ingress(destination.identity, source.identity, query.protocol, port);
         told.ingress = Some(RuleVerdict { allowed: verdict.allow, rule: verdict.rule });
-        told.say("policy-ingress", in_words(verdict.allow, verdict.rule));
+        told.say("policy-ingress", Words(verdict));
+    }
+    let staged = tables.judge_staged(in_port, source, destination, query.protocol, port);
+    if let Some(StagedVerdict { egress, ingress }) = staged {
+        for (stage, verdict) in [("staged-egress", egress), ("staged-ingress", ingress)] {
+            if let Some(verdict) = verdict {
+                told.say(stage, format_args!("were what is staged in force: {}", Words(verdict)));
+            }
+        }
     }
     if told.egress.is_some_and(|verdict| !verdict.allowed) {
         return Err(DropReason::PolicyEgress);
@@ -196,16 +205,23 @@ fn policy(
     Ok(())
 }
 
-fn in_words(allowed: bool, rule: RuleId) -> String {
-    let verdict = if allowed { "allowed" } else { "denied" };
-    match rule {
-        RuleId::NOT_ISOLATED => format!("{verdict}: no policy isolates the pod in this direction"),
-        RuleId::NO_RULE_MATCHED => format!("{verdict}: policy isolates the pod, and no rule matched"),
-        RuleId::TOO_LARGE => {
-            format!("{verdict}: the pod's policy is too large for the engine, see its status")
-        }
-        RuleId::LOCAL_NODE => format!("{verdict}: the node always reaches its own pods"),
-        rule => format!("{verdict} by rule {rule}"),
+/// A verdict for people.
+struct Words(Verdict);
+
+impl fmt::Display for Words {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(Verdict { allow, rule, log }) = *self;
+        f.write_str(if allow { "allowed" } else { "denied" })?;
+        match rule {
+            RuleId::NOT_ISOLATED => f.write_str(": no policy isolates the pod in this direction"),
+            RuleId::NO_RULE_MATCHED => f.write_str(": policy isolates the pod, and no rule matched"),
+            RuleId::TOO_LARGE => {
+                f.write_str(": the pod's policy is too large for the engine, see its status")
+            }
+            RuleId::LOCAL_NODE => f.write_str(": the node always reaches its own pods"),
+            rule => write!(f, " by rule {rule}"),
+        }?;
+        log.map_or(Ok(()), |log| write!(f, ", and logged by rule {log}"))
     }
 }
 

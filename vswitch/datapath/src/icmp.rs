@@ -105,7 +105,7 @@ pub fn build<B: Buffer>(buffer: &mut B, parsed: &Parsed, error: IcmpError, sourc
     put(frame, message + 2, checksum.to_be_bytes())
 }
 
-/// A token bucket: so many errors a second, and at once no more than a second's worth.
+/// A token bucket: so many errors, or whatever is limited, a second, and at once no more than a second's worth.
 #[derive(Debug)]
 pub struct Limiter {
     rate: u64,
@@ -116,13 +116,13 @@ pub struct Limiter {
 const SECOND_NS: u64 = 1_000_000_000;
 
 impl Limiter {
-    /// `rate` errors a second; 0 never allows one.
+    /// `rate` a second; 0 never allows one.
     #[must_use]
     pub const fn new(rate: u32) -> Self {
         Self { rate: rate as u64, credit_ns: SECOND_NS, last: Now(0) }
     }
 
-    /// Takes leave to send one error now.
+    /// Takes leave to do it once now.
     #[must_use]
     pub fn allow(&mut self, now: Now) -> bool {
         if self.rate == 0 {

@@ -11,6 +11,7 @@ pub mod encap;
 pub mod explain;
 pub mod fib;
 pub mod flow;
+pub mod flow_log;
 pub mod fragment;
 pub mod icmp;
 pub mod neighbour;
@@ -22,6 +23,7 @@ pub mod probe;
 mod read;
 mod stage;
 pub mod tables;
+pub mod tally;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod trace;
@@ -32,9 +34,11 @@ pub use compile::{CompileError, CompileInputs, Hop, PortFacts, PortMap, Underlay
 pub use counters::{Counters, Stage};
 pub use explain::{Explanation, Query, explain};
 pub use flow::Now;
+pub use flow_log::{FlowLogQueue, FlowRecord, FlowVerdict};
 pub use output::Output;
 pub use packet::{BATCH, Offload, Packet, PartialChecksum, PortIndex, Segment, SegmentKind};
 pub use probe::{Mark, NoProbe, Probe};
 pub use tables::Tables;
+pub use tally::{RuleCounts, RuleTallies};
 pub use trace::{TraceFilter, TraceRecord, TraceSpec};
 pub use walk::{Walk, WalkConfig};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::counters::Counters;
 use crate::flow::{Flow, FlowTable};
+use crate::flow_log::FlowLog;
 use crate::fragment::FragmentTable;
 use crate::icmp::Limiter;
 use crate::output::Output;
@@ -22,15 +23,23 @@ pub struct WalkConfig {
     pub fragments: usize,
     /// ICMP errors sent in a second, in all; as many at once.
     pub icmp_errors_per_second: u32,
+    /// Records of new flows that are denied or marked made in a second; as many at once. 0: none.
+    pub flow_records_per_second: u32,
     /// Keys the hashes; has to be unpredictable.
     pub seed: u64,
 }
 
 impl Default for WalkConfig {
-    /// 65536 flows, 1024 fragmented packets, 1000 ICMP errors a second (as Linux: `net.ipv4.icmp_msgs_per_sec`); the seed
-    /// is 0, which is for tests only.
+    /// 65536 flows, 1024 fragmented packets, 1000 ICMP errors a second (as Linux: `net.ipv4.icmp_msgs_per_sec`), 100 flow
+    /// records; the seed is 0, which is for tests only.
     fn default() -> Self {
-        Self { flows: 65_536, fragments: 1024, icmp_errors_per_second: 1000, seed: 0 }
+        Self {
+            flows: 65_536,
+            fragments: 1024,
+            icmp_errors_per_second: 1000,
+            flow_records_per_second: 100,
+            seed: 0,
+        }
     }
 }
 
@@ -39,6 +48,7 @@ pub struct Walk {
     flows: FlowTable,
     fragments: FragmentTable,
     limiter: Limiter,
+    log: FlowLog,
     counters: Arc<Counters>,
     scratch: Box<Scratch>,
     keys: Box<flow::Keys>,
@@ -56,9 +66,10 @@ impl Walk {
     #[must_use]
     pub fn new(config: &WalkConfig, counters: Arc<Counters>) -> Self {
         Self {
-            flows: FlowTable::new(config.flows, config.seed),
+            flows: FlowTable::new(config.flows, config.seed).counting_in(Arc::clone(&counters.rules)),
             fragments: FragmentTable::new(config.fragments, config.seed),
             limiter: Limiter::new(config.icmp_errors_per_second),
+            log: FlowLog::new(config.flow_records_per_second, Arc::clone(&counters.flow_log)),
             counters,
             scratch: Box::new(Scratch::new()),
             keys: Box::new(flow::Keys::new()),
@@ -102,7 +113,7 @@ impl Walk {
         probe: &mut P,
     ) {
         let count = batch.len().min(BATCH);
-        let Self { flows, fragments, limiter, counters, scratch, keys, tracer } = self;
+        let Self { flows, fragments, limiter, log, counters, scratch, keys, tracer } = self;
         let context = Context { tables, now, counters };
         let packets = &mut batch[..count];
         scratch.reset(count);
@@ -120,7 +131,7 @@ impl Walk {
         probe.mark(Mark::Decapsulate);
 
         let mut allowed = Indices::new();
-        let mut memory = flow::Memory { flows, fragments, keys };
+        let mut memory = flow::Memory { flows, fragments, keys, log };
         flow::run(&context, scratch, packets, &mut memory, &entered, &mut allowed, probe);
         forward::run(&context, scratch, packets, &allowed);
         probe.mark(Mark::Forward);

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use vswitch_datapath::policy::View;
 use vswitch_datapath::tables::Revision;
 use vswitch_datapath::{CompileError, CompileInputs, Hop, PortMap, Tables, Underlay, compile};
-use vswitch_model::{DesiredState, Generation, Invalid, PortName};
+use vswitch_model::{DesiredState, Generation, Invalid, PortName, Rule, RuleId};
 
 use super::devices::{Device, Devices};
 use super::ports::{Ports, wanted};
@@ -330,6 +330,7 @@ impl Compiler {
             }
         }
         self.compiled = (ports, underlay);
+        self.count_rules(desired, revision);
         self.published.publish(&tables);
         self.history.push_back((revision, generation));
         self.history.drain(..self.history.len().saturating_sub(HISTORY));
@@ -337,6 +338,31 @@ impl Compiler {
         self.retired.push(std::mem::replace(&mut self.tables, tables));
         self.shared.workers.iter().for_each(crate::worker::Handle::wake);
         Ok(())
+    }
+
+    /// Makes room for what the rules of `desired` will have done, and begins anew where a number means another rule than
+    /// before. Rules are the same where their place in their policy is.
+    fn count_rules(&self, desired: &DesiredState, revision: Revision) {
+        let rules = desired.policies.values().flat_map(|policy| &policy.rules);
+        let last = rules.map(|rule| rule.id).max().unwrap_or_default();
+        let tallies = || self.shared.workers.iter().map(|worker| &worker.counters.rules);
+        tallies().for_each(|tallies| tallies.reserve(last.max(RuleId(RuleId::FIRST_ASSIGNED))));
+        for (id, policy) in &desired.policies {
+            let before = self.desired.policies.get(id);
+            if before == Some(policy) {
+                continue;
+            }
+            let before = before.filter(|before| before.name == policy.name);
+            let places: BTreeMap<RuleId, &str> = before
+                .iter()
+                .flat_map(|before| &before.rules)
+                .map(|rule| (rule.id, rule.position.as_str()))
+                .collect();
+            let is_new = |rule: &&Rule| places.get(&rule.id) != Some(&rule.position.as_str());
+            for rule in policy.rules.iter().filter(is_new) {
+                tallies().for_each(|tallies| tallies.begin(rule.id, revision));
+            }
+        }
     }
 
     /// Waits until every worker runs the newest tables, and frees the ones before.

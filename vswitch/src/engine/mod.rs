@@ -200,6 +200,7 @@ fn start_workers(
             flows: config.flows as usize,
             fragments: config.fragments as usize,
             icmp_errors_per_second: config.icmp_errors_per_second,
+            flow_records_per_second: config.flow_log_per_second,
             seed: random(),
         };
         let pool = FramePool::new(umem, share)?;

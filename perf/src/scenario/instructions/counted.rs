@@ -129,7 +129,13 @@ impl Bare {
             if traffic.flows == FLOWS { Box::new(stream.order()) } else { Box::new(0..) };
         let umem = Umem::plain(FRAMES).map_err(|e| failed(&e))?;
         let pool = FramePool::new(&umem, FRAMES).map_err(|e| failed(&e))?;
-        let walk = WalkConfig { flows: ROOM, fragments: 16, icmp_errors_per_second: 1_000_000, seed: 1 };
+        let walk = WalkConfig {
+            flows: ROOM,
+            fragments: 16,
+            icmp_errors_per_second: 1_000_000,
+            seed: 1,
+            ..WalkConfig::default()
+        };
         let config = WorkerConfig { number: 0, core: None, poll: Poll::Busy, walk };
         let (published, mut worker) = (Arc::new(Published::new()), None);
         let mut keep = |made| {

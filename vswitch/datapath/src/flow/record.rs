@@ -193,6 +193,13 @@ impl Flow {
         self.bytes[at] = self.bytes[at].wrapping_add(u64::from(length));
     }
 
+    /// Packets and bytes so far, both ways.
+    #[must_use]
+    pub fn total(&self) -> (u64, u64) {
+        let sum = |both: [u64; 2]| both[0].wrapping_add(both[1]);
+        (sum(self.packets), sum(self.bytes))
+    }
+
     /// Whether a TCP segment opens another connection, see [`TcpState::is_reopened_by`]. The walk takes it as a miss then,
     /// since policy may not have been asked about the end it came from; this flow stays until the other one is allowed.
     #[inline]

@@ -4,11 +4,14 @@
 //! flows that were opened by packets of one port take three quarters of the table at most, so that there is room for
 //! everybody else whatever one pod does.
 
+use std::sync::Arc;
+
 use vswitch_model::limits::PORTS_MAX;
 
 use super::index::Index;
 use super::{Flow, FlowKey, Now};
 use crate::PortIndex;
+use crate::tally::RuleTallies;
 
 /// Number of a record; it means that flow until it is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,6 +36,8 @@ pub struct FlowTable {
     /// By port: how many flows its packets opened. Numbers that no port has share the last place.
     held: Box<[u32]>,
     evicted: u64,
+    /// Where it is counted what flows that end had.
+    tallies: Arc<RuleTallies>,
 }
 
 impl FlowTable {
@@ -55,7 +60,14 @@ impl FlowTable {
             hand: 0,
             held: vec![0; PORTS_MAX + 1].into_boxed_slice(),
             evicted: 0,
+            tallies: Arc::default(),
         }
+    }
+
+    /// The same, counting in `tallies` what its flows had when they end.
+    #[must_use]
+    pub fn counting_in(self, tallies: Arc<RuleTallies>) -> Self {
+        Self { tallies, ..self }
     }
 
     /// Most flows that packets of one port may have opened.
@@ -114,6 +126,7 @@ impl FlowTable {
             *self.held(&flow) += 1;
             if let Some(before) = self.record(there).and_then(|record| record.replace(flow)) {
                 *self.held(&before) -= 1;
+                self.tallies.ended(&before);
             }
             return Ok(there);
         }
@@ -144,6 +157,7 @@ impl FlowTable {
         let removed = self.record(flow)?.take()?;
         self.index.remove(removed.key.hash(&self.secret), flow.0);
         *self.held(&removed) -= 1;
+        self.tallies.ended(&removed);
         self.free.push(flow.0);
         Some(removed)
     }

@@ -15,6 +15,7 @@ fn judgement() -> Judgement {
         identities: [IdentityId(16), IdentityId(17)],
         adjacencies: [AdjacencyIndex(1), AdjacencyIndex(2)],
         egress: RuleId(20),
+        marks: [None; 2],
         ingress: RuleId(21),
     }
 }

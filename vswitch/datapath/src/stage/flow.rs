@@ -8,10 +8,11 @@ use vswitch_model::DropReason;
 use super::{Context, Fate, Indices, Scratch};
 use crate::counters::Stage;
 use crate::flow::{Direction, Flow, FlowIndex, FlowKey, FlowTable, NewFlow, Orientation, TcpFlags};
+use crate::flow_log::{FlowLog, FlowRecord, FlowVerdict};
 use crate::fragment::FragmentTable;
 use crate::icmp::IcmpError;
 use crate::parse::{Parsed, Piece, protocol, quoted};
-use crate::tables::{Adjacency, Role};
+use crate::tables::{Adjacency, Denied, Judgement, Leaf, Role};
 use crate::{BATCH, Buffer, Mark, Packet, PortIndex, Probe};
 
 /// The keys of a batch's packets, in the order of `packets`: dense, for the batched look-up.
@@ -51,6 +52,7 @@ pub(crate) struct Memory<'a> {
     pub(crate) flows: &'a mut FlowTable,
     pub(crate) fragments: &'a mut FragmentTable,
     pub(crate) keys: &'a mut Keys,
+    pub(crate) log: &'a mut FlowLog,
 }
 
 /// Runs the stage over the packets of `from`; those that may go on are added to `next`.
@@ -196,8 +198,7 @@ fn advance(
 #[cold]
 fn revalidate(context: &Context<'_>, flow: &mut Flow) -> bool {
     context.counters.passed(Stage::Revalidate, 1);
-    let allowed = context.tables.revalidate(flow).is_ok();
-    if !allowed {
+    if rejudge(context, flow).is_err() {
         context.counters.flows_revoked.add(1);
         return false;
     }
@@ -205,6 +206,14 @@ fn revalidate(context: &Context<'_>, flow: &mut Flow) -> bool {
     let [in_port, _] = flow.in_ports;
     let way = context.tables.adjacency(flow.adjacencies[Direction::Original as usize]);
     route(context, in_port, way) != Err(DropReason::RouteLoops)
+}
+
+/// Judges a flow by the tables of now, and counts it for the rules that allow it from now on.
+fn rejudge(context: &Context<'_>, flow: &mut Flow) -> Result<(), Denied> {
+    let before = (flow.egress, flow.ingress, flow.revision);
+    context.tables.revalidate(flow)?;
+    context.counters.rules.rejudged(before, flow);
+    Ok(())
 }
 
 /// A packet of no known flow: the tables say whether it may open one.
@@ -237,15 +246,20 @@ fn miss(
         return Err(Fate::Dropped(DropReason::FlowUnknown));
     }
     let in_port = scratch.ingress[index];
-    let flow = judge(context, in_port, parsed, key, orientation).map_err(|refused| {
-        scratch.denied[index] = refused.rule;
-        refused.fate
+    let asked = Asked::of(context, in_port, parsed);
+    let judged = asked.judge();
+    asked.tell(&judged, memory.log, hash);
+    let judgement = judged.map_err(|denied| {
+        scratch.denied[index] = Some(denied.rule);
+        Fate::Dropped(denied.reason)
     })?;
+    let flow = asked.open(judgement, key, orientation)?;
     let adjacency = flow.adjacencies[Direction::Original as usize];
     let found = memory.flows.insert(hash, flow).map_err(|_| Fate::Dropped(DropReason::FlowTableFull))?;
     context.counters.flows_evicted.add(memory.flows.take_evicted());
     if let Some(flow) = memory.flows.get_mut(found) {
         flow.count(Direction::Original, parsed.ip_length());
+        context.counters.rules.opened(flow);
     }
     context.counters.flows_created.add(1);
     scratch.flow[index] = Some((found, true));
@@ -253,47 +267,92 @@ fn miss(
     Ok(())
 }
 
-struct Refused {
-    fate: Fate,
-    rule: Option<vswitch_model::RuleId>,
-}
-
-impl From<Fate> for Refused {
-    fn from(fate: Fate) -> Self {
-        Self { fate, rule: None }
-    }
-}
-
-/// Asks policy and routes about a flow's first packet. Policy comes first: who may not send learns nothing about routes.
-fn judge(
-    context: &Context<'_>,
+/// The first packet of a flow, as policy is asked about it.
+struct Asked<'a> {
+    context: &'a Context<'a>,
     in_port: PortIndex,
-    parsed: &Parsed,
-    key: FlowKey,
-    orientation: Orientation,
-) -> Result<Flow, Refused> {
-    let tables = context.tables;
-    let (source, destination) = (tables.lookup(parsed.source), tables.lookup(parsed.destination));
-    let port = policy_port(parsed.protocol, parsed.destination_port);
-    let judgement = tables
-        .judge(in_port, source, destination, parsed.protocol, port)
-        .map_err(|denied| Refused { fate: Fate::Dropped(denied.reason), rule: Some(denied.rule) })?;
-    let way = tables.adjacency(destination.adjacency);
-    route(context, in_port, way).map_err(|reason| match reason {
-        DropReason::NoRoute | DropReason::RouteUnreachable => Fate::Reported(reason, IcmpError::Unreachable),
-        _ => Fate::Dropped(reason),
-    })?;
-    let new = NewFlow {
-        key,
-        orientation,
-        in_port,
-        reply_port: way.port(),
-        judgement,
-        revision: tables.revision,
-        tcp_flags: TcpFlags(parsed.tcp_flags),
-        now: context.now,
-    };
-    Flow::new(&new).map_err(|reason| Fate::Dropped(reason).into())
+    parsed: &'a Parsed,
+    source: Leaf,
+    destination: Leaf,
+    port: u16,
+}
+
+impl<'a> Asked<'a> {
+    fn of(context: &'a Context<'a>, in_port: PortIndex, parsed: &'a Parsed) -> Self {
+        let tables = context.tables;
+        let (source, destination) = (tables.lookup(parsed.source), tables.lookup(parsed.destination));
+        let port = policy_port(parsed.protocol, parsed.destination_port);
+        Self { context, in_port, parsed, source, destination, port }
+    }
+
+    fn judge(&self) -> Result<Judgement, Denied> {
+        let Self { in_port, source, destination, .. } = *self;
+        self.context.tables.judge(in_port, source, destination, self.parsed.protocol, self.port)
+    }
+
+    /// Counts what was said for the rules that said it, and tells of it where somebody wants to know.
+    fn tell(&self, judged: &Result<Judgement, Denied>, log: &mut FlowLog, hash: u64) {
+        let Context { tables, now, counters } = *self.context;
+        let (rules, revision) = (&counters.rules, tables.revision);
+        let (verdict, marks) = match judged {
+            Ok(Judgement { egress, ingress, marks, .. }) => {
+                (FlowVerdict::Allowed { egress: *egress, ingress: *ingress }, *marks)
+            }
+            Err(Denied { reason, rule, marks }) => {
+                rules.denied(*rule, revision, self.parsed.ip_length());
+                (FlowVerdict::Denied { reason: *reason, rule: *rule }, *marks)
+            }
+        };
+        marks.into_iter().flatten().for_each(|rule| rules.marked(rule, revision));
+        let Self { in_port, source, destination, parsed, .. } = *self;
+        let staged = tables.judge_staged(in_port, source, destination, parsed.protocol, self.port);
+        for verdict in staged.iter().flat_map(|staged| [staged.egress, staged.ingress]).flatten() {
+            rules.staged(verdict.allow, verdict.rule, revision);
+        }
+        let allowed = judged.is_ok();
+        let staged = staged.filter(|staged| staged.allow() != allowed);
+        if allowed && marks == [None; 2] && staged.is_none() {
+            return;
+        }
+        log.tell(now, hash, allowed, || FlowRecord {
+            time: now,
+            revision,
+            in_port,
+            source: parsed.source,
+            destination: parsed.destination,
+            protocol: parsed.protocol,
+            ports: parsed.told_ports(),
+            identities: [source.identity, destination.identity],
+            verdict,
+            marks,
+            staged,
+            suppressed: 0,
+        });
+    }
+
+    /// The record of a flow that policy allows, where a way leads on. Policy came first: who may not send learns nothing
+    /// about routes.
+    fn open(&self, judgement: Judgement, key: FlowKey, orientation: Orientation) -> Result<Flow, Fate> {
+        let Self { context, in_port, .. } = *self;
+        let way = context.tables.adjacency(self.destination.adjacency);
+        route(context, in_port, way).map_err(|reason| match reason {
+            DropReason::NoRoute | DropReason::RouteUnreachable => {
+                Fate::Reported(reason, IcmpError::Unreachable)
+            }
+            _ => Fate::Dropped(reason),
+        })?;
+        let new = NewFlow {
+            key,
+            orientation,
+            in_port,
+            reply_port: way.port(),
+            judgement,
+            revision: context.tables.revision,
+            tcp_flags: TcpFlags(self.parsed.tcp_flags),
+            now: context.now,
+        };
+        Flow::new(&new).map_err(Fate::Dropped)
+    }
 }
 
 /// The destination port as policy sees it: type and code of an ICMP message, 0 for protocols without ports.
@@ -358,6 +417,6 @@ fn flow_of<'a>(
     let hash = flows.hash(&key);
     let found = flows.lookup(&key, hash)?;
     let flow = flows.get_mut(found)?;
-    let current = flow.revision == context.tables.revision || context.tables.revalidate(flow).is_ok();
+    let current = flow.revision == context.tables.revision || rejudge(context, flow).is_ok();
     (current && !flow.is_expired(context.now)).then(|| (&*flow, flow.direction(orientation), hash))
 }

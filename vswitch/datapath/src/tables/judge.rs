@@ -7,6 +7,7 @@ use vswitch_model::{DropReason, IdentityId, RuleId};
 use super::{AdjacencyIndex, Leaf, Role, Tables};
 use crate::PortIndex;
 use crate::flow::{Direction, Flow};
+use crate::policy::{PolicyDirection, Verdict};
 
 /// A flow that policy allows, as its record keeps it. Arrays are indexed by [`Direction`]: the first element belongs
 /// to what the originator sends.
@@ -20,6 +21,8 @@ pub struct Judgement {
     pub egress: RuleId,
     /// What decided at the responder's end; [`RuleId::NOT_ISOLATED`] when that is not a pod of ours.
     pub ingress: RuleId,
+    /// The rules that marked it, at either end.
+    pub marks: [Option<RuleId>; 2],
 }
 
 /// A flow that policy denies.
@@ -29,6 +32,25 @@ pub struct Denied {
     pub reason: DropReason,
     /// What decided.
     pub rule: RuleId,
+    /// The rules that marked it, at either end.
+    pub marks: [Option<RuleId>; 2],
+}
+
+/// What would be said of a flow, were what is staged in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StagedVerdict {
+    /// At the originator's end; None where that is not a pod of ours.
+    pub egress: Option<Verdict>,
+    /// At the responder's end; None where that is not a pod of ours, or the originator's denies.
+    pub ingress: Option<Verdict>,
+}
+
+impl StagedVerdict {
+    /// Whether the flow could be.
+    #[must_use]
+    pub fn allow(&self) -> bool {
+        [self.egress, self.ingress].iter().flatten().all(|verdict| verdict.allow)
+    }
 }
 
 impl Tables {
@@ -49,22 +71,55 @@ impl Tables {
             adjacencies: [destination.adjacency, source.adjacency],
             egress: RuleId::NOT_ISOLATED,
             ingress: RuleId::NOT_ISOLATED,
+            marks: [None; 2],
         };
-        if self.port(in_port).role == Role::Pod || self.adjacency(source.adjacency).is_pod() {
+        let (ours, theirs) = self.judged_ends(in_port, source, destination);
+        if ours {
             let verdict = self.policy.egress(source.identity, destination.identity, protocol, port);
+            judgement.marks[0] = verdict.log;
             if !verdict.allow {
-                return Err(Denied { reason: DropReason::PolicyEgress, rule: verdict.rule });
+                let (reason, rule, marks) = (DropReason::PolicyEgress, verdict.rule, judgement.marks);
+                return Err(Denied { reason, rule, marks });
             }
             judgement.egress = verdict.rule;
         }
-        if self.adjacency(destination.adjacency).is_pod() {
+        if theirs {
             let verdict = self.policy.ingress(destination.identity, source.identity, protocol, port);
+            judgement.marks[1] = verdict.log;
             if !verdict.allow {
-                return Err(Denied { reason: DropReason::PolicyIngress, rule: verdict.rule });
+                let (reason, rule, marks) = (DropReason::PolicyIngress, verdict.rule, judgement.marks);
+                return Err(Denied { reason, rule, marks });
             }
             judgement.ingress = verdict.rule;
         }
         Ok(judgement)
+    }
+
+    /// Whether the flow's originator and its responder are judged by their policy here.
+    #[inline]
+    fn judged_ends(&self, in_port: PortIndex, source: Leaf, destination: Leaf) -> (bool, bool) {
+        let ours = self.port(in_port).role == Role::Pod || self.adjacency(source.adjacency).is_pod();
+        (ours, self.adjacency(destination.adjacency).is_pod())
+    }
+
+    /// What [`Self::judge`] would say, were what is staged in force. None: nothing is staged.
+    #[inline]
+    #[must_use]
+    pub fn judge_staged(
+        &self,
+        in_port: PortIndex,
+        source: Leaf,
+        destination: Leaf,
+        protocol: u8,
+        port: u16,
+    ) -> Option<StagedVerdict> {
+        let staged = self.policy.staged()?;
+        let (ours, theirs) = self.judged_ends(in_port, source, destination);
+        let ends = (source.identity, destination.identity);
+        let egress = ours.then(|| staged.verdict(PolicyDirection::Egress, ends.0, ends.1, protocol, port));
+        let asked = theirs && egress.is_none_or(|verdict| verdict.allow);
+        let ingress = asked.then(|| staged.verdict(PolicyDirection::Ingress, ends.1, ends.0, protocol, port));
+        Some(StagedVerdict { egress, ingress })
     }
 
     /// Judges again a flow that was judged by other tables, and makes its record one of these. When it is denied the

@@ -11,7 +11,7 @@ use foldhash::fast::FixedState;
 use vswitch_model::{DropReason, Generation, IdentityId, Mac, TunnelId, Vni};
 
 pub use adjacency::{Adjacency, AdjacencyIndex, NodeIndex, VxlanTemplate};
-pub use judge::{Denied, Judgement};
+pub use judge::{Denied, Judgement, StagedVerdict};
 pub use port::{GATEWAY_V4, GATEWAY_V6, PortEntry, Role};
 
 use crate::fib::Fib;

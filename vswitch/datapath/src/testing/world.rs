@@ -146,6 +146,7 @@ impl World {
     #[must_use]
     pub fn with_config(node: u8, config: &WalkConfig) -> Self {
         let counters = Arc::new(Counters::new(PORTS.len()));
+        counters.rules.reserve(RuleId(1000));
         let (desired, ports, underlay) = (desired(node), ports(node), underlay(node));
         let first = || Arc::new(compiled(1, &desired, &ports, &underlay));
         let tables = FIRST_TABLES[usize::from(node - 1)].get_or_init(first);

@@ -4,6 +4,7 @@ mod flows;
 mod forwarding;
 mod fragments;
 mod pods;
+mod policy;
 mod tracing;
 mod underlay;
 

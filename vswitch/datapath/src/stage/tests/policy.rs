@@ -1,0 +1,209 @@
+//! What policy says of a packet beyond whether it passes: kinds of ICMP, what rules count, what is told.
+
+use vswitch_model::{
+    Action, DropReason, IdentityId, Policy, PolicyId, PortMatch, Rule, RuleId, Standing, TierDefault,
+};
+
+use crate::policy::Verdict;
+use crate::tables::StagedVerdict;
+use crate::testing::World;
+use crate::testing::world::{A, B, C, RULE_SERVER, RULE_STRANGER, v4, v6};
+use crate::{FlowRecord, FlowVerdict, RuleCounts, WalkConfig};
+
+/// The server's only policy has these rules from now on.
+fn serve(world: &mut World, rules: Vec<Rule>) {
+    world.desired.policies.get_mut(&PolicyId(1)).unwrap().rules = rules;
+    world.recompile();
+}
+
+fn rule(id: u32, action: Action, ports: Vec<PortMatch>) -> Rule {
+    Rule { ports, ..Rule::new(RuleId(id), action, format!("rule {id}")) }
+}
+
+fn udp(first: u16, last: u16) -> PortMatch {
+    PortMatch { protocol: 17, first, last }
+}
+
+fn told(world: &World) -> Vec<FlowRecord> {
+    std::iter::from_fn(|| world.walk.counters().flow_log.take()).collect()
+}
+
+fn counts(world: &World, rule: RuleId) -> RuleCounts {
+    world.walk.counters().rules.counts(rule)
+}
+
+/// The message with another type; its checksum is the receiver's business.
+fn with_kind(mut frame: Vec<u8>, kind: u8) -> Vec<u8> {
+    let header = if frame[12] == 8 { 20 } else { 40 };
+    frame[14 + header] = kind;
+    frame
+}
+
+#[test]
+fn one_kind_of_icmp_opens_nothing_for_another() {
+    for (server, protocol, echo, other) in [(v4(1, B), 1, 8, 13), (v6(1, B), 58, 128, 130)] {
+        let mut world = World::node(1);
+        let message = PortMatch::message(echo, 0);
+        let ports = vec![PortMatch { protocol, first: message, last: message }];
+        serve(&mut world, vec![rule(16, Action::Allow, ports)]);
+        let client = world.ends(A, server);
+        let ping = client.ping(9, &[]);
+        assert_eq!(world.send(A, &ping).len(), 1);
+        assert_eq!(world.send(A, &with_kind(ping.clone(), other)), [], "of the same identifier");
+        assert_eq!(told(&world).len(), 1);
+        let pong = world.ends(B, client.source).pong(9, &[]);
+        assert_eq!(world.send(B, &pong).len(), 1);
+        // By new tables the flow is judged by its kind, though the packet is a reply.
+        world.recompile();
+        assert_eq!(world.send(B, &pong).len(), 1);
+        let all = vec![PortMatch { protocol, first: 0, last: message - 1 }];
+        serve(&mut world, vec![rule(16, Action::Allow, all)]);
+        assert_eq!(world.send(A, &ping), []);
+        assert_eq!(world.walk.flows().count(), 0);
+    }
+}
+
+#[test]
+fn rules_count_flows_when_they_open_and_their_packets_when_they_end() {
+    let mut world = World::node(1);
+    let client = world.ends(A, v4(1, B));
+    let frame = client.udp(9, 5000, b"1234");
+    let answer = world.ends(B, v4(1, A)).udp(5000, 9, b"1");
+    world.send_all([(A, frame.clone()), (A, frame.clone()), (B, answer)]);
+    assert_eq!(counts(&world, RULE_SERVER), RuleCounts { flows: 1, ..RuleCounts::default() });
+    let live = world.walk.flows().next().unwrap();
+    let now = counts(&world, RULE_SERVER).plus_flow(live);
+    assert_eq!(now, RuleCounts { flows: 1, packets: 3, bytes: 32 + 32 + 29, ..RuleCounts::default() });
+    world.wait_s(181);
+    world.walk.tick(world.now, 2000);
+    assert_eq!(counts(&world, RULE_SERVER), now);
+    assert!(counts(&world, RuleId::NOT_ISOLATED).is_empty(), "no rule");
+}
+
+#[test]
+fn what_is_denied_counts_for_what_denied_it() {
+    let mut world = World::node(1);
+    serve(&mut world, vec![rule(20, Action::Deny, vec![udp(7, 7)])]);
+    let client = world.ends(A, v4(1, B));
+    for port in [7, 7, 8] {
+        assert_eq!(world.send(A, &client.udp(9, port, &[0; 100])), []);
+    }
+    let denied = |packets| RuleCounts {
+        denied_packets: packets,
+        denied_bytes: packets * 128,
+        ..RuleCounts::default()
+    };
+    assert_eq!(counts(&world, RuleId(20)), denied(2));
+    assert_eq!(counts(&world, RuleId::NO_RULE_MATCHED), denied(1));
+}
+
+#[test]
+fn a_flow_that_another_rule_allows_counts_for_each_what_it_allowed() {
+    let mut world = World::node(1);
+    let frame = world.ends(A, v4(1, B)).udp(9, 5000, &[0; 72]);
+    world.send_all([(A, frame.clone()), (A, frame.clone())]);
+    serve(&mut world, vec![rule(21, Action::Allow, Vec::new())]);
+    world.send_all([(A, frame.clone()), (A, frame.clone()), (A, frame.clone())]);
+    let allowed =
+        |flows, packets| RuleCounts { flows, packets, bytes: packets * 100, ..RuleCounts::default() };
+    assert_eq!(counts(&world, RULE_SERVER), allowed(1, 2));
+    let live = world.walk.flows().next().unwrap();
+    assert_eq!(counts(&world, RuleId(21)).plus_flow(live), allowed(0, 3));
+    world.wait_s(31);
+    world.walk.tick(world.now, 2000);
+    assert_eq!(counts(&world, RuleId(21)), allowed(0, 3));
+}
+
+#[test]
+fn what_is_denied_is_told_once_in_a_while() {
+    let mut world = World::node(1);
+    let frame = world.ends(C, v4(1, B)).udp(9, 5000, &[]);
+    world.send_all([(C, frame.clone()), (C, frame.clone())]);
+    let [record] = told(&world)[..] else { panic!("one record") };
+    let expected = FlowRecord {
+        time: world.now,
+        revision: world.tables.revision,
+        in_port: C,
+        source: v4(1, C),
+        destination: v4(1, B),
+        protocol: 17,
+        ports: (9, 5000),
+        identities: [IdentityId(18), IdentityId(17)],
+        verdict: FlowVerdict::Denied { reason: DropReason::PolicyEgress, rule: RuleId::NO_RULE_MATCHED },
+        marks: [None; 2],
+        staged: None,
+        suppressed: 0,
+    };
+    assert_eq!(record, expected);
+    world.wait_s(10);
+    world.send(C, &frame);
+    assert_eq!(told(&world).iter().map(|record| record.suppressed).collect::<Vec<_>>(), [1]);
+    world.send(A, &world.ends(A, v4(1, B)).udp(9, 5000, &[]));
+    assert_eq!(told(&world), [], "allowed, and no rule marks it");
+}
+
+#[test]
+fn a_flood_of_denied_flows_is_told_at_a_bounded_rate() {
+    let config = WalkConfig { flow_records_per_second: 5, ..WalkConfig::default() };
+    let mut world = World::with_config(1, &config);
+    for port in 0..50 {
+        world.send(C, &world.ends(C, v4(1, B)).udp(port, 5000, &[]));
+    }
+    assert_eq!(told(&world).len(), 5);
+    assert_eq!(world.walk.counters().flow_log.suppressed.get(), 45);
+}
+
+#[test]
+fn a_rule_that_logs_marks_the_flow_whatever_becomes_of_it() {
+    let mut world = World::node(1);
+    let log = rule(20, Action::Log, vec![udp(1, 2)]);
+    serve(&mut world, vec![log, rule(21, Action::Allow, vec![udp(2, 3)])]);
+    let client = world.ends(A, v4(1, B));
+    for (port, passes) in [(1, 0), (2, 1), (3, 1), (2, 1)] {
+        assert_eq!(world.send(A, &client.udp(9, port, &[])).len(), passes);
+    }
+    let told = told(&world);
+    let said: Vec<_> = told.iter().map(|record| (record.ports.1, record.verdict, record.marks[1])).collect();
+    let denied = FlowVerdict::Denied { reason: DropReason::PolicyIngress, rule: RuleId::NO_RULE_MATCHED };
+    let allowed = FlowVerdict::Allowed { egress: RuleId::NOT_ISOLATED, ingress: RuleId(21) };
+    assert_eq!(said, [(1, denied, Some(RuleId(20))), (2, allowed, Some(RuleId(20)))]);
+    assert_eq!(counts(&world, RuleId(20)).marked, 2, "packets of a known flow are not marked again");
+}
+
+#[test]
+fn what_is_staged_is_counted_and_told_where_it_differs_and_nothing_else() {
+    let mut world = World::node(1);
+    let stage = |world: &mut World, rules| {
+        let policy = Policy { id: PolicyId(9), name: "staged".to_owned(), standing: Standing::Staged, rules };
+        world.desired.policies.insert(policy.id, policy);
+        for subject in world.desired.subjects.values_mut() {
+            for tier in subject.ingress.iter_mut().chain(&mut subject.egress) {
+                tier.policies.insert(0, PolicyId(9));
+                assert_eq!(tier.default, TierDefault::Deny);
+            }
+        }
+        world.recompile();
+    };
+    stage(
+        &mut world,
+        vec![rule(30, Action::Deny, vec![udp(5001, 5001)]), rule(31, Action::Allow, vec![udp(7, 7)])],
+    );
+    let client = world.ends(A, v4(1, B));
+    for (port, passes) in [(5000, 1), (5001, 1), (5001, 1), (7, 0), (8, 0)] {
+        assert_eq!(world.send(A, &client.udp(9, port, &[])).len(), passes, "port {port}");
+    }
+    let staged = |allow, rule: RuleId| Some(Verdict::of(allow, rule));
+    let said: Vec<_> = told(&world).iter().map(|record| (record.ports.1, record.staged)).collect();
+    let ingress =
+        |verdict| Some(StagedVerdict { egress: staged(true, RuleId::NOT_ISOLATED), ingress: verdict });
+    assert_eq!(
+        said,
+        [(5001, ingress(staged(false, RuleId(30)))), (7, ingress(staged(true, RuleId(31)))), (8, None),]
+    );
+    assert_eq!(counts(&world, RuleId(30)), RuleCounts { staged_denied: 1, ..RuleCounts::default() });
+    assert_eq!(counts(&world, RuleId(31)), RuleCounts { staged_allowed: 1, ..RuleCounts::default() });
+    let stranger = world.ends(C, v4(1, B));
+    assert_eq!(world.send(C, &stranger.udp(9, 7, &[])), []);
+    assert_eq!(counts(&world, RuleId(31)).staged_allowed, 3, "by the sender's end and the receiver's");
+    assert_eq!(counts(&world, RULE_STRANGER), RuleCounts::default());
+}
