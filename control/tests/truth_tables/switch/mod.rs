@@ -1,0 +1,110 @@
+//! The project's own way to a verdict: objects -> calculated state of each node -> its tables -> its walk.
+
+mod frames;
+mod node;
+mod walk;
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use vswitch_control::calc::{End as CalcEnd, Explainer, Inputs, Question};
+use vswitch_control::object::manifest::from_value;
+use vswitch_datapath::policy::{PolicyDirection, Verdict};
+
+use crate::report::{Report, Way};
+use crate::scene::{End, Probe, Scene, Who};
+use node::Node;
+
+/// All nodes of a cluster, with what they remember from one state to the next: numbers, tables, flows.
+#[derive(Default)]
+pub(crate) struct Switch {
+    inputs: Inputs,
+    nodes: BTreeMap<String, Node>,
+    revision: u64,
+}
+
+/// Kinds that are read, and not yet compiled.
+const NOT_COMPILED: [&str; 3] = ["ClusterNetworkPolicy", "AdminNetworkPolicy", "BaselineAdminNetworkPolicy"];
+
+/// Whether all these objects are of kinds that are compiled.
+pub(crate) fn is_compiled(objects: &[Value]) -> bool {
+    !objects.iter().any(|object| NOT_COMPILED.iter().any(|kind| object["kind"] == *kind))
+}
+
+impl Switch {
+    /// Makes these objects, and no others, the state of the cluster.
+    pub(crate) fn apply(&mut self, objects: &[Value]) {
+        let typed = |object: &Value| from_value("case", "default", 1, object.clone()).unwrap();
+        self.inputs = objects.iter().map(typed).collect();
+        self.revision += 1;
+        self.nodes.retain(|name, _| self.inputs.nodes.contains_key(name));
+        for (number, name) in self.inputs.nodes.keys().enumerate() {
+            let node = self.nodes.entry(name.clone()).or_insert_with(|| Node::new(number));
+            node.apply(&self.inputs, name, self.revision);
+        }
+    }
+
+    /// Judges each probe by the tables and by what explains them, each side for itself.
+    pub(crate) fn judge(&self, scene: &Scene, report: &mut Report) {
+        let explainer = Explainer::new(&self.inputs);
+        for probe in &scene.probes {
+            let (from, to) = (&scene.ends[probe.from], &scene.ends[probe.to]);
+            let verdicts = [
+                self.verdict(PolicyDirection::Egress, from, to, probe),
+                self.verdict(PolicyDirection::Ingress, to, from, probe),
+            ];
+            let allows = verdicts.map(|verdict| verdict.is_none_or(|(_, verdict)| verdict.allow));
+            judge_sides(report, Way::Tables, scene, probe, allows);
+
+            let question = question(from, to, probe);
+            let said = explainer
+                .explain(&question)
+                .unwrap_or_else(|error| panic!("{}: {error}", scene.describe(probe)));
+            judge_sides(report, Way::Explain, scene, probe, [said.egress.allowed, said.ingress.allowed]);
+            for (verdict, side) in verdicts.into_iter().zip([&said.egress, &said.ingress]) {
+                let Some((node, verdict)) = verdict else { continue };
+                let rule = node.name_of_rule(verdict);
+                if rule != (side.policy.as_str(), side.position.as_str()) {
+                    let (policy, position) = (&side.policy, &side.position);
+                    let what = format!("the tables name {rule:?}, it says {policy:?}, {position:?}");
+                    report.tell(Way::Explain, &format!("{}: {what}", scene.describe(probe)));
+                }
+            }
+        }
+    }
+
+    /// What the tables of the node of `own` say of its side. None: it is no pod, and has no policy.
+    fn verdict(
+        &self,
+        direction: PolicyDirection,
+        own: &End,
+        other: &End,
+        probe: &Probe,
+    ) -> Option<(&Node, Verdict)> {
+        let node = self.nodes.get(&own.node).filter(|_| matches!(own.who, Who::Pod { .. }))?;
+        Some((node, node.verdict(direction, own.address, other.address, probe.protocol, probe.port)))
+    }
+}
+
+fn question(from: &End, to: &End, probe: &Probe) -> Question {
+    let from = match &from.who {
+        Who::Pod { namespace, name } => CalcEnd::Pod(namespace.clone(), name.clone()),
+        Who::Node | Who::World => CalcEnd::Address(from.address),
+    };
+    let is_ipv4 = Some(to.address.is_ipv4());
+    Question { from, to: CalcEnd::Address(to.address), protocol: probe.protocol, port: probe.port, is_ipv4 }
+}
+
+/// Compares each side where the table says it, and what both come to.
+pub(crate) fn judge_sides(report: &mut Report, way: Way, scene: &Scene, probe: &Probe, got: [bool; 2]) {
+    let expected = probe.expected;
+    let (mut allowed, mut more) = (got[0] && got[1], String::new());
+    if let Some(sides) = expected.sides
+        && sides != got
+    {
+        // The verdict may be right for a wrong reason.
+        allowed = !expected.allowed;
+        more = format!("[egress, ingress] is {got:?} instead of {sides:?}: ");
+    }
+    report.judge(way, scene, probe, expected.allowed, allowed, &more);
+}
