@@ -6,7 +6,7 @@
 #include "perf.h"
 #include "buckets.h"
 
-enum { HEADERS_V4 = 42, HEADERS_V6 = 62, SOURCE_PORTS = 1 << 15, LOOK = 64 };
+enum { HEADERS_V4 = 42, HEADERS_V6 = 62, SOURCE_PORTS = 1 << 15, LOOK = 64, WRITES = 16 };
 
 struct template {
 	u64 headers[8]; // Ethernet, IP, UDP
@@ -22,18 +22,30 @@ struct { UINT(type, MAP_ARRAY); TYPE(key, u32); TYPE(value, struct template); UI
 struct { UINT(type, MAP_ARRAY); TYPE(key, u32); TYPE(value, struct state); UINT(max_entries, 1); } states SEC(".maps");
 // How late bursts left.
 struct { UINT(type, MAP_PERCPU_ARRAY); TYPE(key, u32); TYPE(value, u64); UINT(max_entries, BUCKETS); } late SEC(".maps");
+// What it writes to while it waits, where it is to keep the memory busy: a line of the cache each.
+struct line { u64 words[8]; };
+struct { UINT(type, MAP_ARRAY); TYPE(key, u32); TYPE(value, struct line); UINT(max_entries, 1); } memory SEC(".maps");
 // Not zero: send no more.
 struct { UINT(type, MAP_ARRAY); TYPE(key, u32); TYPE(value, u64); UINT(max_entries, 1); } stops SEC(".maps");
 
 const volatile u32 V6, TEMPLATES = 1, FLOWS = 1, IFINDEX, BURST = 1;
+// Lines of `memory`, a power of two. 0: it only waits.
+const volatile u32 LINES;
 // Picoseconds between two frames. 0: as fast as it goes.
 const volatile u64 INTERVAL_PS;
 
-struct wait { u64 until; const volatile u64 *stop; };
+struct wait { u64 until; const volatile u64 *stop; u32 line; };
 
 static long wait_step(u64 step, struct wait *wait)
 {
 	(void)step;
+	// Few enough that the wait ends within a microsecond.
+	for (int write = 0; LINES && write < WRITES; write++) {
+		u32 index = wait->line++ & (LINES - 1);
+		struct line *line = map_lookup(&memory, &index);
+		if (line)
+			line->words[0]++;
+	}
 	return now_ns() >= wait->until || *wait->stop;
 }
 
@@ -60,7 +72,7 @@ INLINE u64 wait_for_turn(struct state *state, const volatile u64 *stop)
 		return 0;
 	}
 	u64 in_burst = state->sent % BURST;
-	struct wait wait = { state->start + (state->sent - in_burst) * INTERVAL_PS / 1000, stop };
+	struct wait wait = { state->start + (state->sent - in_burst) * INTERVAL_PS / 1000, stop, (u32)state->sent * 61 };
 	if (!in_burst) {
 		loop(1 << 23, wait_step, &wait, 0);
 		u64 now = now_ns();

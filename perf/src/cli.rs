@@ -161,11 +161,17 @@ fn run(names: &[String], options: &Options) -> Result<()> {
         update: options.update,
         started_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         took_s: 0.0,
+        seconds: Vec::new(),
     };
+    // What cannot be had is void later, by what is taken away.
+    let raised = crate::machine::raise();
     let mut machine = Machine::describe();
     eprint!("{}", table::machine(&machine));
     let (watch, start) = (Watch::start(), Instant::now());
     let mut session = Session::new(config, interrupt, options.no_progress);
+    if !raised {
+        session.note("without root nothing is kept from taking the cores: no priority is raised");
+    }
     let outcome = run_all(&scenarios, &mut session);
     machine.steal_percent = watch.steal_percent();
     session.config.took_s = start.elapsed().as_secs_f64();
@@ -190,7 +196,9 @@ fn run_all(scenarios: &[&dyn Scenario], session: &mut Session) -> Result<()> {
     let mut failed = None;
     for scenario in scenarios {
         let about = scenario.about();
+        let start = Instant::now();
         let outcome = unmet(&about).map_or_else(|| scenario.run(session), Err);
+        session.config.seconds.push((about.name.to_owned(), start.elapsed().as_secs_f64()));
         session.end();
         match outcome {
             Ok(()) => {}

@@ -51,6 +51,9 @@ pub struct Config {
     pub started_s: u64,
     /// What it took, in seconds.
     pub took_s: f64,
+    /// What each scenario took of that, in order.
+    #[serde(default)]
+    pub seconds: Vec<(String, f64)>,
 }
 
 /// One figure.

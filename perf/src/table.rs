@@ -86,6 +86,10 @@ pub fn results(file: &ResultFile) -> String {
         file.config.took_s,
         file.machine.steal_percent
     );
+    if let [_, _, ..] = file.config.seconds[..] {
+        let each = file.config.seconds.iter().map(|(name, seconds)| format!("{name} {seconds:.0} s"));
+        let _ = writeln!(text, "of these {}", each.collect::<Vec<_>>().join(", "));
+    }
     text
 }
 

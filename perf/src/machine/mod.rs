@@ -3,12 +3,14 @@
 //! Three things take time away from a measurement: the hypervisor (steal), other programs on the same core (the time our
 //! threads wait to run), and what neither counts, seen as gaps by a loop that watches the clock.
 
+mod priority;
 mod watch;
 
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+pub use priority::{PRIORITY, raise, raise_thread};
 pub use watch::{TAKEN_MAX, Watch};
 
 /// The machine of a run.

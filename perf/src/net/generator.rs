@@ -14,6 +14,8 @@ use crate::machine::{TAKEN_MAX, Watch};
 use crate::{Error, Result};
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/generator.bpf.o"));
+/// Lines of 64 bytes that a busy generator writes to: 64 MiB.
+const LINES: u32 = 1 << 20;
 /// Frames the kernel hands on at a time, at most.
 const BATCH_MAX: u32 = 64;
 const WHAT: &str = "the generator";
@@ -30,6 +32,9 @@ pub enum Pace {
         rate: f64,
         /// Frames that leave together, when the first of them is due.
         burst: u32,
+        /// Whether it writes all over a memory larger than the caches while it waits: a core that is loaded, and yet not
+        /// late.
+        busy: bool,
     },
 }
 
@@ -92,9 +97,11 @@ impl Generator {
         let index = namespace
             .enter(|| nix::net::if_::if_nametoindex(interface))?
             .map_err(|errno| Error::setup(format!("generate on {interface}"), errno))?;
-        let (interval_ps, burst) = match pace {
-            Pace::Flood => (0, BATCH_MAX),
-            Pace::Open { rate, burst } => ((1e12 / rate) as u64, burst.max(1)),
+        let (interval_ps, burst, lines) = match pace {
+            Pace::Flood => (0, BATCH_MAX, 0),
+            Pace::Open { rate, burst, busy } => {
+                ((1e12 / rate) as u64, burst.max(1), if busy { LINES } else { 0 })
+            }
         };
         // A batch that spans two bursts would hold the first back until the second is due.
         let batch = (1..=burst.min(BATCH_MAX)).rev().find(|batch| burst.is_multiple_of(*batch)).unwrap_or(1);
@@ -106,6 +113,8 @@ impl Generator {
             .override_global("IFINDEX", &index, true)
             .override_global("BURST", &burst, true)
             .override_global("INTERVAL_PS", &interval_ps, true)
+            .override_global("LINES", &lines, true)
+            .map_max_entries("memory", lines.max(1))
             .map_max_entries("templates", templates)
             .load(OBJECT)
             .map_err(|error| xdp::failed(WHAT, &error))?;

@@ -8,6 +8,7 @@ use vswitch_cni::kernel::{ethtool, napi};
 use vswitch_model::Mac;
 
 use super::Namespace;
+use crate::machine::raise_thread;
 use crate::{Error, Result};
 
 /// A veth to be made.
@@ -108,6 +109,7 @@ pub fn threaded(namespace: &Namespace, interface: &str, core: usize) -> Result<V
     let threads: Vec<i32> = napi_threads(interface).difference(&before).copied().collect();
     for thread in &threads {
         sched_setaffinity(Pid::from_raw(*thread), &cores).map_err(|errno| Error::setup(what(), errno))?;
+        raise_thread(*thread)?;
     }
     if threads.is_empty() {
         return Err(Error::setup(what(), "the kernel made no thread: it has no NAPI yet"));

@@ -148,7 +148,7 @@ fn live_frames_are_what_the_pattern_says() {
         link::gro(&far, "far").unwrap();
         let capture = far.enter(|| raw("far")).unwrap();
         // By a schedule, so that a capture that is slow misses none.
-        let pace = Pace::Open { rate: 20_000.0, burst: 1 };
+        let pace = Pace::Open { rate: 20_000.0, burst: 1, busy: false };
         let mut generator = Generator::new(&near, "near", &pattern, pace).unwrap();
         assert_eq!(generator.send(0, 200).unwrap().frames, 200);
         let mut expected = pattern.templates()[0].clone();
@@ -192,7 +192,7 @@ fn a_schedule_is_kept_and_delays_are_taken() {
     let (near, far) = pair();
     let mut sink = Sink::new(&SinkOptions { payload_at: 42, flows: 5, timed: true }).unwrap();
     sink.attach(&far, "far").unwrap();
-    let pace = Pace::Open { rate: 10_000.0, burst: 50 };
+    let pace = Pace::Open { rate: 10_000.0, burst: 50, busy: false };
     let mut generator = Generator::new(&near, "near", &pattern(5), pace).unwrap();
     let sent = generator.send(0, 2000).unwrap();
     // 40 bursts, 5 ms apart: no burst leaves before it is due.
@@ -217,7 +217,7 @@ fn a_generator_is_stopped_early() {
     }
     let (near, far) = pair();
     link::gro(&far, "far").unwrap();
-    let pace = Pace::Open { rate: 1000.0, burst: 1 };
+    let pace = Pace::Open { rate: 1000.0, burst: 1, busy: false };
     let mut generator = Generator::new(&near, "near", &pattern(1), pace).unwrap();
     let stop = generator.stopper();
     let sent = std::thread::scope(|scope| {

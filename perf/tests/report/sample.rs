@@ -26,6 +26,7 @@ pub(crate) fn full() -> ResultFile {
             rounds: 5,
             started_s: 1_795_274_640,
             took_s: 571.0,
+            seconds: vec![("engine".to_owned(), 90.0)],
             ..Config::default()
         },
         complete: true,

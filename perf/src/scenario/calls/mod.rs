@@ -4,7 +4,8 @@
 //! switch. One thread plays all callers and callees by packet sockets, open loop; the relay and the receivers are XDP
 //! programs in the pods, so that the ends cost less than what is measured. Where the sender still falls behind its
 //! schedule, whatever was lost, that number counts as too many: it is said, and the number found is a lower bound, but for
-//! who forwards on the sender's core, and so is what makes it late.
+//! who forwards on the sender's core, and so is what makes it late. More than the sender can play with nobody forwarding
+//! is not asked for.
 
 mod relayed;
 mod search;
@@ -14,18 +15,19 @@ mod tests;
 use std::time::Duration;
 
 use relayed::{CALLS_MAX, Calls, Quality, THROUGH_SWITCH, quality};
-use search::{Found, Outcome, Range};
+use search::{Attempt, Found, Range};
 
 use super::{About, Scenario};
 use crate::Result;
-use crate::math::confidence::{loss_at_most, packets_to_show};
+use crate::math::confidence::packets_to_show;
+use crate::math::mlrsearch::Goal;
 use crate::session::Session;
 use crate::traffic::rounds::{Better, Rounds};
 use crate::traffic::{Contender, Cores, Trial};
 
 const NAME: &str = "calls";
 const MOST: &str = "relayed/g711/most";
-/// The loss that may not be exceeded, and how sure that has to be.
+/// The loss that may not be exceeded; how sure what is said of it is.
 const LOSS: f64 = 1e-6;
 const CONFIDENCE: f64 = 0.95;
 /// A sender that hands a hundredth of its packets over this late, in nanoseconds, cannot keep its schedule: a call's own
@@ -35,8 +37,6 @@ const BEHIND_NS: u64 = 5_000_000;
 const TAKEN: f64 = 2.0;
 /// How often a trial is tried again for that.
 const AGAIN: u32 = 2;
-/// How often the number found is lowered by a tenth because it lost something in the long run.
-const LOWERED: u32 = 6;
 
 /// The scenario.
 #[derive(Debug)]
@@ -44,36 +44,35 @@ pub struct VoIp;
 
 /// How long things are measured.
 struct Effort {
-    trial: Duration,
-    confirm_max: Duration,
-    quality: Duration,
+    /// A full trial, what of them decides on a number, and the whole search, in seconds.
+    search_s: [f64; 3],
     within: f64,
+    quality: Duration,
     calls: &'static [u32],
 }
 
 impl Effort {
     fn of(session: &Session) -> Self {
-        let ms = Duration::from_millis;
-        match (session.config.quick, session.config.full) {
-            (true, _) => {
-                Self { trial: ms(150), confirm_max: ms(800), quality: ms(600), within: 0.12, calls: &[100] }
-            }
-            (_, false) => Self {
-                trial: ms(250),
-                confirm_max: ms(2000),
-                quality: ms(1000),
-                within: 0.06,
-                calls: &[100, 500],
-            },
-            (_, true) => Self {
-                trial: ms(1000),
-                confirm_max: ms(30_000),
-                quality: ms(10_000),
-                within: 0.03,
-                calls: &[100, 500, 1000],
-            },
-        }
+        let (search_s, within, quality_ms, calls): (_, _, _, &[u32]) =
+            match (session.config.quick, session.config.full) {
+                (true, _) => ([0.1, 0.3, 2.0], 0.1, 600, &[100]),
+                (_, false) => ([0.2, 0.6, 4.0], 0.05, 1000, &[100, 500]),
+                (_, true) => ([shown_s(1000), 3.0 * shown_s(1000), 900.0], 0.03, 10_000, &[100, 500, 1000]),
+            };
+        Self { search_s, within, quality: Duration::from_millis(quality_ms), calls }
     }
+
+    /// See [`Range`].
+    fn range(&self, most: u32) -> Range {
+        let [trial_s, duration_s, budget_s] = self.search_s;
+        let goal = Goal { loss_ratio: LOSS, width: self.within, ..Goal::ndr(trial_s, duration_s) };
+        Range { most, goal, budget: Duration::from_secs_f64(budget_s) }
+    }
+}
+
+/// Seconds in which so many calls show that less than [`LOSS`] is lost.
+fn shown_s(calls: u32) -> f64 {
+    packets_to_show(LOSS, CONFIDENCE) as f64 / (f64::from(calls) * THROUGH_SWITCH / 2.0)
 }
 
 impl Scenario for VoIp {
@@ -82,7 +81,7 @@ impl Scenario for VoIp {
             name: NAME,
             measures: "relayed G.711 calls (20 ms packets, 214-byte frames; 200 packets/s of a call cross the switch): the most without loss, and how they sound",
             cases: "relayed/g711/most, relayed/g711/calls-N",
-            metrics: "calls, packet-rate Mpps, loss-bound (95 %), ends (calls the sender could play with nobody forwarding); loss, one-way delay-p99 and -p99.9 us (of all packets sent: a lost one is later than all others), delay-mean and -max, jitter us of those that arrived, mos 1 to 4.5, sender-late-p99 us (what of the delay is the sender's own); ratio/PEER (of calls) and ratio/PEER/METRIC above 1: we are better",
+            metrics: "calls (by MLRsearch: loss below 1e-6, half of the trials may be spoilt), packet-rate Mpps, loss-bound (95 %, of the trials that lost nothing), search-width (how far apart the most carried and the least not carried are), ends (calls the sender could play with nobody forwarding); loss, one-way delay-p99 and -p99.9 us (of all packets sent: a lost one is later than all others), delay-mean and -max, jitter us of those that arrived, mos 1 to 4.5, sender-late-p99 us (what of the delay is the sender's own); ratio/PEER (of calls) and ratio/PEER/METRIC above 1: we are better",
             peers: "kernel (forwarding as it comes, on the sender's core: its calls are what that core can do of both), kernel-threaded (its receive work in threads on the worker's core, behind a veth's ring; not with --quick), kernel-conntrack (as it comes, with nftables: conntrack and a set of 1000)",
             root: true,
             cores: 2,
@@ -107,13 +106,15 @@ impl Scenario for VoIp {
 }
 
 fn round(session: &mut Session, effort: &Effort, cores: Cores, figures: &mut Rounds) -> Result<()> {
+    let mut ends = CALLS_MAX;
     if session.wants(MOST) {
         session.step("what the sender can do")?;
-        let ends = Calls::of_the_ends(session, cores)?;
-        figures.add((MOST, "ends", "calls", Better::Neither), Contender::Ours, ends, None);
+        let can = Calls::of_the_ends(session, cores)?;
+        figures.add((MOST, "ends", "calls", Better::Neither), Contender::Ours, can, None);
+        ends = (can as u32).clamp(1, CALLS_MAX);
     }
     for contender in Contender::of(session) {
-        let outcome = measure(session, effort, cores, *contender, figures);
+        let outcome = measure(session, effort, cores, (*contender, ends), figures);
         figures.without(session, *contender, outcome)?;
     }
     Ok(())
@@ -123,7 +124,7 @@ fn measure(
     session: &mut Session,
     effort: &Effort,
     cores: Cores,
-    contender: Contender,
+    (contender, ends): (Contender, u32),
     figures: &mut Rounds,
 ) -> Result<()> {
     session.step(&format!("{}: set up", contender.key()))?;
@@ -138,7 +139,7 @@ fn measure(
         session.advance();
     }
     if session.wants(MOST) {
-        add_most(session, effort, contender, &mut calls, figures)?;
+        add_most(session, effort, (contender, ends), &mut calls, figures)?;
     }
     session.advance();
     Ok(())
@@ -165,108 +166,73 @@ fn add_quality(figures: &mut Rounds, case: &str, contender: Contender, trial: &T
 fn add_most(
     session: &mut Session,
     effort: &Effort,
-    contender: Contender,
+    (contender, ends): (Contender, u32),
     calls: &mut Calls,
     figures: &mut Rounds,
 ) -> Result<()> {
-    let range = Range { first: 400, most: CALLS_MAX, within: effort.within };
     // What was lost while the machine took the cores away says nothing of the contender.
     let mut void = None;
-    let mut found = search::most(range, |count| {
+    let found = search::most(effort.range(ends), CONFIDENCE, |count, time| {
         session.step(&format!("{}: {count} calls", contender.key()))?;
-        let (outcome, trial) = attempt(session, calls, count, effort.trial)?;
-        spoil(&mut void, outcome, &trial);
-        Ok(outcome)
+        let trial = attempt(session, calls, count, time)?;
+        spoil(&mut void, &trial);
+        Ok(Attempt { packets: (trial.sent.packets, trial.lost()), ends_too_slow: is_late(&trial) })
     })?;
-    let bound = confirm(session, effort, contender, calls, &mut found, &mut void)?;
     let packets = f64::from(found.calls) * THROUGH_SWITCH / 1e6;
     for (metric, unit, better, value) in [
         ("calls", "calls", Better::Higher, f64::from(found.calls)),
         ("packet-rate", "Mpps", Better::Neither, packets),
-        ("loss-bound", "1", Better::Neither, bound),
+        ("loss-bound", "1", Better::Neither, found.loss_bound),
+        ("search-width", "1", Better::Neither, found.width),
     ] {
         figures.add((MOST, metric, unit, better), contender, value, void.as_ref());
     }
-    if found.ends_too_slow && found.calls > 0 {
-        let (who, calls) = (contender.key(), found.calls);
+    notes(session, contender, &found);
+    Ok(())
+}
+
+fn notes(session: &mut Session, contender: Contender, found: &Found) {
+    let (who, calls) = (contender.key(), found.calls);
+    if calls == 0 {
+        session.note(format!("calls: {who}: none is shown to work"));
+    } else if found.ends_too_slow {
         session.note(if contender.is_where_the_sender_is() {
             format!("calls: {calls} calls are what one core can send and {who} forward together")
         } else {
             format!("calls: the sender, not {who}, was the limit at {calls} calls: there could be more")
         });
     }
-    Ok(())
+    if found.loss_bound > LOSS {
+        session.note(
+            "calls: loss-bound is what so many packets without a loss show (95 %); 1e-6 takes 3 million: --full",
+        );
+    }
 }
 
 /// Keeps why an attempt that was not whole must not be used. Less than what voids other figures makes a sender late.
-fn spoil(void: &mut Option<String>, outcome: Outcome, trial: &Trial) {
-    let taken = trial.taken_percent;
-    let late = outcome == Outcome::EndsTooSlow && taken > TAKEN;
-    let late = late.then(|| format!("the sender was late, and others took {taken:.0} % of the time"));
-    if outcome != Outcome::Whole && void.is_none() {
-        *void = trial.void().cloned().or(late);
+fn spoil(void: &mut Option<String>, trial: &Trial) {
+    let (taken, late) = (trial.taken_percent, is_late(trial));
+    let why = (late && taken > TAKEN)
+        .then(|| format!("the sender was late, and others took {taken:.0} % of the time"));
+    if (late || trial.lost() > 0) && void.is_none() {
+        *void = trial.void().cloned().or(why);
     }
 }
 
 /// One number of calls; tried again when it was too many while the machine took the cores away.
-fn attempt(session: &Session, calls: &mut Calls, count: u32, time: Duration) -> Result<(Outcome, Trial)> {
+fn attempt(session: &Session, calls: &mut Calls, count: u32, time: Duration) -> Result<Trial> {
     let mut again = 0;
     loop {
         let trial = calls.run(session, count, time)?;
-        let outcome = outcome(&trial);
-        if outcome == Outcome::Whole || trial.taken_percent <= TAKEN || again == AGAIN {
-            return Ok((outcome, trial));
+        let whole = trial.lost() == 0 && !is_late(&trial);
+        if whole || trial.taken_percent <= TAKEN || again == AGAIN {
+            return Ok(trial);
         }
         again += 1;
     }
 }
 
 /// A sender that was late has not asked for as many calls as it should have, whatever was lost of what it did send.
-fn outcome(trial: &Trial) -> Outcome {
-    match trial.lost() {
-        _ if trial.sent.lateness.value_at_quantile(0.99) > BEHIND_NS => Outcome::EndsTooSlow,
-        0 => Outcome::Whole,
-        _ => Outcome::Lossy,
-    }
-}
-
-/// Runs what was found for as long as it takes to be sure, within the time there is; lowers it while that is too many. The
-/// loss ratio that is still believable at the end.
-fn confirm(
-    session: &mut Session,
-    effort: &Effort,
-    contender: Contender,
-    calls: &mut Calls,
-    found: &mut Found,
-    void: &mut Option<String>,
-) -> Result<f64> {
-    // A search that found nothing has come down to one call.
-    let mut least = 1;
-    for _ in 0..LOWERED {
-        if found.calls == 0 {
-            break;
-        }
-        least = found.calls;
-        session.step(&format!("{}: {least} calls, to be sure", contender.key()))?;
-        let wanted = packets_to_show(LOSS, CONFIDENCE) as f64 / (f64::from(least) * THROUGH_SWITCH / 2.0);
-        let time = Duration::from_secs_f64(wanted.min(effort.confirm_max.as_secs_f64()));
-        let (outcome, trial) = attempt(session, calls, least, time)?;
-        if outcome == Outcome::Whole {
-            let bound = loss_at_most(0, trial.sent.packets, CONFIDENCE);
-            if bound > LOSS {
-                session.note(
-                    "calls: loss-bound is what so many packets without a loss show (95 %); 1e-6 takes 3 million: --full",
-                );
-            }
-            return Ok(bound);
-        }
-        spoil(void, outcome, &trial);
-        found.ends_too_slow = outcome == Outcome::EndsTooSlow;
-        found.calls = least * 9 / 10;
-    }
-    let what = if found.ends_too_slow { "the sender is too late" } else { "packets are lost" };
-    session
-        .note(format!("calls: {}: {what} even with {least} call(s): none is shown to work", contender.key()));
-    found.calls = 0;
-    Ok(1.0)
+fn is_late(trial: &Trial) -> bool {
+    trial.sent.lateness.value_at_quantile(0.99) > BEHIND_NS
 }

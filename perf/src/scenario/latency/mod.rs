@@ -5,10 +5,8 @@
 //! generator itself was is counted, too: a quantile of the delays of which the same quantile of its lateness is a large part is
 //! void, for it says nothing of the forwarder. Who has which core: see `throughput`.
 //!
-//! Load is a thread on the generator's core, at the lowest priority, that writes all over a memory larger than the caches. It
-//! takes the core from the generator now and then, too, and void are then the quantiles that tell.
-
-mod load;
+//! Load is the generator itself, which writes all over a memory larger than the caches while it waits for the next burst: a
+//! thread beside it would make it late, and the quantiles that tell would be void.
 
 #[cfg(test)]
 mod tests;
@@ -18,7 +16,6 @@ use super::{About, Scenario};
 use crate::session::Session;
 use crate::workload::Way;
 use crate::{Error, Result};
-use load::Load;
 
 /// Its name.
 pub const NAME: &str = "latency";
@@ -53,7 +50,7 @@ impl Scenario for Latency {
         About {
             name: NAME,
             measures: "open loop: time from when a frame should have left to when the sink has it, at parts of each forwarder's \
-                       own no-drop rate, in bursts of 16, quiet and with the generator's core also writing to memory; ours polling \
+                       own no-drop rate, in bursts of 16, quiet and with the generator's core writing all over 64 MiB between bursts; ours polling \
                        busily (--poll=busy; it ships with adaptive)",
             cases: "load-{10,50,90}/{quiet,busy}/plain/v4: percent of the no-drop rate that throughput found, or a short search",
             metrics: "p50, p90, p99, p99.9, p99.99, max of the frames that came, generator-late (how late the generator itself \
@@ -140,8 +137,8 @@ fn measure(session: &mut Session, who: Who, cores: Cores) -> Result<Vec<Option<V
     for (percent, busy) in cases() {
         session.check()?;
         let wanted = rate > 0.0 && session.wants(&case(percent, busy));
-        let (rate, load) = (rate * f64::from(percent) / 100.0, busy.then_some(cores.generator));
-        let values = wanted.then(|| one(&mut bench, rate, seconds, load)).transpose()?;
+        let rate = rate * f64::from(percent) / 100.0;
+        let values = wanted.then(|| one(&mut bench, rate, seconds, busy)).transpose()?;
         // At parts of a rate that nobody knows.
         let all_void = |(value, own): Value| (value, own.or_else(|| void.clone()));
         found.push(values.map(|values| values.map(all_void)));
@@ -165,13 +162,11 @@ fn own_rate(session: &Session, bench: &mut Bench) -> Result<Value> {
 }
 
 /// One case: sends, and takes the delays of all that came.
-fn one(bench: &mut Bench, rate: f64, seconds: f64, busy: Option<usize>) -> Result<Values> {
-    let load = busy.map(Load::start).transpose()?;
+fn one(bench: &mut Bench, rate: f64, seconds: f64, busy: bool) -> Result<Values> {
     bench.sink().reset()?;
     let watch = bench.watch();
-    let (outcome, generator) = bench.offer_timed(rate, seconds)?;
+    let (outcome, generator) = bench.offer_timed(rate, seconds, busy)?;
     let void = watch.void();
-    drop(load);
     let histogram = bench.sink().delays()?;
     if histogram.len() != outcome.received {
         return Err(Error::Miscounted(format!(

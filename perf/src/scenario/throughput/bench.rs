@@ -169,7 +169,11 @@ impl Bench {
     ///
     /// [`Error::Setup`].
     pub fn generator(&self, rate: f64) -> Result<Generator> {
-        let pace = if rate.is_finite() { Pace::Open { rate, burst: BURST } } else { Pace::Flood };
+        self.loaded_generator(rate, false)
+    }
+
+    fn loaded_generator(&self, rate: f64, busy: bool) -> Result<Generator> {
+        let pace = if rate.is_finite() { Pace::Open { rate, burst: BURST, busy } } else { Pace::Flood };
         Generator::new(&self.source.0, &self.source.1, &self.pattern, pace)
     }
 
@@ -179,16 +183,16 @@ impl Bench {
     ///
     /// [`Error::Miscounted`] when more came than was sent, or ours cannot say what became of each.
     pub fn offer(&mut self, rate: f64, seconds: f64) -> Result<Outcome> {
-        Ok(self.offer_timed(rate, seconds)?.0)
+        Ok(self.offer_timed(rate, seconds, false)?.0)
     }
 
-    /// The same, with the generator, which knows how late it was.
+    /// The same, with the generator, which knows how late it was. `busy`: it keeps the memory busy while it waits.
     ///
     /// # Errors
     ///
     /// As [`Bench::offer`].
-    pub fn offer_timed(&mut self, rate: f64, seconds: f64) -> Result<(Outcome, Generator)> {
-        let mut generator = self.generator(rate)?;
+    pub fn offer_timed(&mut self, rate: f64, seconds: f64, busy: bool) -> Result<(Outcome, Generator)> {
+        let mut generator = self.loaded_generator(rate, busy)?;
         let count = ((rate * seconds) as u32).next_multiple_of(BURST).max(BURST);
         let before = self.counts()?;
         let sent = generator.send(self.cores.generator, count)?;
