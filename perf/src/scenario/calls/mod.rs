@@ -109,8 +109,8 @@ fn round(session: &mut Session, effort: &Effort, cores: Cores, figures: &mut Rou
     let mut ends = CALLS_MAX;
     if session.wants(MOST) {
         session.step("what the sender can do")?;
-        let can = Calls::of_the_ends(session, cores)?;
-        figures.add((MOST, "ends", "calls", Better::Neither), Contender::Ours, can, None);
+        let (can, void) = Calls::of_the_ends(session, cores)?;
+        figures.add((MOST, "ends", "calls", Better::Neither), Contender::Ours, can, void.as_ref());
         ends = (can as u32).clamp(1, CALLS_MAX);
     }
     for contender in Contender::of(session) {
@@ -179,9 +179,12 @@ fn add_most(
         Ok(Attempt { packets: (trial.sent.packets, trial.lost()), ends_too_slow: is_late(&trial) })
     })?;
     let packets = f64::from(found.calls) * THROUGH_SWITCH / 1e6;
+    // That the ends could not play a single call says nothing of who forwards: there is no figure then.
+    let nothing = found.calls == 0 && found.ends_too_slow;
+    let shown = |value: f64| if nothing { f64::NAN } else { value };
     for (metric, unit, better, value) in [
-        ("calls", "calls", Better::Higher, f64::from(found.calls)),
-        ("packet-rate", "Mpps", Better::Neither, packets),
+        ("calls", "calls", Better::Higher, shown(f64::from(found.calls))),
+        ("packet-rate", "Mpps", Better::Neither, shown(packets)),
         ("loss-bound", "1", Better::Neither, found.loss_bound),
         ("search-width", "1", Better::Neither, found.width),
     ] {

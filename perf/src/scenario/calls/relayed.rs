@@ -58,13 +58,14 @@ impl Calls {
     }
 
     /// The most calls for which the sender could keep its schedule, were there nobody who forwards: it is asked for more
-    /// than it can do.
-    pub(super) fn of_the_ends(session: &Session, cores: Cores) -> Result<f64> {
+    /// than it can do. And why that is void.
+    pub(super) fn of_the_ends(session: &Session, cores: Cores) -> Result<(f64, Option<String>)> {
         let mut calls = Self::on(Bed::bare(&desired(), cores)?)?;
         calls.begun = CALLS_MAX;
-        let sent = calls.run(session, CALLS_MAX, 5 * PACKET)?.sent;
-        let seconds = sent.took_ns as f64 / 1e9;
-        Ok(sent.packets as f64 / seconds * PACKET.as_secs_f64() / 2.0)
+        let trial = calls.run(session, CALLS_MAX, 5 * PACKET)?;
+        let seconds = trial.sent.took_ns as f64 / 1e9;
+        let can = trial.sent.packets as f64 / seconds * PACKET.as_secs_f64() / 2.0;
+        Ok((can, trial.sender_void))
     }
 
     fn on(bed: Bed) -> Result<Self> {

@@ -74,9 +74,15 @@ pub(super) fn most(
     let packets = whole.iter().filter(|(rate, _)| *rate == lower).map(|(_, sent)| sent).sum();
     Ok(Found {
         calls: lower as u32,
-        ends_too_slow: outcome.upper.map_or(outcome.finished, |upper| too_slow.is_some_and(|least| least <= upper)),
+        ends_too_slow: outcome
+            .upper
+            .map_or(outcome.finished, |upper| too_slow.is_some_and(|least| least <= upper)),
         loss_bound: loss_at_most(0, packets, confidence),
-        width: if outcome.finished { outcome.upper.map_or(0.0, |upper| (upper - lower) / upper) } else { 1.0 },
+        width: if outcome.finished {
+            outcome.upper.map_or(0.0, |upper| (upper - lower) / upper)
+        } else {
+            1.0
+        },
     })
 }
 
@@ -125,7 +131,8 @@ mod tests {
 
     #[test]
     fn ends_that_are_too_slow_are_said() {
-        let slow = |calls, time| Ok(Attempt { ends_too_slow: calls > 700, ..contender(10_000)(calls, time)? });
+        let slow =
+            |calls, time| Ok(Attempt { ends_too_slow: calls > 700, ..contender(10_000)(calls, time)? });
         let found = most(range(), 0.95, slow).unwrap();
         assert!(found.ends_too_slow && (650..=700).contains(&found.calls), "{found:?}");
         let all = most(range(), 0.95, contender(10_000)).unwrap();
