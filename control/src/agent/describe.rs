@@ -32,6 +32,7 @@ impl Core {
             Ok(Object::IpPool(pool)) => self.of_pool(&pool).await?,
             Ok(Object::Endpoint(endpoint)) => self.of_endpoint(&endpoint),
             Ok(Object::Block(block)) => of_block(&block),
+            Ok(object) => super::calico::facts(&inputs, &object),
         };
         Ok(pb::DescribeReply { object: String::from_utf8_lossy(&entry.value).into_owned(), facts })
     }
@@ -69,11 +70,11 @@ impl Core {
     }
 }
 
-fn fact(name: &str, values: impl IntoIterator<Item = String>) -> pb::Fact {
+pub(super) fn fact(name: &str, values: impl IntoIterator<Item = String>) -> pb::Fact {
     pb::Fact { name: name.to_owned(), values: values.into_iter().collect() }
 }
 
-fn full_name(namespace: &str, name: &str) -> String {
+pub(super) fn full_name(namespace: &str, name: &str) -> String {
     format!("{namespace}/{name}")
 }
 

@@ -29,6 +29,7 @@ use crate::ipam::{self, Ipam};
 use crate::store::{Reflector, Revision, SharedStore, StoreError};
 
 mod attach;
+mod calico;
 mod describe;
 mod engine;
 mod explain;

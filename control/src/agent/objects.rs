@@ -97,7 +97,7 @@ impl Core {
                 Key::new(kind, namespace, request.name)
             )));
         }
-        Ok(pb::ListObjectsReply { kind: kind.name().to_owned(), namespaced: kind.is_namespaced(), objects })
+        Ok(pb::ListObjectsReply { kind: kind.to_string(), namespaced: kind.is_namespaced(), objects })
     }
 
     /// Deletes one object, or what documents name; of those, what is not there is told and is no error. What is in use
@@ -273,7 +273,7 @@ fn check_pools(objects: &[Object], mut pools: BTreeMap<String, crate::object::Ip
 
 fn result(key: &Key, outcome: &str) -> pb::ObjectResult {
     pb::ObjectResult {
-        kind: key.kind.name().to_owned(),
+        kind: key.kind.to_string(),
         namespace: key.namespace.clone(),
         name: key.name.clone(),
         outcome: outcome.to_owned(),

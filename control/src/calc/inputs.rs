@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::object::{
     AdminNetworkPolicy, BaselineAdminNetworkPolicy, Block, ClusterNetworkPolicy, Endpoint, EndpointSlice,
-    IpPool, Key, Kind, Namespace, NetworkPolicy, Node, Object, Pod, Service, ServiceAccount,
+    IpPool, Key, Kind, Namespace, NetworkPolicy, Node, Object, Pod, Service, ServiceAccount, calico,
 };
 
 /// Namespace and name.
@@ -34,6 +34,24 @@ pub struct Inputs {
     pub services: BTreeMap<NamespacedName, Arc<Service>>,
     /// Endpoint slices.
     pub endpoint_slices: BTreeMap<NamespacedName, Arc<EndpointSlice>>,
+    /// Calico's policies.
+    pub calico_policies: BTreeMap<NamespacedName, Arc<calico::NetworkPolicy>>,
+    /// Calico's policies of the cluster by name.
+    pub global_policies: BTreeMap<String, Arc<calico::GlobalNetworkPolicy>>,
+    /// Tiers by name; those that are there without an object are not among them.
+    pub tiers: BTreeMap<String, Arc<calico::Tier>>,
+    /// Network sets.
+    pub network_sets: BTreeMap<NamespacedName, Arc<calico::NetworkSet>>,
+    /// Network sets of the cluster by name.
+    pub global_network_sets: BTreeMap<String, Arc<calico::GlobalNetworkSet>>,
+    /// Profiles by name.
+    pub profiles: BTreeMap<String, Arc<calico::Profile>>,
+    /// Staged policies of Calico's.
+    pub staged_policies: BTreeMap<NamespacedName, Arc<calico::StagedNetworkPolicy>>,
+    /// Staged policies of the cluster by name.
+    pub staged_global_policies: BTreeMap<String, Arc<calico::StagedGlobalNetworkPolicy>>,
+    /// Staged policies of Kubernetes'.
+    pub staged_kubernetes_policies: BTreeMap<NamespacedName, Arc<calico::StagedKubernetesNetworkPolicy>>,
     /// Pools by name.
     pub pools: BTreeMap<String, Arc<IpPool>>,
     /// Endpoints by name.
@@ -66,6 +84,23 @@ impl Inputs {
                 drop(self.endpoint_slices.insert((namespace, name), Arc::new(object)));
             }
             Object::IpPool(object) => drop(self.pools.insert(name, Arc::new(object))),
+            Object::CalicoNetworkPolicy(object) => {
+                drop(self.calico_policies.insert((namespace, name), Arc::new(object)));
+            }
+            Object::GlobalNetworkPolicy(object) => drop(self.global_policies.insert(name, Arc::new(object))),
+            Object::Tier(object) => drop(self.tiers.insert(name, Arc::new(object))),
+            Object::NetworkSet(object) => drop(self.network_sets.insert((namespace, name), Arc::new(object))),
+            Object::GlobalNetworkSet(object) => drop(self.global_network_sets.insert(name, Arc::new(object))),
+            Object::Profile(object) => drop(self.profiles.insert(name, Arc::new(object))),
+            Object::StagedNetworkPolicy(object) => {
+                drop(self.staged_policies.insert((namespace, name), Arc::new(object)));
+            }
+            Object::StagedGlobalNetworkPolicy(object) => {
+                drop(self.staged_global_policies.insert(name, Arc::new(object)));
+            }
+            Object::StagedKubernetesNetworkPolicy(object) => {
+                drop(self.staged_kubernetes_policies.insert((namespace, name), Arc::new(object)));
+            }
             Object::Endpoint(object) => drop(self.endpoints.insert(name, Arc::new(object))),
             Object::Block(object) => drop(self.blocks.insert(name, Arc::new(object))),
         }
@@ -86,6 +121,15 @@ impl Inputs {
             Kind::Service => drop(self.services.remove(&full_name)),
             Kind::EndpointSlice => drop(self.endpoint_slices.remove(&full_name)),
             Kind::IpPool => drop(self.pools.remove(&key.name)),
+            Kind::CalicoNetworkPolicy => drop(self.calico_policies.remove(&full_name)),
+            Kind::GlobalNetworkPolicy => drop(self.global_policies.remove(&key.name)),
+            Kind::Tier => drop(self.tiers.remove(&key.name)),
+            Kind::NetworkSet => drop(self.network_sets.remove(&full_name)),
+            Kind::GlobalNetworkSet => drop(self.global_network_sets.remove(&key.name)),
+            Kind::Profile => drop(self.profiles.remove(&key.name)),
+            Kind::StagedNetworkPolicy => drop(self.staged_policies.remove(&full_name)),
+            Kind::StagedGlobalNetworkPolicy => drop(self.staged_global_policies.remove(&key.name)),
+            Kind::StagedKubernetesNetworkPolicy => drop(self.staged_kubernetes_policies.remove(&full_name)),
             Kind::Endpoint => drop(self.endpoints.remove(&key.name)),
             Kind::Block => drop(self.blocks.remove(&key.name)),
         }

@@ -32,11 +32,32 @@ pub enum Kind {
     EndpointSlice,
     /// `projectcalico.org/v3`.
     IpPool,
+    /// `projectcalico.org/v3`. Its name is also that of Kubernetes' own.
+    CalicoNetworkPolicy,
+    /// `projectcalico.org/v3`.
+    GlobalNetworkPolicy,
+    /// `projectcalico.org/v3`.
+    Tier,
+    /// `projectcalico.org/v3`.
+    NetworkSet,
+    /// `projectcalico.org/v3`.
+    GlobalNetworkSet,
+    /// `projectcalico.org/v3`.
+    Profile,
+    /// `projectcalico.org/v3`.
+    StagedNetworkPolicy,
+    /// `projectcalico.org/v3`.
+    StagedGlobalNetworkPolicy,
+    /// `projectcalico.org/v3`.
+    StagedKubernetesNetworkPolicy,
     /// `vswitch/v1`: a pod's attachment.
     Endpoint,
     /// `vswitch/v1`: a range of addresses that belongs to a node.
     Block,
 }
+
+/// Calico's: the one of its API, and the one its own storage in Kubernetes had.
+const CALICO: &[&str] = &["projectcalico.org/v3", "crd.projectcalico.org/v1"];
 
 struct Names {
     name: &'static str,
@@ -64,6 +85,15 @@ impl Kind {
         Self::ClusterNetworkPolicy,
         Self::AdminNetworkPolicy,
         Self::BaselineAdminNetworkPolicy,
+        Self::Tier,
+        Self::NetworkSet,
+        Self::GlobalNetworkSet,
+        Self::Profile,
+        Self::CalicoNetworkPolicy,
+        Self::GlobalNetworkPolicy,
+        Self::StagedNetworkPolicy,
+        Self::StagedGlobalNetworkPolicy,
+        Self::StagedKubernetesNetworkPolicy,
         Self::Endpoint,
         Self::Block,
     ];
@@ -89,8 +119,26 @@ impl Kind {
             Self::ServiceAccount => ("ServiceAccount", "serviceaccounts", &["sa"], &["v1"], true),
             Self::Service => ("Service", "services", &["svc"], &["v1"], true),
             Self::EndpointSlice => ("EndpointSlice", "endpointslices", &[], &["discovery.k8s.io/v1"], true),
-            Self::IpPool => {
-                ("IPPool", "ippools", &["pool"], &["projectcalico.org/v3", "crd.projectcalico.org/v1"], false)
+            Self::IpPool => ("IPPool", "ippools", &["pool"], CALICO, false),
+            Self::CalicoNetworkPolicy => {
+                let short = &["caliconetworkpolicy", "caliconetworkpolicies"];
+                ("NetworkPolicy", "networkpolicies.projectcalico.org", short, CALICO, true)
+            }
+            Self::GlobalNetworkPolicy => {
+                ("GlobalNetworkPolicy", "globalnetworkpolicies", &["gnp", "cgnp"], CALICO, false)
+            }
+            Self::Tier => ("Tier", "tiers", &[], CALICO, false),
+            Self::NetworkSet => ("NetworkSet", "networksets", &["netset", "netsets"], CALICO, true),
+            Self::GlobalNetworkSet => ("GlobalNetworkSet", "globalnetworksets", &["gns"], CALICO, false),
+            Self::Profile => ("Profile", "profiles", &[], CALICO, false),
+            Self::StagedNetworkPolicy => {
+                ("StagedNetworkPolicy", "stagednetworkpolicies", &["snp", "scnp"], CALICO, true)
+            }
+            Self::StagedGlobalNetworkPolicy => {
+                ("StagedGlobalNetworkPolicy", "stagedglobalnetworkpolicies", &["sgnp"], CALICO, false)
+            }
+            Self::StagedKubernetesNetworkPolicy => {
+                ("StagedKubernetesNetworkPolicy", "stagedkubernetesnetworkpolicies", &["sknp"], CALICO, true)
             }
             Self::Endpoint => ("Endpoint", "endpoints", &["ep"], &["vswitch/v1"], false),
             Self::Block => ("Block", "blocks", &[], &["vswitch/v1"], false),
@@ -98,7 +146,8 @@ impl Kind {
         Names { name, plural, short, api_versions, namespaced }
     }
 
-    /// As `kind:` has it.
+    /// As `kind:` has it. Calico's NetworkPolicy and Kubernetes' have the same; `apiVersion` tells them apart, and the
+    /// text of a kind ([`fmt::Display`]).
     #[must_use]
     pub const fn name(self) -> &'static str {
         self.names().name
@@ -148,6 +197,17 @@ impl Kind {
                 Some("policies of the whole cluster are not enforced yet; NetworkPolicy is")
             }
             Self::ServiceAccount => Some("no policy can refer to service accounts yet"),
+            Self::CalicoNetworkPolicy
+            | Self::GlobalNetworkPolicy
+            | Self::Tier
+            | Self::NetworkSet
+            | Self::GlobalNetworkSet
+            | Self::Profile
+            | Self::StagedNetworkPolicy
+            | Self::StagedGlobalNetworkPolicy
+            | Self::StagedKubernetesNetworkPolicy => {
+                Some("Calico's policies are not enforced yet; Kubernetes' NetworkPolicy is")
+            }
             Self::Service | Self::EndpointSlice => Some("services are not implemented yet"),
             _ => None,
         }
@@ -161,6 +221,7 @@ impl Kind {
                 | Self::ClusterNetworkPolicy
                 | Self::AdminNetworkPolicy
                 | Self::BaselineAdminNetworkPolicy
+                | Self::Tier
         )
     }
 
@@ -172,8 +233,12 @@ impl Kind {
 }
 
 impl fmt::Display for Kind {
+    /// Its name, in full where another kind has the same: `NetworkPolicy.projectcalico.org`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.write_str(match self {
+            Self::CalicoNetworkPolicy => "NetworkPolicy.projectcalico.org",
+            other => other.name(),
+        })
     }
 }
 
@@ -184,7 +249,7 @@ impl FromStr for Kind {
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let typed = text.to_ascii_lowercase();
         let is = |kind: &Kind| {
-            kind.name().to_ascii_lowercase() == typed
+            kind.to_string().to_ascii_lowercase() == typed
                 || kind.plural() == typed
                 || kind.short_names().contains(&typed.as_str())
         };
@@ -197,7 +262,7 @@ impl FromStr for Kind {
 
 impl From<Kind> for String {
     fn from(kind: Kind) -> Self {
-        kind.name().to_owned()
+        kind.to_string()
     }
 }
 
@@ -217,12 +282,14 @@ mod tests {
     fn every_name_leads_to_its_kind_alone() {
         let mut seen = std::collections::BTreeSet::new();
         for kind in Kind::ALL {
-            for name in [kind.name(), kind.plural()].iter().chain(kind.short_names()) {
+            let names = [kind.to_string(), kind.plural().to_owned()].map(|name| name.to_ascii_lowercase());
+            for name in names.into_iter().chain(kind.short_names().iter().map(|name| (*name).to_owned())) {
                 assert_eq!(name.parse::<Kind>().unwrap(), *kind, "{name}");
-                assert!(seen.insert(name.to_ascii_lowercase()), "{name} is used twice");
+                assert!(seen.insert(name.clone()), "{name} is used twice");
             }
         }
         assert_eq!("NetPol".parse::<Kind>().unwrap(), Kind::NetworkPolicy);
         assert!("deployment".parse::<Kind>().unwrap_err().problem.contains("networkpolicies"));
+        assert_eq!("networkpolicy.projectcalico.org".parse::<Kind>().unwrap(), Kind::CalicoNetworkPolicy);
     }
 }

@@ -85,6 +85,9 @@ pub fn parse(source_name: &str, namespace: &str, text: &str) -> Result<Vec<Docum
             |problem: &dyn std::fmt::Display| at_document(ManifestError::syntax(source_name, &problem));
         // By way of YAML's own value: it refuses a key that appears twice, where JSON's keeps the last.
         let yaml = serde_yaml_ng::Value::deserialize(document).map_err(|e| syntax(&e))?;
+        if let Some(number) = not_finite(&yaml) {
+            return Err(syntax(&format!("{number} is not a number that means anything here")));
+        }
         let value = serde_json::to_value(yaml).map_err(|e| syntax(&e))?;
         for object in flatten(source_name, namespace, number, value)? {
             if let Some(first) = seen.insert(object.key(), number) {
@@ -95,6 +98,20 @@ pub fn parse(source_name: &str, namespace: &str, text: &str) -> Result<Vec<Docum
         }
     }
     Ok(documents)
+}
+
+/// A number somewhere in `value` that JSON does not have, and would take for nothing.
+fn not_finite(value: &serde_yaml_ng::Value) -> Option<f64> {
+    use serde_yaml_ng::Value as Yaml;
+    match value {
+        Yaml::Number(number) => number.as_f64().filter(|number| !number.is_finite()),
+        Yaml::Sequence(items) => items.iter().find_map(not_finite),
+        Yaml::Mapping(fields) => {
+            fields.iter().find_map(|(key, value)| not_finite(key).or_else(|| not_finite(value)))
+        }
+        Yaml::Tagged(tagged) => not_finite(&tagged.value),
+        Yaml::Null | Yaml::Bool(_) | Yaml::String(_) => None,
+    }
 }
 
 /// The objects of one document: none when it is empty, several when it is a list.
@@ -167,19 +184,31 @@ fn take_kind(body: &mut Map<String, Value>) -> Result<Kind, Invalid> {
     };
     let version = take("apiVersion", "networking.k8s.io/v1")?;
     let name = take("kind", "NetworkPolicy")?;
-    let kind = Kind::ALL.iter().copied().find(|kind| kind.name() == name);
-    let kind = kind.map_or_else(|| name.parse(), Ok)?;
+    let reads = |kind: &Kind| kind.name() == name && kind.api_versions().contains(&version.as_str());
+    if let Some(kind) = Kind::ALL.iter().copied().find(reads) {
+        return Ok(kind);
+    }
+    if let Some(reason) = not_done(&name) {
+        return Err(Invalid::new("kind", reason));
+    }
+    let of_name: Vec<Kind> = Kind::ALL.iter().copied().filter(|kind| kind.name() == name).collect();
+    let kind = of_name.first().copied().map_or_else(|| name.parse(), Ok)?;
     if kind.name() != name {
         return Err(Invalid::new("kind", format!("\"{name}\" must be written {}", kind.name())));
     }
-    if !kind.api_versions().contains(&version.as_str()) {
-        let right = kind.api_versions().join(" or ");
-        return Err(Invalid::new(
-            "apiVersion",
-            format!("\"{version}\" is not supported for {kind}; {right} is"),
-        ));
+    let right = of_name.iter().flat_map(|kind| kind.api_versions()).copied().collect::<Vec<_>>().join(" or ");
+    Err(Invalid::new("apiVersion", format!("\"{version}\" is not supported for {kind}; {right} is")))
+}
+
+/// Why a kind that people know from elsewhere does not exist here.
+fn not_done(kind: &str) -> Option<&'static str> {
+    match kind {
+        "HostEndpoint" => Some(
+            "HostEndpoint is not supported: the host's own traffic does not pass through this switch, and only pods \
+             have policies",
+        ),
+        _ => None,
     }
-    Ok(kind)
 }
 
 /// Drops what only a server writes, and fills the namespace in.
@@ -220,7 +249,8 @@ fn with_value(problem: String, path: &str, written: Option<&Value>) -> String {
     let Some(Value::String(text)) = written.filter(|_| problem.starts_with("invalid IP")) else {
         return problem;
     };
-    if path.to_lowercase().contains("cidr") || path.contains("except") || path.contains("networks") {
+    let lower = path.to_lowercase();
+    if ["cidr", "except", "nets[", "networks"].iter().any(|of_ranges| lower.contains(of_ranges)) {
         format!("\"{text}\" is no range of addresses; 10.0.0.0/8, 192.0.2.1/32 or fd00::/64 would be right")
     } else {
         format!("\"{text}\" is not an IP address; 10.0.0.1 or fd00::1 would be right")

@@ -60,7 +60,7 @@ impl ObjectMeta {
 
     pub(super) fn validate(&self, kind: Kind) -> Result<(), Invalid> {
         match kind {
-            Kind::Namespace => check_dns_label(&self.name),
+            Kind::Namespace | Kind::Tier => check_dns_label(&self.name),
             Kind::Endpoint | Kind::Block => check_key_part(&self.name),
             _ => check_dns_subdomain(&self.name),
         }

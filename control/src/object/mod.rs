@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 mod block;
+pub mod calico;
 mod cluster_policy;
 mod core;
 mod endpoint;
@@ -169,11 +170,33 @@ objects! {
     Service(Service),
     EndpointSlice(EndpointSlice),
     IpPool(IpPool),
+    CalicoNetworkPolicy(calico::NetworkPolicy),
+    GlobalNetworkPolicy(calico::GlobalNetworkPolicy),
+    Tier(calico::Tier),
+    NetworkSet(calico::NetworkSet),
+    GlobalNetworkSet(calico::GlobalNetworkSet),
+    Profile(calico::Profile),
+    StagedNetworkPolicy(calico::StagedNetworkPolicy),
+    StagedGlobalNetworkPolicy(calico::StagedGlobalNetworkPolicy),
+    StagedKubernetesNetworkPolicy(calico::StagedKubernetesNetworkPolicy),
     Endpoint(Endpoint),
     Block(Block),
 }
 
 impl Object {
+    /// What stands in for an object that cannot be read, if it is a policy: one that allows nothing, whatever it said.
+    #[must_use]
+    pub fn closed(key: &Key) -> Option<Self> {
+        match key.kind {
+            Kind::NetworkPolicy => Some(NetworkPolicy::closed(&key.namespace, &key.name).into()),
+            Kind::CalicoNetworkPolicy => {
+                Some(calico::NetworkPolicy::closed(&key.namespace, &key.name).into())
+            }
+            Kind::GlobalNetworkPolicy => Some(calico::GlobalNetworkPolicy::closed(&key.name).into()),
+            _ => None,
+        }
+    }
+
     /// Its key.
     #[must_use]
     pub fn key(&self) -> Key {

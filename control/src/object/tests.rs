@@ -223,6 +223,7 @@ fn errors_say_where() {
     for (text, says) in [
         ("a: [", "line 2"),
         ("{a: 1, a: 2}", "duplicate"),
+        ("{a: [{b: -.inf}]}", "-inf is not a number that"),
         ("[1]", "apiVersion, kind and metadata"),
         ("{apiVersion: v1, kind: Deployment, metadata: {name: x}}", "supported are namespaces"),
         ("{apiVersion: v1, kind: pod, metadata: {name: x}}", "must be written Pod"),

@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use super::{Event, Listing, Result, Revision, SharedStore, StoreError};
 use crate::calc::Inputs;
-use crate::object::{Key, Kind, NetworkPolicy, Object};
+use crate::object::{Key, Object};
 
 /// First pause before trying again, doubled each time.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -187,9 +187,8 @@ impl Follower {
             Err(problem) => {
                 warn!(%key, problem, "an object in the store cannot be read");
                 self.forget(&key);
-                if key.kind == Kind::NetworkPolicy {
-                    let closed = NetworkPolicy::closed(&key.namespace, &key.name);
-                    Arc::make_mut(&mut self.picture.inputs).set(closed.into());
+                if let Some(closed) = Object::closed(&key) {
+                    Arc::make_mut(&mut self.picture.inputs).set(closed);
                 }
                 Arc::make_mut(&mut self.picture.problems).insert(key, problem);
             }
@@ -212,7 +211,7 @@ mod tests {
     use futures::stream;
 
     use super::*;
-    use crate::object::{Namespace, ObjectMeta};
+    use crate::object::{Kind, Namespace, NetworkPolicy, ObjectMeta};
     use crate::store::{Embedded, Entry, Store, Watch, apply};
 
     fn namespace(name: &str, label: &str) -> Object {

@@ -2,13 +2,15 @@
 
 use serde_json::Value;
 
+mod calico;
+
 /// One column: its name, and its cell for an object.
 pub(super) struct Column {
     pub(super) name: &'static str,
     pub(super) cell: fn(&Value) -> String,
 }
 
-/// The columns of a kind, by its proper name; none for one that has nothing to add.
+/// The columns of a kind, by its proper name (its text); none for one that has nothing to add.
 pub(super) fn of(kind: &str) -> &'static [Column] {
     match kind {
         "Namespace" => &[Column { name: "labels", cell: |o| labels(&o["metadata"]["labels"]) }],
@@ -66,6 +68,12 @@ pub(super) fn of(kind: &str) -> &'static [Column] {
             Column { name: "vxlan", cell: |o| default_to(text(&o["spec"]["vxlanMode"]), "Never") },
             Column { name: "disabled", cell: |o| yes_no(&o["spec"]["disabled"]) },
         ],
+        "NetworkPolicy.projectcalico.org" | "GlobalNetworkPolicy" => calico::POLICY,
+        "StagedNetworkPolicy" | "StagedGlobalNetworkPolicy" => calico::STAGED_POLICY,
+        "StagedKubernetesNetworkPolicy" => calico::STAGED_KUBERNETES_POLICY,
+        "Tier" => calico::TIER,
+        "NetworkSet" | "GlobalNetworkSet" => calico::NETWORK_SET,
+        "Profile" => calico::PROFILE,
         "Endpoint" => &[
             Column { name: "node", cell: |o| text(&o["spec"]["node"]) },
             Column { name: "pod", cell: endpoint_pod },
@@ -197,9 +205,9 @@ mod tests {
     #[test]
     fn every_kind_has_columns() {
         for kind in crate::object::Kind::ALL {
-            assert!(!of(kind.name()).is_empty(), "{kind}");
+            assert!(!of(&kind.to_string()).is_empty(), "{kind}");
             // An object that lacks everything still has a cell for each.
-            assert_eq!(row(kind.name(), &json!({})).len(), of(kind.name()).len());
+            assert_eq!(row(&kind.to_string(), &json!({})).len(), of(&kind.to_string()).len());
         }
         assert!(of("Deployment").is_empty());
     }
