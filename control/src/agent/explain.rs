@@ -111,6 +111,6 @@ fn walk(reply: &ExplainReply) -> Vec<String> {
 }
 
 fn side(side: Side) -> pb::SideVerdict {
-    let Side { allowed, isolated, policies, policy, position, reason, hint } = side;
-    pb::SideVerdict { allowed, isolated, policies, policy, position, reason, hint }
+    let Side { allowed, isolated, policies, policy, position, reason, hint, staged } = side;
+    pb::SideVerdict { allowed, isolated, policies, policy, position, reason, hint, staged }
 }

@@ -4,9 +4,7 @@
 //! - An address has one owner. Nodes come before endpoints, endpoints before pods without one, then the first by name;
 //!   whoever else claims it goes without, and that is a problem told.
 //! - A pod on the host's network has no address of its own: it is the node.
-//! - An endpoint whose pod has no Pod object (yet) is a pod of unknown labels. As a peer it is what only a selector
-//!   without conditions means; for itself, every policy of its namespace that might select it isolates it, and nothing
-//!   is allowed until its labels are known.
+//! - An endpoint whose pod has no Pod object (yet) is a pod of unknown labels; what that means is for policy to say.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -16,7 +14,8 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use vswitch_model::Mac;
 
 use super::Inputs;
-use crate::object::{Endpoint, LabelSelector, Labels, Namespace, Node, Protocol};
+use super::referred::Referred;
+use crate::object::{Endpoint, Labels, Namespace, Node, Protocol};
 
 /// Name, protocol and number of a port.
 pub(super) type NamedPort = (String, Protocol, u16);
@@ -29,6 +28,7 @@ pub(super) struct Cluster<'a> {
     pub(super) owners: BTreeMap<IpAddr, Owner<'a>>,
     /// Labels of namespaces, by name.
     pub(super) namespaces: BTreeMap<&'a str, Arc<Labels>>,
+    pub(super) referred: Referred<'a>,
 }
 
 /// Who has an address.
@@ -47,7 +47,8 @@ pub(super) struct PodView<'a> {
     pub(super) name: &'a str,
     /// None: not known.
     pub(super) labels: Option<Labels>,
-    pub(super) namespace_labels: Arc<Labels>,
+    /// Name of its service account. None: not known.
+    pub(super) account: Option<&'a str>,
     /// Sorted; one number for a name and protocol.
     pub(super) ports: Vec<NamedPort>,
     /// Its addresses and the node each is on, as far as known.
@@ -66,13 +67,14 @@ pub(super) struct NodeView<'a> {
     pub(super) tunnel_v6: Option<Ipv6Addr>,
     pub(super) vtep_mac_v4: Mac,
     pub(super) vtep_mac_v6: Mac,
+    pub(super) labels: Labels,
     /// All of them.
     pub(super) addresses: BTreeSet<IpAddr>,
 }
 
 impl<'a> Cluster<'a> {
     pub(super) fn of(inputs: &'a Inputs, problems: &mut BTreeSet<String>) -> Self {
-        let mut cluster = Self::default();
+        let mut cluster = Self { referred: Referred::of(inputs), ..Self::default() };
         for (name, namespace) in &inputs.namespaces {
             cluster.namespaces.insert(name, Arc::new(namespace.labels()));
         }
@@ -136,12 +138,12 @@ impl<'a> Cluster<'a> {
 
     fn add_pod(&mut self, namespace: &'a str, name: &'a str, inputs: &'a Inputs) {
         let object = inputs.pods.get(&(namespace.to_owned(), name.to_owned()));
-        let namespace_labels = self.labels_of_namespace(namespace);
+        self.describe_namespace(namespace);
         self.pods.push(PodView {
             namespace,
             name,
             labels: object.map(|pod| pod.metadata.labels.clone()),
-            namespace_labels,
+            account: object.map(|pod| pod.service_account()),
             ports: object.map(|pod| pod.named_ports()).unwrap_or_default(),
             addresses: BTreeMap::new(),
             endpoints: Vec::new(),
@@ -149,9 +151,9 @@ impl<'a> Cluster<'a> {
     }
 
     /// A namespace nobody has described has its name's label alone.
-    fn labels_of_namespace(&mut self, namespace: &'a str) -> Arc<Labels> {
+    fn describe_namespace(&mut self, namespace: &'a str) {
         let by_name = || Arc::new(Labels::from([(Namespace::NAME_LABEL.to_owned(), namespace.to_owned())]));
-        Arc::clone(self.namespaces.entry(namespace).or_insert_with(by_name))
+        self.namespaces.entry(namespace).or_insert_with(by_name);
     }
 
     fn claim_for_pod(
@@ -199,38 +201,6 @@ impl PodView<'_> {
         let has_both = |addresses: &[IpAddr]| addresses.contains(&one) && addresses.contains(&other);
         self.endpoints.is_empty() || self.endpoints.iter().any(|(_, addresses)| has_both(addresses))
     }
-
-    /// Whether a policy of `namespace` with this selector selects it.
-    pub(super) fn selection(&self, namespace: &str, selector: &LabelSelector) -> Selection {
-        if self.namespace == namespace && !self.name.is_empty() {
-            Selection::of(selector, self.labels.as_ref())
-        } else {
-            Selection::Not
-        }
-    }
-}
-
-/// Whether a selector means a pod.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Selection {
-    /// It does.
-    Selected,
-    /// It does not.
-    Not,
-    /// It may: the pod's labels are not known, and the selector asks for some.
-    Unknown,
-}
-
-impl Selection {
-    /// Whether `selector` means a pod with these labels.
-    pub(super) fn of(selector: &LabelSelector, labels: Option<&Labels>) -> Self {
-        match labels {
-            Some(labels) if selector.matches(labels) => Self::Selected,
-            Some(_) => Self::Not,
-            None if selector.is_empty() => Self::Selected,
-            None => Self::Unknown,
-        }
-    }
 }
 
 /// Labels for people: `{app=web}`.
@@ -268,6 +238,7 @@ impl<'a> NodeView<'a> {
             tunnel_v6: read(node, Node::IPV6_TUNNEL_ADDRESS),
             vtep_mac_v4: read(node, Node::VTEP_MAC_V4).unwrap_or_else(|| Mac::vtep_v4(name)),
             vtep_mac_v6: read(node, Node::VTEP_MAC_V6).unwrap_or_else(|| Mac::vtep_v6(name)),
+            labels: node.metadata.labels.clone(),
             addresses: known.into_iter().collect(),
         };
         view.addresses.extend(view.underlay_v4.map(|net| IpAddr::from(net.addr())));

@@ -1,16 +1,18 @@
 //! Identities: classes of addresses that no policy in force can tell apart.
 //!
-//! What policies can see of an address is which of their CIDRs cover it and, when it is a pod's, the pod's namespace,
-//! labels and port names. Two addresses with the same of all that have one identity. A namespace's labels are not part
-//! of it: they change which sets an identity is in.
+//! What policies can see of an address is which of their lists of CIDRs cover it and, when it is a pod's, the pod's
+//! namespace, labels, service account and port names; when it is a node's, the node's labels, if a policy asks for
+//! any. Two addresses with the same of all that have one identity. The labels of namespaces, service accounts and
+//! NetworkSets are not part of it: they change which sets an identity is in.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use vswitch_model::{Identity, IdentityId, IdentityKind};
 
 use super::Numbering;
+use super::address_list::AddressLists;
 use super::cluster::{Cluster, NamedPort, Owner, PodView, describe_labels};
 use crate::object::Labels;
 
@@ -18,8 +20,8 @@ use crate::object::Labels;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct IdentityKey {
     pub(super) who: Who,
-    /// The CIDRs of policies that cover its addresses, sorted.
-    pub(super) cidrs: Vec<IpNet>,
+    /// The address lists that cover its addresses, ascending.
+    pub(super) lists: Vec<u32>,
 }
 
 /// Whose addresses.
@@ -27,10 +29,10 @@ pub(super) struct IdentityKey {
 pub(super) enum Who {
     /// Nobody's in the cluster.
     World,
-    /// This node's own.
-    LocalNode,
+    /// This node's own. Its labels, if a policy asks for those of nodes.
+    LocalNode(Option<Labels>),
     /// Another node's.
-    Node,
+    Node(Option<Labels>),
     /// Pods'.
     Pod(PodKey),
 }
@@ -40,8 +42,10 @@ pub(super) enum Who {
 pub(super) struct PodKey {
     /// Empty for a container that is no pod.
     pub(super) namespace: String,
-    /// None: not known.
+    /// None: not known, nor are its service account and ports.
     pub(super) labels: Option<Labels>,
+    /// Name of its service account. None: not known.
+    pub(super) account: Option<String>,
     pub(super) ports: Vec<NamedPort>,
 }
 
@@ -53,28 +57,32 @@ pub(super) struct Identities {
 }
 
 impl Identities {
+    /// `nodes_have_labels`: whether a policy in force asks for labels of nodes.
     pub(super) fn of(
         cluster: &Cluster<'_>,
         node: &str,
-        cidrs: &BTreeSet<IpNet>,
+        lists: &AddressLists,
+        nodes_have_labels: bool,
         numbering: &mut Numbering,
     ) -> Self {
         let mut identities = Self::default();
-        let covering = Covering::new(cidrs);
         let everything = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
-        for prefix in cidrs.iter().chain(&everything) {
-            let key = IdentityKey { who: Who::World, cidrs: covering.of(*prefix) };
-            identities.give(*prefix, key, numbering);
+        for prefix in lists.cidrs().chain(everything) {
+            let key = IdentityKey { who: Who::World, lists: lists.covering(prefix) };
+            identities.give(prefix, key, numbering);
         }
         // By address, not by pod or node: whoever lost an address to another must not get its identity.
         for (address, owner) in &cluster.owners {
+            let labels = |name: &str| {
+                cluster.nodes.get(name).filter(|_| nodes_have_labels).map(|node| node.labels.clone())
+            };
             let who = match owner {
-                Owner::Node(name) if *name == node => Who::LocalNode,
-                Owner::Node(_) => Who::Node,
+                Owner::Node(name) if *name == node => Who::LocalNode(labels(name)),
+                Owner::Node(name) => Who::Node(labels(name)),
                 Owner::Pod(place) => Who::Pod(PodKey::of(&cluster.pods[*place])),
             };
             let prefix = IpNet::from(*address);
-            identities.give(prefix, IdentityKey { who, cidrs: covering.of(prefix) }, numbering);
+            identities.give(prefix, IdentityKey { who, lists: lists.covering(prefix) }, numbering);
         }
         identities
     }
@@ -92,22 +100,19 @@ impl Identities {
 
     /// The identities of pods.
     pub(super) fn pods(&self) -> impl Iterator<Item = (IdentityId, &PodKey)> {
-        self.by_number.iter().filter_map(|(id, key)| match &key.who {
-            Who::Pod(pod) => Some((*id, pod)),
-            _ => None,
-        })
+        self.by_number.iter().filter_map(|(id, key)| Some((*id, key.pod()?)))
     }
 
     /// As the engine has them.
-    pub(super) fn into_model(self) -> BTreeMap<IdentityId, Identity> {
+    pub(super) fn into_model(self, lists: &AddressLists) -> BTreeMap<IdentityId, Identity> {
         let model = |(id, key): (IdentityId, IdentityKey)| {
             let kind = match key.who {
                 Who::World => IdentityKind::World,
-                Who::LocalNode => IdentityKind::LocalNode,
-                Who::Node => IdentityKind::Node,
+                Who::LocalNode(_) => IdentityKind::LocalNode,
+                Who::Node(_) => IdentityKind::Node,
                 Who::Pod(_) => IdentityKind::Pod,
             };
-            (id, Identity { id, kind, description: key.describe() })
+            (id, Identity { id, kind, description: key.describe(lists) })
         };
         self.by_number.into_iter().map(model).collect()
     }
@@ -115,56 +120,45 @@ impl Identities {
 
 impl PodKey {
     fn of(pod: &PodView<'_>) -> Self {
-        Self { namespace: pod.namespace.to_owned(), labels: pod.labels.clone(), ports: pod.ports.clone() }
+        Self {
+            namespace: pod.namespace.to_owned(),
+            labels: pod.labels.clone(),
+            account: pod.account.map(str::to_owned),
+            ports: pod.ports.clone(),
+        }
     }
 
-    /// The number the pod gives this port.
-    pub(super) fn port(&self, name: &str, protocol: crate::object::Protocol) -> Option<u16> {
-        self.ports.iter().find(|(n, p, _)| n == name && *p == protocol).map(|(_, _, number)| *number)
+    /// Whether policies can speak of it; of a container that is no pod they cannot.
+    pub(super) const fn is_pod(&self) -> bool {
+        !self.namespace.is_empty()
     }
 }
 
 impl IdentityKey {
-    fn describe(&self) -> String {
+    pub(super) const fn pod(&self) -> Option<&PodKey> {
+        match &self.who {
+            Who::Pod(pod) => Some(pod),
+            _ => None,
+        }
+    }
+
+    fn describe(&self, lists: &AddressLists) -> String {
+        let of_node = |node: &str, labels: &Option<Labels>| match labels {
+            None => node.to_owned(),
+            labels => format!("{node} {}", describe_labels(labels.as_ref())),
+        };
         let who = match &self.who {
             Who::World => "world".to_owned(),
-            Who::LocalNode => "this node".to_owned(),
-            Who::Node => "another node".to_owned(),
-            Who::Pod(PodKey { namespace, .. }) if namespace.is_empty() => {
-                "container that is no pod".to_owned()
+            Who::LocalNode(labels) => of_node("this node", labels),
+            Who::Node(labels) => of_node("another node", labels),
+            Who::Pod(pod) if !pod.is_pod() => "container that is no pod".to_owned(),
+            Who::Pod(pod) => {
+                let account = pod.account.as_deref().filter(|account| *account != "default");
+                let account = account.map(|account| format!(" as {account}")).unwrap_or_default();
+                format!("pod {} {}{account}", pod.namespace, describe_labels(pod.labels.as_ref()))
             }
-            Who::Pod(pod) => format!("pod {} {}", pod.namespace, describe_labels(pod.labels.as_ref())),
         };
-        let cidrs: Vec<_> = self.cidrs.iter().map(ToString::to_string).collect();
-        if cidrs.is_empty() { who } else { format!("{who} in {}", cidrs.join(", ")) }
-    }
-}
-
-/// Finds the CIDRs that cover a prefix: one look-up for each length that occurs.
-struct Covering<'a> {
-    cidrs: &'a BTreeSet<IpNet>,
-    lengths_v4: BTreeSet<u8>,
-    lengths_v6: BTreeSet<u8>,
-}
-
-impl<'a> Covering<'a> {
-    fn new(cidrs: &'a BTreeSet<IpNet>) -> Self {
-        let lengths = |v4: bool| {
-            cidrs
-                .iter()
-                .filter(|cidr| cidr.addr().is_ipv4() == v4)
-                .map(IpNet::prefix_len)
-                .collect::<BTreeSet<_>>()
-        };
-        Self { cidrs, lengths_v4: lengths(true), lengths_v6: lengths(false) }
-    }
-
-    fn of(&self, prefix: IpNet) -> Vec<IpNet> {
-        let lengths = if prefix.addr().is_ipv4() { &self.lengths_v4 } else { &self.lengths_v6 };
-        lengths
-            .range(..=prefix.prefix_len())
-            .filter_map(|length| IpNet::new(prefix.addr(), *length).ok().map(|net| net.trunc()))
-            .filter(|cidr| self.cidrs.contains(cidr))
-            .collect()
+        let covered: Vec<_> = self.lists.iter().map(|list| lists.name(*list)).collect();
+        if covered.is_empty() { who } else { format!("{who} in {}", covered.join(", ")) }
     }
 }

@@ -10,12 +10,14 @@ use std::collections::BTreeSet;
 
 use vswitch_model::{DesiredState, Vni};
 
+mod address_list;
 mod cluster;
 pub mod explain;
 mod identity;
 mod inputs;
 mod numbering;
 mod policy;
+mod referred;
 mod route;
 #[cfg(test)]
 mod tests;
@@ -57,11 +59,14 @@ pub struct Calculated {
 pub fn calculate(inputs: &Inputs, node: &str, config: &CalcConfig, numbering: &mut Numbering) -> Calculated {
     let mut problems = BTreeSet::new();
     let cluster = cluster::Cluster::of(inputs, &mut problems);
-    let in_force = policy::in_force(inputs, &cluster, node);
-    let identities = identity::Identities::of(&cluster, node, &policy::cidrs(&in_force), numbering);
+    let policies = policy::in_order(inputs, &cluster, &mut problems);
+    let in_force = policy::in_force(policies, &cluster, node);
+    let wanted = policy::Wanted::by(&in_force, &cluster);
+    let lists = address_list::AddressLists::of(&wanted.lists, numbering);
+    let identities = identity::Identities::of(&cluster, node, &lists, wanted.labels_of_nodes, numbering);
     let mut state = DesiredState { prefixes: identities.prefixes.clone(), ..DesiredState::default() };
-    policy::compile(&cluster, node, &in_force, &identities, numbering, &mut state);
-    state.identities = identities.into_model();
+    policy::compile(&cluster, node, &in_force, (&identities, &lists), numbering, &mut state);
+    state.identities = identities.into_model(&lists);
     route::compile(inputs, &cluster, node, config, numbering, &mut state, &mut problems);
     numbering.end_of_calculation();
     Calculated { state, problems: problems.into_iter().collect() }

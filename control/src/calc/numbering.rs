@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vswitch_model::{IdentityId, RuleId};
 
+use super::address_list::AddressList;
 use super::identity::IdentityKey;
 use super::policy::{PolicyKey, RuleKey, SetKey};
 use super::route::TunnelKey;
@@ -13,6 +14,7 @@ use super::route::TunnelKey;
 /// the next. Lowest free numbers come first, which keeps them dense.
 #[derive(Debug, Clone)]
 pub struct Numbering {
+    pub(super) lists: Allocator<AddressList>,
     pub(super) identities: Allocator<IdentityKey>,
     pub(super) sets: Allocator<SetKey>,
     pub(super) policies: Allocator<PolicyKey>,
@@ -23,6 +25,7 @@ pub struct Numbering {
 impl Default for Numbering {
     fn default() -> Self {
         Self {
+            lists: Allocator::from(1),
             identities: Allocator::from(IdentityId::FIRST_ASSIGNED),
             sets: Allocator::from(1),
             policies: Allocator::from(1),
@@ -34,6 +37,7 @@ impl Default for Numbering {
 
 impl Numbering {
     pub(super) fn end_of_calculation(&mut self) {
+        self.lists.forget_unmentioned();
         self.identities.forget_unmentioned();
         self.sets.forget_unmentioned();
         self.policies.forget_unmentioned();

@@ -71,7 +71,7 @@ fn word(allowed: bool) -> &'static str {
 fn side_value(side: &SideVerdict) -> Value {
     json!({
         "allowed": side.allowed, "isolated": side.isolated, "policies": side.policies, "policy": side.policy,
-        "position": side.position, "reason": side.reason, "hint": side.hint,
+        "position": side.position, "reason": side.reason, "hint": side.hint, "staged": side.staged,
     })
 }
 
@@ -87,6 +87,7 @@ fn side_text(side: &SideVerdict) -> String {
         ("because", side.reason.clone()),
         ("selected by", policies),
         ("to change it", side.hint.clone()),
+        ("staged", side.staged.clone()),
     ];
     let given: Vec<_> = pairs.into_iter().filter(|(_, value)| !value.is_empty()).collect();
     facts(&given)
@@ -114,6 +115,7 @@ mod tests {
                 position: "no rule".into(),
                 reason: "isolated, and no rule matched".into(),
                 hint: "add guest/phone to ingress rule 1, from 1".into(),
+                staged: "it would be allowed".into(),
             }),
             walk: vec!["parse: udp".into(), "policy: denied".into()],
             walk_error: String::new(),
@@ -134,6 +136,7 @@ arriving (media/relay): denied
   because:       isolated, and no rule matched
   selected by:   NetworkPolicy media/relay
   to change it:  add guest/phone to ingress rule 1, from 1
+  staged:        it would be allowed
 
 walk on this node
   parse: udp

@@ -76,15 +76,15 @@ fn a_named_port_is_a_rule_for_each_number_it_has() {
         rules(0),
         [
             ("ingress rule 1, from 1", tcp(22), both.clone(), None),
-            ("ingress rule 1, from 1, port http", tcp(80), both.clone(), Some(vec![a])),
-            ("ingress rule 1, from 1, port http", tcp(8080), both, Some(vec![b])),
+            ("ingress rule 1, from 1, port http = 80/TCP", tcp(80), both.clone(), Some(vec![a])),
+            ("ingress rule 1, from 1, port http = 8080/TCP", tcp(8080), both, Some(vec![b])),
         ]
     );
     assert_eq!(
         rules(1),
         [
-            ("egress rule 1, port http", tcp(80), Some(vec![a]), None),
-            ("egress rule 1, port http", tcp(8080), Some(vec![b]), None),
+            ("egress rule 1, port http = 80/TCP", tcp(80), Some(vec![a]), None),
+            ("egress rule 1, port http = 8080/TCP", tcp(8080), Some(vec![b]), None),
         ]
     );
     assert_eq!(rules(2), [], "a name that nobody has opens nothing, rather than everything");

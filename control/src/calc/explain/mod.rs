@@ -1,8 +1,10 @@
 //! Why the first packet of a flow would pass or not, read straight from the objects.
 //!
 //! This is another way to the verdicts that [`super::calculate`] compiles, kept apart from it on purpose: each is the
-//! other's oracle in tests.
+//! other's oracle in tests. What they share is the form policies are read in, their order, and which labels a selector
+//! means. Here a rule is asked of an address, a pod and a port; there is no set, identity or range of what is left.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -10,11 +12,13 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::Inputs;
-use super::cluster::{Cluster, Owner, PodView, Selection, describe_labels};
-use super::policy::position;
-use crate::object::{
-    LabelSelector, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort, PolicyPort, PolicyType,
-};
+use super::cluster::{Cluster, Owner, describe_labels};
+use super::policy::{Placed, in_order};
+use crate::object::PolicyType;
+
+mod judge;
+mod matching;
+mod words;
 
 /// One end of a flow, as people name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +59,7 @@ pub struct Question {
     pub to: End,
     /// IP protocol number.
     pub protocol: u8,
-    /// Destination port; means nothing for protocols without ports.
+    /// Destination port; of ICMP and ICMPv6 `type << 8 | code`; means nothing for other protocols.
     pub port: u16,
     /// Family wanted where both ends have both: true for IPv4, false for IPv6, None for IPv4 when there is one.
     pub is_ipv4: Option<bool>,
@@ -98,7 +102,8 @@ pub struct Side {
     pub allowed: bool,
     /// Whether any policy isolates it in this direction.
     pub isolated: bool,
-    /// Policies that isolate it, in the order they are asked: `NetworkPolicy media/relay`.
+    /// Policies that isolate it, in the order they are asked, with their tier unless it is the default one:
+    /// `ClusterNetworkPolicy guard (tier kube-admin)`, `NetworkPolicy media/relay`.
     pub policies: Vec<String>,
     /// The policy that decided; empty when none did.
     pub policy: String,
@@ -108,6 +113,9 @@ pub struct Side {
     pub reason: String,
     /// What would have to change to turn it round.
     pub hint: String,
+    /// What would become of it if all that is staged were in force; empty when nothing that is staged concerns it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub staged: String,
 }
 
 impl fmt::Display for Explanation {
@@ -118,6 +126,9 @@ impl fmt::Display for Explanation {
             write!(f, "  {name}: {}: {}", verdict(side.allowed), side.reason)?;
             if !side.hint.is_empty() {
                 write!(f, "\n    {}", side.hint)?;
+            }
+            if !side.staged.is_empty() {
+                write!(f, "\n    staged: {}", side.staged)?;
             }
             writeln!(f)?;
         }
@@ -135,20 +146,26 @@ pub fn explain(inputs: &Inputs, question: &Question) -> Result<Explanation, Expl
 pub struct Explainer<'a> {
     inputs: &'a Inputs,
     cluster: Cluster<'a>,
+    /// In the order in which they are asked.
+    policies: Vec<Placed>,
 }
 
 impl<'a> Explainer<'a> {
     /// Reads the objects.
     #[must_use]
     pub fn new(inputs: &'a Inputs) -> Self {
-        Self { inputs, cluster: Cluster::of(inputs, &mut std::collections::BTreeSet::new()) }
+        // Whoever calculates tells of problems.
+        let mut problems = BTreeSet::new();
+        let cluster = Cluster::of(inputs, &mut problems);
+        let policies = in_order(inputs, &cluster, &mut problems);
+        Self { inputs, cluster, policies }
     }
 
     /// What would become of the first packet of a flow, and why.
     pub fn explain(&self, question: &Question) -> Result<Explanation, ExplainError> {
         let (from, to) = ends(self.inputs, &self.cluster, question)?;
         let (protocol, port) = (question.protocol, question.port);
-        let flow = Flow { inputs: self.inputs, cluster: &self.cluster, from, to, protocol, port };
+        let flow = Flow { policies: &self.policies, cluster: &self.cluster, from, to, protocol, port };
         let (egress, ingress) = (flow.judge(PolicyType::Egress), flow.judge(PolicyType::Ingress));
         Ok(Explanation {
             allowed: egress.allowed && ingress.allowed,
@@ -211,8 +228,9 @@ fn addresses(inputs: &Inputs, cluster: &Cluster<'_>, end: &End) -> Result<Vec<Ip
     if found.is_empty() { Err(ExplainError::NoPod(end.clone())) } else { Ok(found) }
 }
 
+/// The flow, and what there is to judge it by.
 struct Flow<'a> {
-    inputs: &'a Inputs,
+    policies: &'a [Placed],
     cluster: &'a Cluster<'a>,
     from: Place<'a>,
     to: Place<'a>,
@@ -220,157 +238,12 @@ struct Flow<'a> {
     port: u16,
 }
 
-/// A rule that does not let the flow through, and what is missing.
-struct NearMiss {
-    place: String,
-    peer_matches: bool,
-}
-
 impl<'a> Flow<'a> {
-    fn judge(&self, direction: PolicyType) -> Side {
-        let (own, other) = match direction {
+    /// The pod's own end, and the other.
+    const fn ends(&self, direction: PolicyType) -> (Place<'a>, Place<'a>) {
+        match direction {
             PolicyType::Ingress => (self.to, self.from),
             PolicyType::Egress => (self.from, self.to),
-        };
-        let Some(Owner::Pod(pod)) = own.owner else {
-            return Side::open(format!("{} is no pod: no policy speaks of it", self.describe(own)));
-        };
-        let pod = &self.cluster.pods[pod];
-        if own.owner == other.owner && pod.has_together(own.address, other.address) {
-            return Side::open("a pod always reaches itself".into());
-        }
-        if let (PolicyType::Ingress, Some(Owner::Node(node))) = (direction, other.owner)
-            && pod.addresses.get(&own.address) == Some(&Some(node))
-        {
-            return Side::open(format!("node {node} always reaches its own pods"));
-        }
-        let may_select = self.isolating(pod, direction, Selection::Unknown);
-        let policies = self.isolating(pod, direction, Selection::Selected);
-        if !may_select.is_empty() {
-            return Side {
-                isolated: true,
-                policies: policies.iter().chain(&may_select).map(|policy| name_of(policy)).collect(),
-                reason: format!(
-                    "the labels of {} are not known, and a policy may select it",
-                    self.describe(own)
-                ),
-                hint: "nothing is allowed until its Pod object is there".into(),
-                ..Side::default()
-            };
-        }
-        if policies.is_empty() {
-            let mut side =
-                Side::open(format!("no policy isolates {} for {}", self.describe(own), direction.text()));
-            side.hint = format!(
-                "any policy that selects it, with {direction:?} among its policyTypes, would isolate it"
-            );
-            return side;
-        }
-        let (matching, misses) = self.read(&policies, other, direction);
-        self.verdict(&policies, other, &matching, &misses)
-    }
-
-    /// Policies that isolate a direction of the pod, if they select it like this.
-    fn isolating(&self, pod: &PodView<'_>, direction: PolicyType, like: Selection) -> Vec<&'a NetworkPolicy> {
-        let policies = self.inputs.policies.values().map(AsRef::as_ref);
-        policies
-            .filter(|policy: &&NetworkPolicy| {
-                pod.selection(policy.namespace(), &policy.spec.pod_selector) == like
-            })
-            .filter(|policy| policy.isolates(direction))
-            .collect()
-    }
-
-    /// The rules that let the flow through, by policy and position, and those that nearly do.
-    fn read(
-        &self,
-        policies: &[&NetworkPolicy],
-        other: Place<'_>,
-        direction: PolicyType,
-    ) -> (Vec<(String, String)>, Vec<NearMiss>) {
-        let (mut matching, mut misses) = (Vec::new(), Vec::new());
-        for policy in policies {
-            for (index, rule) in policy.rules(direction).into_iter().enumerate() {
-                let port = rule.ports.is_empty() || rule.ports.iter().any(|port| self.is_at(port));
-                let peers: Vec<Option<&NetworkPolicyPeer>> =
-                    if rule.peers.is_empty() { vec![None] } else { rule.peers.iter().map(Some).collect() };
-                for (peer_index, peer) in peers.into_iter().enumerate() {
-                    let place = position(direction, index, peer.map(|_| peer_index));
-                    let is_peer = peer.is_none_or(|peer| self.is_peer(policy, peer, other));
-                    if port && is_peer {
-                        matching.push((name_of(policy), place));
-                    } else if port || is_peer {
-                        let place = format!("{}, {place}", name_of(policy));
-                        misses.push(NearMiss { place, peer_matches: is_peer });
-                    }
-                }
-            }
-        }
-        (matching, misses)
-    }
-
-    fn verdict(
-        &self,
-        policies: &[&NetworkPolicy],
-        other: Place<'_>,
-        matching: &[(String, String)],
-        misses: &[NearMiss],
-    ) -> Side {
-        let names: Vec<_> = policies.iter().map(|policy| name_of(policy)).collect();
-        let mut side = Side { isolated: true, policies: names, ..Side::default() };
-        let (peer, port) = (self.describe(other), self.describe_port());
-        if let [(policy, place), others @ ..] = matching {
-            side.allowed = true;
-            (side.policy, side.position) = (policy.clone(), place.clone());
-            side.reason = format!("{policy}, {place} allows it");
-            let others: Vec<_> = others.iter().map(|(policy, place)| format!("{policy}, {place}")).collect();
-            side.hint = if others.is_empty() {
-                "without that rule it would be denied".into()
-            } else {
-                format!("without that rule it would still be allowed, by {}", others.join("; "))
-            };
-            return side;
-        }
-        side.reason = format!("isolated by {}; no rule matched", side.policies.join(", "));
-        side.hint = match misses.iter().max_by_key(|miss| miss.peer_matches) {
-            Some(NearMiss { place, peer_matches: true }) => {
-                format!("{place} admits {peer}, but not at {port}: its ports would have to have that")
-            }
-            Some(NearMiss { place, .. }) => {
-                format!("{place} is open at {port}, but not for {peer}: that would have to match it")
-            }
-            None => format!("a rule of any of these would have to admit {peer} at {port}"),
-        };
-        side
-    }
-
-    fn is_peer(&self, policy: &NetworkPolicy, peer: &NetworkPolicyPeer, other: Place<'_>) -> bool {
-        if let Some(block) = &peer.ip_block {
-            return block.contains(other.address);
-        }
-        let Some(Owner::Pod(pod)) = other.owner else { return false };
-        let pod = &self.cluster.pods[pod];
-        let is_namespace = match &peer.namespace_selector {
-            None => pod.namespace == policy.namespace(),
-            Some(selector) => selector.matches(&pod.namespace_labels),
-        };
-        let selects =
-            |selector: &LabelSelector| Selection::of(selector, pod.labels.as_ref()) == Selection::Selected;
-        !pod.name.is_empty() && is_namespace && peer.pod_selector.as_ref().is_none_or(selects)
-    }
-
-    fn is_at(&self, port: &NetworkPolicyPort) -> bool {
-        if port.protocol.number() != self.protocol {
-            return false;
-        }
-        match port.wanted() {
-            PolicyPort::Range(first, last) => (first..=last).contains(&self.port),
-            PolicyPort::Name(name) => match self.to.owner {
-                Some(Owner::Pod(pod)) => {
-                    self.cluster.pods[pod].ports.contains(&(name.to_owned(), port.protocol, self.port))
-                }
-                _ => false,
-            },
         }
     }
 
@@ -391,22 +264,14 @@ impl<'a> Flow<'a> {
     }
 
     fn describe_port(&self) -> String {
+        let [kind, code] = self.port.to_be_bytes();
         match self.protocol {
             6 => format!("TCP {}", self.port),
             17 => format!("UDP {}", self.port),
             132 => format!("SCTP {}", self.port),
-            1 | 58 => "ICMP".into(),
+            1 => format!("ICMP type {kind} code {code}"),
+            58 => format!("ICMPv6 type {kind} code {code}"),
             other => format!("protocol {other}"),
         }
     }
-}
-
-impl Side {
-    fn open(reason: String) -> Self {
-        Self { allowed: true, reason, ..Self::default() }
-    }
-}
-
-fn name_of(policy: &NetworkPolicy) -> String {
-    format!("NetworkPolicy {}/{}", policy.namespace(), policy.metadata.name)
 }

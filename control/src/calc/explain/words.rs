@@ -1,0 +1,151 @@
+//! Decisions in words: what decided, and what would have to change to turn it round.
+
+use super::judge::{Asked, Decision, RuleOf};
+use super::{Flow, Side};
+use crate::calc::policy::Placed;
+use crate::calc::policy::view::{RuleAction, TierName};
+use crate::calc::referred::TierView;
+use crate::object::PolicyType;
+
+/// A rule that does not let the flow through, and what is missing.
+struct NearMiss {
+    place: String,
+    peer_matches: bool,
+}
+
+impl<'a> Flow<'a> {
+    /// What a decision comes to.
+    pub(super) fn side(&self, asked: &Asked<'a>, decision: &Decision<'a>, direction: PolicyType) -> Side {
+        let (own, other) = self.ends(direction);
+        if asked.policies.is_empty() {
+            let mut side =
+                Side::open(format!("no policy isolates {} for {}", self.describe(own), direction.text()));
+            side.hint = format!(
+                "any policy that selects it, with {direction:?} among its policyTypes, would isolate it"
+            );
+            return side;
+        }
+        let names: Vec<_> = asked.policies.iter().map(|(placed, tier)| name_in(placed, tier)).collect();
+        let mut side = Side { allowed: decision.allowed, isolated: true, policies: names, ..Side::default() };
+        let passed: Vec<_> = decision.passed.iter().map(|rule| name_of_rule(*rule)).collect();
+        let passed = if passed.is_empty() {
+            String::new()
+        } else {
+            format!("passed to the next tier by {}; ", passed.join(", then "))
+        };
+        let decided = match (decision.rule, decision.tier) {
+            (Some(rule), _) => {
+                side.policy = rule.0.view.source.to_string();
+                side.position = rule.1.position.clone();
+                side.hint = self.hint_without(asked, decision, rule, direction);
+                let does = if decision.allowed { "allows" } else { "denies" };
+                match decision.unknown {
+                    false => format!("{} {does} it", name_of_rule(rule)),
+                    true => format!(
+                        "{} may mean it: not enough is known of {} and {} to say",
+                        name_of_rule(rule),
+                        self.describe(own),
+                        self.describe(other)
+                    ),
+                }
+            }
+            (None, Some(tier)) => {
+                side.hint = self.hint_of_misses(asked, tier, direction);
+                let in_tier = asked.policies.iter().filter(|(_, other)| other.place == tier.place);
+                let names: Vec<_> = in_tier.map(|(placed, tier)| name_in(placed, tier)).collect();
+                format!("isolated by {}; no rule matched", names.join(", "))
+            }
+            (None, None) => {
+                let (peer, port) = (self.describe(other), self.describe_port());
+                side.hint = format!("a rule of any of these would have to deny {peer} at {port}");
+                "no rule decided it, and these policies leave that to be allowed".into()
+            }
+        };
+        side.reason = format!("{passed}{decided}");
+        side
+    }
+
+    /// What is denied because it is not known what is allowed.
+    pub(super) fn closed(&self, asked: &Asked<'a>, direction: PolicyType) -> Side {
+        let (own, _) = self.ends(direction);
+        let known = asked.policies.iter().map(|(placed, tier)| name_in(placed, tier));
+        let others = asked.homeless.iter().chain(&asked.unknown);
+        let others = others.map(|placed| placed.view.source.to_string());
+        let (reason, hint) = match asked.homeless.as_slice() {
+            [] => (
+                format!("the labels of {} are not known, and a policy may select it", self.describe(own)),
+                "nothing is allowed until its Pod object is there".to_owned(),
+            ),
+            [placed, ..] => {
+                let tier = match &placed.view.tier {
+                    TierName::Named(name) => name.as_str(),
+                    _ => "",
+                };
+                (
+                    format!("{} is in tier {tier}, which is not there", placed.view.source),
+                    "nothing is allowed until the tier is there or the policy is in another".to_owned(),
+                )
+            }
+        };
+        Side { isolated: true, policies: known.chain(others).collect(), reason, hint, ..Side::default() }
+    }
+
+    /// What would become of the flow without the rule that decided.
+    fn hint_without(
+        &self,
+        asked: &Asked<'a>,
+        decision: &Decision<'a>,
+        rule: RuleOf<'a>,
+        direction: PolicyType,
+    ) -> String {
+        let otherwise = self.ask(asked, direction, Some(rule.1));
+        let still = if otherwise.allowed == decision.allowed { "still " } else { "" };
+        let verdict = if otherwise.allowed { "allowed" } else { "denied" };
+        let by = otherwise.rule.map(|rule| format!(", by {}", name_of_rule(rule))).unwrap_or_default();
+        format!("without that rule it would {still}be {verdict}{by}")
+    }
+
+    /// What rules of the tier that denied would have to say.
+    fn hint_of_misses(&self, asked: &Asked<'a>, tier: &TierView, direction: PolicyType) -> String {
+        let (_, other) = self.ends(direction);
+        let (peer, port) = (self.describe(other), self.describe_port());
+        let in_tier = asked.policies.iter().filter(|(_, other)| other.place == tier.place);
+        let rules = in_tier.flat_map(|(placed, _)| {
+            placed.view.rules(direction).into_iter().flatten().map(|rule| (*placed, rule))
+        });
+        let helps = |rule: &RuleOf<'_>| matches!(rule.1.action, RuleAction::Allow | RuleAction::Pass);
+        let misses = rules.filter(helps).filter_map(|rule| {
+            let peer_matches = self.are_ends_meant(rule.1, direction) == Some(true);
+            let port_matches = self.is_traffic_meant(rule.1, direction) == Some(true);
+            (peer_matches || port_matches).then(|| NearMiss { place: name_of_rule(rule), peer_matches })
+        });
+        match misses.max_by_key(|miss| miss.peer_matches) {
+            Some(NearMiss { place, peer_matches: true }) => {
+                format!("{place} admits {peer}, but not at {port}: its ports would have to have that")
+            }
+            Some(NearMiss { place, .. }) => {
+                format!("{place} is open at {port}, but not for {peer}: that would have to match it")
+            }
+            None => format!("a rule of any of these would have to admit {peer} at {port}"),
+        }
+    }
+}
+
+impl Side {
+    pub(super) fn open(reason: String) -> Self {
+        Self { allowed: true, reason, ..Self::default() }
+    }
+}
+
+/// `ClusterNetworkPolicy guard, ingress rule 2`
+pub(super) fn name_of_rule((placed, rule): RuleOf<'_>) -> String {
+    format!("{}, {}", placed.view.source, rule.position)
+}
+
+/// The policy, and its tier unless it is the default one.
+fn name_in(placed: &Placed, tier: &TierView) -> String {
+    match tier.place.name.as_str() {
+        "default" | TierView::PROFILES => placed.view.source.to_string(),
+        tier => format!("{} (tier {tier})", placed.view.source),
+    }
+}
