@@ -5,7 +5,7 @@
 // A packet of a stream is Ethernet, IPv4 without options, UDP, RTP (RFC 3550, section 5.1) and a stamp; its SSRC is the
 // number of the stream. perf/src/traffic/frame.rs builds it. Everything else is passed to the pod's kernel and counted.
 //
-// No header but our own declarations, so that building it needs clang and nothing else.
+// No header but our own, so that building it needs clang and nothing else.
 
 typedef unsigned char u8;
 typedef unsigned short u16;
@@ -28,8 +28,10 @@ static u64 (*const monotonic_ns)(void) = (void *)5;
 #define INLINE static inline __attribute__((always_inline))
 #define ADD(counter, value) __sync_fetch_and_add(counter, value)
 
+#include "buckets.h"
+
 // The same in perf/src/traffic/receiver.rs.
-enum { STREAMS_MAX = 65536, DELAYS = 1024, MAGIC = 0x76537750 };
+enum { STREAMS_MAX = 65536, MAGIC = 0x76537750 };
 enum { OTHER, UNKNOWN, RELAYED, COUNTS };
 
 struct stream {
@@ -44,7 +46,7 @@ struct stream {
 };
 
 struct { UINT(type, MAP_ARRAY); TYPE(key, u32); TYPE(value, struct stream); UINT(max_entries, STREAMS_MAX); } streams SEC(".maps");
-struct { UINT(type, MAP_ARRAY); TYPE(key, u32); TYPE(value, u64); UINT(max_entries, DELAYS); } delays SEC(".maps");
+struct { UINT(type, MAP_ARRAY); TYPE(key, u32); TYPE(value, u64); UINT(max_entries, BUCKETS); } delays SEC(".maps");
 struct { UINT(type, MAP_ARRAY); TYPE(key, u32); TYPE(value, u64); UINT(max_entries, COUNTS); } counts SEC(".maps");
 // The two ends a relay stands between, as on the wire.
 struct ends { u32 one, other; };
@@ -83,23 +85,6 @@ INLINE struct packet *stream_packet(struct xdp_md *context)
 	    packet->magic != MAGIC)
 		return 0;
 	return packet;
-}
-
-// Of 64 powers of two, 16 steps each: 6 % wide.
-INLINE u32 bucket(u64 value)
-{
-	u32 power = 0;
-	u64 rest = value;
-	if (rest >> 32) { power += 32; rest >>= 32; }
-	if (rest >> 16) { power += 16; rest >>= 16; }
-	if (rest >> 8) { power += 8; rest >>= 8; }
-	if (rest >> 4) { power += 4; rest >>= 4; }
-	if (rest >> 2) { power += 2; rest >>= 2; }
-	if (rest >> 1)
-		power += 1;
-	if (power < 4)
-		return value;
-	return (power - 3) * 16 + ((value >> (power - 4)) & 15);
 }
 
 SEC("xdp") int streams_receive(struct xdp_md *context)

@@ -8,7 +8,7 @@ use crate::{Error, Result};
 
 /// As in the programs: buckets in each power of two, and all.
 const FINE: u32 = 64;
-const BUCKETS: u32 = 2048;
+pub(crate) const BUCKETS: u32 = 2048;
 
 /// What is counted of all cores, in nanoseconds; within 0.8 % of what it was.
 pub(super) fn read(map: &PerCpuArray<MapData, u64>, what: &str) -> Result<Histogram<u64>> {
@@ -33,14 +33,26 @@ pub(super) fn clear(map: &mut PerCpuArray<MapData, u64>, what: &str) -> Result<(
     Ok(())
 }
 
-/// The time in the middle of a bucket.
-fn middle_of(bucket: u32) -> u64 {
+/// The shortest time of a bucket, and how many there are in it.
+fn range_of(bucket: u32) -> (u64, u64) {
     if bucket < FINE {
-        return u64::from(bucket);
+        return (u64::from(bucket), 1);
     }
     let (power, fine) = (bucket / FINE + 5, bucket % FINE);
     let width = 1_u64 << (power - 6);
-    u64::from(FINE + fine) * width + width / 2
+    (u64::from(FINE + fine) * width, width)
+}
+
+/// The time in the middle of a bucket.
+fn middle_of(bucket: u32) -> u64 {
+    let (shortest, width) = range_of(bucket);
+    shortest + width / 2
+}
+
+/// The longest time that is counted in a bucket: at most 1.6 % more than any of it.
+pub(crate) fn longest_of(bucket: u32) -> u64 {
+    let (shortest, width) = range_of(bucket);
+    shortest + width - 1
 }
 
 #[cfg(test)]
@@ -53,6 +65,7 @@ mod tests {
         for bucket in FINE..BUCKETS - 1 {
             let step = middle_of(bucket + 1) - middle_of(bucket);
             assert!(step as f64 / middle_of(bucket) as f64 <= 0.016, "{bucket}");
+            assert_eq!(longest_of(bucket) + 1, range_of(bucket + 1).0, "{bucket}");
         }
     }
 }

@@ -16,7 +16,7 @@ pub mod namespace;
 pub mod sink;
 pub mod topology;
 
-mod buckets;
+pub(crate) mod buckets;
 mod xdp;
 
 #[cfg(test)]
