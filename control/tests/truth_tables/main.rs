@@ -8,10 +8,17 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod cases;
+mod netpol;
+mod random;
 mod reference;
 mod report;
 mod scene;
 mod switch;
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use report::Report;
 
 #[test]
 fn every_table_in_every_way() {
@@ -27,4 +34,34 @@ fn every_table_in_every_way() {
     for table in tables {
         cases::check(&table);
     }
+}
+
+#[test]
+fn every_netpol_spec_of_upstream() {
+    let (start, specs) = (Instant::now(), netpol::specs());
+    let names: BTreeSet<_> = specs.iter().map(|spec| spec.name.as_str()).collect();
+    assert_eq!(names.len() + netpol::ELSEWHERE.len(), 50, "each of upstream's specs once");
+    let mut report = Report::default();
+    for spec in &specs {
+        for is_ipv4 in [true, false] {
+            report.cases += 1;
+            spec.run(is_ipv4, &mut report);
+        }
+    }
+    for (spec, covered) in netpol::ELSEWHERE {
+        eprintln!("{spec}: {covered}");
+    }
+    report.finish("upstream's Netpol specs, in both families", start.elapsed());
+}
+
+#[test]
+fn random_policies_of_all_kinds() {
+    let start = Instant::now();
+    let mut report = Report::default();
+    random::check(&mut report);
+    eprintln!("VSWITCH_SEED={} VSWITCH_PROBES={}", random::seed(), random::probes_wanted());
+    for kind in random::kinds_left_out() {
+        eprintln!("NOT among them yet: {kind}");
+    }
+    report.finish("random policies of all kinds", start.elapsed());
 }

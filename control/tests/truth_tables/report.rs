@@ -89,6 +89,20 @@ impl Report {
         self.not_taken += probes;
     }
 
+    fn wrong(&self) -> usize {
+        self.wrong.iter().sum()
+    }
+
+    /// What the first wrong answer was.
+    pub(crate) fn first_told(&self) -> Option<&str> {
+        self.told.first().map(String::as_str)
+    }
+
+    /// Says more of what is wrong.
+    pub(crate) fn note(&mut self, what: String) {
+        self.told.insert(0, what);
+    }
+
     /// Adds another's counts to these.
     pub(crate) fn add(&mut self, other: Self) {
         self.cases += other.cases;
@@ -107,8 +121,7 @@ impl Report {
     /// Prints it, and stops the test when an answer was wrong.
     pub(crate) fn finish(&self, name: &str, took: Duration) {
         eprintln!("{name}, {:.1} s:\n{self}", took.as_secs_f32());
-        let wrong: usize = self.wrong.iter().sum();
-        assert_eq!(wrong, 0, "{name}: wrong answers, the first of them:\n{}", self.told.join("\n"));
+        assert_eq!(self.wrong(), 0, "{name}: wrong answers, the first of them:\n{}", self.told.join("\n"));
     }
 }
 

@@ -21,7 +21,6 @@ pub(crate) enum Who {
     /// A node, or a pod on its network.
     Node,
     /// Nobody in the cluster.
-    #[allow(dead_code, reason = "the random clusters of the next commit have it")]
     World,
 }
 

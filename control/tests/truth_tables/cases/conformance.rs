@@ -105,7 +105,7 @@ pub(super) fn check(case: &Case, report: &mut Report) {
         report.states += 1;
         report.probes += scene.probes.len();
         check_alone(&scene, report);
-        if is_compiled(&scene.objects) {
+        if scene.objects.iter().all(is_compiled) {
             switch.apply(&scene.objects);
             switch.send(Way::Changed, &scene, report);
         }

@@ -84,7 +84,7 @@ pub(crate) fn check_reference(scene: &Scene, report: &mut Report) {
 /// Judges every probe of a scene by all ways, on a switch that has seen nothing else.
 pub(crate) fn check_alone(scene: &Scene, report: &mut Report) {
     check_reference(scene, report);
-    if !is_compiled(&scene.objects) {
+    if !scene.objects.iter().all(is_compiled) {
         report.not_taken(scene.probes.len());
         return;
     }

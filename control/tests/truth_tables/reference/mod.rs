@@ -9,6 +9,7 @@
 //! 3. When none matched, the tier denies or passes, as it says.
 //! 4. What passed all tiers is the profiles' to decide, and allowed where there are none.
 
+mod calico;
 mod cluster_policy;
 mod labels;
 mod network_policy;
@@ -66,6 +67,16 @@ pub(crate) struct Pod {
     pub(crate) labels: Labels,
     /// Name, protocol as Kubernetes spells it, number.
     pub(crate) ports: Vec<(String, String, u16)>,
+    pub(crate) service_account: String,
+}
+
+/// A NetworkSet, or a GlobalNetworkSet: addresses with labels.
+#[derive(Debug)]
+pub(crate) struct NetworkSet {
+    /// None: in no namespace.
+    pub(crate) namespace: Option<String>,
+    pub(crate) labels: Labels,
+    pub(crate) nets: Vec<String>,
 }
 
 /// The cluster without its policies.
@@ -75,6 +86,9 @@ pub(crate) struct World {
     namespaces: BTreeMap<String, Labels>,
     /// Labels of nodes by address.
     nodes: Vec<(IpAddr, Labels)>,
+    /// Labels of service accounts, by namespace and name.
+    accounts: BTreeMap<(String, String), Labels>,
+    pub(crate) network_sets: Vec<NetworkSet>,
 }
 
 impl World {
@@ -114,7 +128,20 @@ impl World {
                     Some((text(&port["name"]), text(&port["protocol"]), number))
                 };
                 let ports = ports.filter_map(port).collect();
-                self.pods.insert((namespace.clone(), name), Pod { namespace, labels, ports });
+                let service_account = match object["spec"]["serviceAccountName"].as_str() {
+                    None | Some("") => "default".to_owned(),
+                    Some(account) => account.to_owned(),
+                };
+                let pod = Pod { namespace: namespace.clone(), labels, ports, service_account };
+                self.pods.insert((namespace, name), pod);
+            }
+            Some("ServiceAccount") => {
+                self.accounts.insert((text(&object["metadata"]["namespace"]), name), labels);
+            }
+            Some(kind @ ("NetworkSet" | "GlobalNetworkSet")) => {
+                let namespace = (kind == "NetworkSet").then(|| text(&object["metadata"]["namespace"]));
+                let nets = list(&object["spec"]["nets"]).iter().map(text).collect();
+                self.network_sets.push(NetworkSet { namespace, labels, nets });
             }
             _ => {}
         }
@@ -193,7 +220,8 @@ impl Reference {
     pub(crate) fn read(objects: &[Value]) -> Self {
         let mut world = World::default();
         objects.iter().for_each(|object| world.add(object));
-        let mut policies: Vec<Placed> = objects.iter().filter_map(placed).collect();
+        let tiers: Vec<Value> = objects.iter().filter(|object| object["kind"] == "Tier").cloned().collect();
+        let mut policies: Vec<Placed> = objects.iter().filter_map(|object| placed(object, &tiers)).collect();
         policies.sort_by(|a, b| {
             let by_order = a.order.total_cmp(&b.order);
             a.tier.compare(&b.tier).then(by_order).then_with(|| a.name.cmp(&b.name))
@@ -230,7 +258,7 @@ impl Reference {
 }
 
 /// The policy an object is, if it is one.
-fn placed(object: &Value) -> Option<Placed> {
+fn placed(object: &Value, tiers: &[Value]) -> Option<Placed> {
     let metadata = &object["metadata"];
     let (kind, version) = (object["kind"].as_str()?, object["apiVersion"].as_str()?);
     let spec = object["spec"].clone();
@@ -242,6 +270,9 @@ fn placed(object: &Value) -> Option<Placed> {
         }
         ("ClusterNetworkPolicy" | "AdminNetworkPolicy" | "BaselineAdminNetworkPolicy", _) => {
             Some(cluster_policy::read(kind, text(&metadata["name"]), spec))
+        }
+        ("NetworkPolicy" | "GlobalNetworkPolicy", "projectcalico.org/v3") => {
+            Some(calico::read(object, tiers))
         }
         _ => None,
     }

@@ -68,8 +68,11 @@ fn crc32c(bytes: &[u8]) -> u32 {
 /// An ICMP or ICMPv6 message of the type and code of `port`.
 fn icmp(ends: Ends, port: u16) -> Vec<u8> {
     let [kind, code] = port.to_be_bytes();
-    let mut message = vec![kind, code, 0, 0, 0, 9, 0, 1];
-    message.extend(b"question");
+    // Each end has identifiers of its own, or what it asks were an answer to what the other asked.
+    let identifier = if ends.source < ends.destination { 9 } else { 10 };
+    let mut message = vec![kind, code, 0, 0, 0, identifier, 0, 1];
+    // A timestamp has twelve bytes more.
+    message.extend(b"twelve bytes");
     if ends.source.is_ipv4() {
         let sum = checksum::of(&message);
         message[2..4].copy_from_slice(&sum.to_be_bytes());

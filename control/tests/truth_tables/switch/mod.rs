@@ -23,12 +23,12 @@ pub(crate) struct Switch {
     revision: u64,
 }
 
-/// Kinds that are read, and not yet compiled.
+/// Kinds that are read, or not even that, and not yet compiled.
 const NOT_COMPILED: [&str; 3] = ["ClusterNetworkPolicy", "AdminNetworkPolicy", "BaselineAdminNetworkPolicy"];
 
-/// Whether all these objects are of kinds that are compiled.
-pub(crate) fn is_compiled(objects: &[Value]) -> bool {
-    !objects.iter().any(|object| NOT_COMPILED.iter().any(|kind| object["kind"] == *kind))
+/// Whether an object is of a kind that is compiled.
+pub(crate) fn is_compiled(object: &Value) -> bool {
+    object["apiVersion"] != "projectcalico.org/v3" && NOT_COMPILED.iter().all(|kind| object["kind"] != *kind)
 }
 
 impl Switch {

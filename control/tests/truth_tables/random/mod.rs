@@ -1,0 +1,147 @@
+//! Random clusters with policies of all kinds mixed: what the slow reference says of random flows, the tables, what
+//! explains them, and packets through the walk have to say too.
+
+mod calico;
+mod cluster;
+mod dice;
+mod kubernetes;
+mod shrink;
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::Value;
+
+use crate::reference::{Flow, Reference};
+use crate::report::{Report, Way};
+use crate::scene::{Expected, Scene};
+use crate::switch::{Switch, is_compiled};
+use cluster::Cluster;
+use dice::Dice;
+
+/// Probes of one state.
+const PROBES: usize = 128;
+/// States of one cluster, one after another: the policies change, and flows live on.
+const STATES: usize = 4;
+
+/// How many probes are asked for: 50,000, or what `VSWITCH_PROBES` says.
+pub(crate) fn probes_wanted() -> usize {
+    let said = std::env::var("VSWITCH_PROBES").ok();
+    said.map_or(50_000, |text| text.parse().expect("VSWITCH_PROBES is a number of probes"))
+}
+
+/// Where chance begins: 1, or what `VSWITCH_SEED` says.
+pub(crate) fn seed() -> u64 {
+    let said = std::env::var("VSWITCH_SEED").ok();
+    said.map_or(1, |text| text.parse().expect("VSWITCH_SEED is a number"))
+}
+
+/// Checks clusters until there were enough probes, on all cores.
+pub(crate) fn check(report: &mut Report) {
+    let clusters = probes_wanted().div_ceil(PROBES * STATES);
+    let next = AtomicUsize::new(0);
+    let worker = || {
+        let mut report = Report::default();
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= clusters {
+                return report;
+            }
+            check_cluster(seed().wrapping_mul(1_000_003).wrapping_add(number as u64), &mut report);
+        }
+    };
+    std::thread::scope(|scope| {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
+        workers.into_iter().for_each(|worker| report.add(worker.join().unwrap()));
+    });
+}
+
+/// Kinds that no cluster here has yet, because they are not compiled.
+pub(crate) fn kinds_left_out() -> BTreeSet<String> {
+    let mut dice = Dice::new(0);
+    let objects = (0..100).flat_map(|_| policies(&mut dice, 0));
+    objects
+        .filter(|object| !is_compiled(object))
+        .map(|object| format!("{} {}", object["apiVersion"], object["kind"]))
+        .collect()
+}
+
+fn check_cluster(seed: u64, report: &mut Report) {
+    let mut dice = Dice::new(seed);
+    let is_ipv4 = dice.chance(60);
+    let cluster = Cluster::roll(&mut dice, is_ipv4);
+    let mut switch = Switch::default();
+    let mut kept: Vec<Value> = Vec::new();
+    report.cases += 1;
+    for state in 0..STATES {
+        // About half of the policies stay.
+        kept.retain(|_| dice.chance(50));
+        let names: BTreeSet<_> = kept.iter().map(|object| object["metadata"].to_string()).collect();
+        let new = policies(&mut dice, state)
+            .into_iter()
+            .filter(|object| !names.contains(&object["metadata"].to_string()));
+        kept.extend(new);
+        let objects = cluster.objects.iter().chain(&kept).filter(|object| is_compiled(object)).cloned();
+        let mut scene = Scene {
+            name: format!("cluster {seed} state {state}"),
+            objects: objects.collect(),
+            ends: cluster.ends.clone(),
+            probes: (0..PROBES).map(|_| cluster.probe(&mut dice)).collect(),
+        };
+        expect(&mut scene);
+        report.states += 1;
+        report.probes += PROBES;
+        let mut of_state = Report::default();
+        switch.apply(&scene.objects);
+        switch.judge(&scene, &mut of_state);
+        switch.send(if state == 0 { Way::Packets } else { Way::Changed }, &scene, &mut of_state);
+        let is_wrong = of_state.first_told().map(str::to_owned);
+        report.add(of_state);
+        if let Some(wrong) = is_wrong {
+            report.note(format!("{wrong}\n{}", shrink::told(&scene)));
+            return;
+        }
+    }
+}
+
+/// Has the reference say what is expected.
+fn expect(scene: &mut Scene) {
+    let reference = Reference::read(&scene.objects);
+    let Scene { ends, probes, .. } = scene;
+    for probe in probes {
+        let flow =
+            Flow { from: &ends[probe.from], to: &ends[probe.to], protocol: probe.protocol, port: probe.port };
+        let sides = reference.judge(&flow);
+        probe.expected = Expected { allowed: sides[0] && sides[1], sides: Some(sides) };
+    }
+}
+
+/// Policies of all kinds, and what they refer to.
+fn policies(dice: &mut Dice, state: usize) -> Vec<Value> {
+    let mut objects: Vec<Value> = calico::tiers().collect();
+    // A place among the others that nobody else has, of this state or another.
+    let free: Vec<_> = (0..1000).filter(|place| place % STATES == state).collect();
+    let places: Vec<usize> = dice.some_of(&free, 16, 16);
+    let mut places = places.into_iter();
+    let mut place = move || places.next().unwrap();
+    for number in 0..4 {
+        if dice.chance(70) {
+            objects.push(kubernetes::network_policy(dice, number));
+        }
+        if dice.chance(40) {
+            objects.push(kubernetes::cluster_network_policy(dice, number, place()));
+        }
+        if dice.chance(20) {
+            objects.push(kubernetes::admin_network_policy(dice, number, Some(place())));
+        }
+        if dice.chance(50) {
+            // Odd: 1000 is where Kubernetes' policies are.
+            objects.push(calico::policy(dice, number, 2 * place() + 1));
+        }
+        if dice.chance(30) {
+            objects.push(calico::network_set(dice, number));
+        }
+    }
+    objects
+}

@@ -1,0 +1,122 @@
+//! One end of a Calico rule (projectcalico.org/v3 EntityRule).
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::super::{Flow, Labels, Pod, World, covers};
+use super::selector::selects;
+use crate::scene::{End, protocol_number};
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(super) struct Entity {
+    nets: Vec<String>,
+    not_nets: Vec<String>,
+    selector: String,
+    not_selector: String,
+    namespace_selector: String,
+    service_accounts: Option<ServiceAccounts>,
+    ports: Vec<Value>,
+    not_ports: Vec<Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ServiceAccounts {
+    names: Vec<String>,
+    selector: String,
+}
+
+/// What an address is, to selectors: pods, and any number of network sets.
+struct Candidate<'a> {
+    labels: &'a Labels,
+    /// None: in no namespace.
+    namespace: Option<&'a str>,
+    pod: Option<&'a Pod>,
+}
+
+impl Entity {
+    /// Whether an end is meant. `namespace` is the policy's own; None: it is of the whole cluster.
+    pub(super) fn is(&self, world: &World, namespace: Option<&str>, end: &End) -> bool {
+        let in_any = |nets: &[String]| nets.iter().any(|net| covers(net, end.address));
+        (self.nets.is_empty() || in_any(&self.nets))
+            && !in_any(&self.not_nets)
+            && self.is_selected(world, namespace, end)
+    }
+
+    /// As soon as one selector says something, rules of a policy in a namespace mean that namespace, or those they
+    /// select. Without any other, `notSelector` means all that is not selected by it, wherever and whatever it is.
+    fn is_selected(&self, world: &World, namespace: Option<&str>, end: &End) -> bool {
+        let candidates = candidates(world, end);
+        let says_something = !self.selector.is_empty()
+            || !self.namespace_selector.is_empty()
+            || self.service_accounts.is_some()
+            || (namespace.is_some() && !self.not_selector.is_empty());
+        let is_excluded = |candidate: &Candidate<'_>| {
+            !self.not_selector.is_empty() && selects(&self.not_selector, candidate.labels)
+        };
+        if !says_something {
+            return !candidates.iter().any(is_excluded);
+        }
+        candidates
+            .iter()
+            .any(|candidate| self.selects(world, namespace, candidate) && !is_excluded(candidate))
+    }
+
+    fn selects(&self, world: &World, own: Option<&str>, candidate: &Candidate<'_>) -> bool {
+        let namespace = match (self.namespace_selector.as_str(), own) {
+            ("", None) => true,
+            ("", Some(own)) => candidate.namespace == Some(own),
+            ("global()", _) => candidate.namespace.is_none(),
+            (selector, _) => candidate
+                .namespace
+                .is_some_and(|namespace| selects(selector, &world.calico_namespace_labels(namespace))),
+        };
+        let account = |wanted: &ServiceAccounts| {
+            let Some(pod) = candidate.pod else { return false };
+            let labels = world.account_labels(pod);
+            (wanted.names.is_empty() || wanted.names.contains(&pod.service_account))
+                && selects(&wanted.selector, &labels)
+        };
+        namespace
+            && selects(&self.selector, candidate.labels)
+            && self.service_accounts.as_ref().is_none_or(account)
+    }
+
+    /// Whether the flow goes to a port that is meant, this being its destination.
+    pub(super) fn has_port(&self, world: &World, flow: &Flow<'_>) -> bool {
+        let one_of = |ports: &[Value]| ports.iter().any(|port| is_port(world, flow, port));
+        (self.ports.is_empty() || one_of(&self.ports)) && !one_of(&self.not_ports)
+    }
+}
+
+fn candidates<'a>(world: &'a World, end: &End) -> Vec<Candidate<'a>> {
+    let pod = world.pod(end).map(|pod| Candidate {
+        labels: &pod.labels,
+        namespace: Some(pod.namespace.as_str()),
+        pod: Some(pod),
+    });
+    let sets = world.network_sets.iter().filter(|set| set.nets.iter().any(|net| covers(net, end.address)));
+    let sets =
+        sets.map(|set| Candidate { labels: &set.labels, namespace: set.namespace.as_deref(), pod: None });
+    pod.into_iter().chain(sets).collect()
+}
+
+/// A number, a range `first:last`, or a name that the receiver gives a port of the flow's protocol.
+fn is_port(world: &World, flow: &Flow<'_>, port: &Value) -> bool {
+    if let Some(number) = port.as_u64() {
+        return number == u64::from(flow.port);
+    }
+    let text = port.as_str().unwrap();
+    if let Some((first, last)) = text.split_once(':') {
+        return (first.parse().unwrap()..=last.parse().unwrap()).contains(&flow.port);
+    }
+    if let Ok(number) = text.parse::<u16>() {
+        return number == flow.port;
+    }
+    world.pod(flow.to).is_some_and(|pod| {
+        pod.ports.iter().any(|(name, protocol, number)| {
+            name == text && protocol_number(protocol) == flow.protocol && *number == flow.port
+        })
+    })
+}

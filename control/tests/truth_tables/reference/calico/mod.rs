@@ -1,0 +1,175 @@
+//! Calico's NetworkPolicy and GlobalNetworkPolicy, projectcalico.org/v3.
+
+mod entity;
+mod selector;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{Direction, Flow, Labels, Placed, Pod, Policy, Said, TierEnd, TierPlace, World, text};
+use crate::scene::{ICMP, ICMPV6, SCTP, TCP, UDP};
+use entity::Entity;
+use selector::selects;
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Spec {
+    tier: Option<String>,
+    order: Option<f64>,
+    #[serde(default)]
+    selector: String,
+    #[serde(default)]
+    namespace_selector: String,
+    #[serde(default)]
+    service_account_selector: String,
+    #[serde(default)]
+    types: Vec<String>,
+    #[serde(default)]
+    ingress: Vec<Rule>,
+    #[serde(default)]
+    egress: Vec<Rule>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Rule {
+    action: String,
+    ip_version: Option<u8>,
+    protocol: Option<Value>,
+    not_protocol: Option<Value>,
+    icmp: Option<Icmp>,
+    #[serde(rename = "notICMP")]
+    not_icmp: Option<Icmp>,
+    #[serde(default)]
+    source: Entity,
+    #[serde(default)]
+    destination: Entity,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Icmp {
+    #[serde(rename = "type")]
+    kind: Option<u8>,
+    code: Option<u8>,
+}
+
+struct CalicoPolicy {
+    /// None: of the whole cluster.
+    namespace: Option<String>,
+    spec: Spec,
+}
+
+/// Reads a policy. `tiers` are all Tier objects.
+pub(super) fn read(object: &Value, tiers: &[Value]) -> Placed {
+    let metadata = &object["metadata"];
+    let namespace = (object["kind"] == "NetworkPolicy").then(|| text(&metadata["namespace"]));
+    let spec: Spec = serde_json::from_value(object["spec"].clone()).unwrap();
+    let tier = match spec.tier.as_deref().unwrap_or("default") {
+        "default" => TierPlace::default_tier(),
+        name => {
+            let tier = tiers.iter().find(|tier| tier["metadata"]["name"] == name).unwrap();
+            let end = if tier["spec"]["defaultAction"] == "Pass" { TierEnd::Pass } else { TierEnd::Deny };
+            let order = tier["spec"]["order"].as_f64().unwrap_or(f64::INFINITY);
+            TierPlace { order, name: name.to_owned(), end, ..TierPlace::default_tier() }
+        }
+    };
+    let order = spec.order.unwrap_or(f64::INFINITY);
+    Placed { tier, order, name: text(&metadata["name"]), policy: Box::new(CalicoPolicy { namespace, spec }) }
+}
+
+impl Policy for CalicoPolicy {
+    fn applies(&self, world: &World, pod: &Pod, direction: Direction) -> bool {
+        let Spec { types, ingress, egress, .. } = &self.spec;
+        let speaks = match direction {
+            // Without types a policy is of the directions it has rules for; of ingress when it has none at all.
+            Direction::Ingress if types.is_empty() => !ingress.is_empty() || egress.is_empty(),
+            Direction::Egress if types.is_empty() => !egress.is_empty(),
+            Direction::Ingress => types.iter().any(|kind| kind == "Ingress"),
+            Direction::Egress => types.iter().any(|kind| kind == "Egress"),
+        };
+        speaks && self.selects(world, pod)
+    }
+
+    fn says(&self, world: &World, flow: &Flow<'_>, direction: Direction) -> Option<Said> {
+        let rules = match direction {
+            Direction::Ingress => &self.spec.ingress,
+            Direction::Egress => &self.spec.egress,
+        };
+        let matching = rules.iter().filter(|rule| rule.matches(world, self.namespace.as_deref(), flow));
+        matching.into_iter().find_map(|rule| match rule.action.as_str() {
+            "Allow" => Some(Said::Allow),
+            "Deny" => Some(Said::Deny),
+            "Pass" => Some(Said::Pass),
+            // Writes it down, and goes on.
+            "Log" => None,
+            other => panic!("no action: {other}"),
+        })
+    }
+}
+
+impl CalicoPolicy {
+    fn selects(&self, world: &World, pod: &Pod) -> bool {
+        let spec = &self.spec;
+        let namespace = match &self.namespace {
+            Some(own) => pod.namespace == *own,
+            None => selects(&spec.namespace_selector, &world.calico_namespace_labels(&pod.namespace)),
+        };
+        namespace
+            && selects(&spec.selector, &pod.labels)
+            && selects(&spec.service_account_selector, &world.account_labels(pod))
+    }
+}
+
+impl Rule {
+    fn matches(&self, world: &World, namespace: Option<&str>, flow: &Flow<'_>) -> bool {
+        let is_v4 = flow.to.address.is_ipv4();
+        self.ip_version.is_none_or(|version| (version == 4) == is_v4)
+            && self.protocol.as_ref().is_none_or(|protocol| number(protocol) == flow.protocol)
+            && self.not_protocol.as_ref().is_none_or(|protocol| number(protocol) != flow.protocol)
+            && self.icmp.as_ref().is_none_or(|icmp| icmp.is(flow))
+            && !self.not_icmp.as_ref().is_some_and(|icmp| icmp.is(flow))
+            && self.source.is(world, namespace, flow.from)
+            && self.destination.is(world, namespace, flow.to)
+            && self.destination.has_port(world, flow)
+    }
+}
+
+impl Icmp {
+    fn is(&self, flow: &Flow<'_>) -> bool {
+        let [kind, code] = flow.port.to_be_bytes();
+        matches!(flow.protocol, ICMP | ICMPV6)
+            && self.kind.is_none_or(|wanted| wanted == kind)
+            && self.code.is_none_or(|wanted| wanted == code)
+    }
+}
+
+fn number(protocol: &Value) -> u8 {
+    match protocol.as_str() {
+        None => u8::try_from(protocol.as_u64().unwrap()).unwrap(),
+        Some("TCP") => TCP,
+        Some("UDP") => UDP,
+        Some("ICMP") => ICMP,
+        Some("ICMPv6") => ICMPV6,
+        Some("SCTP") => SCTP,
+        Some("UDPLite") => 136,
+        Some(other) => panic!("no protocol: {other}"),
+    }
+}
+
+impl World {
+    /// What a namespace selector sees: the namespace's labels, and its name.
+    fn calico_namespace_labels(&self, namespace: &str) -> Labels {
+        let mut labels = self.namespace_labels(namespace).clone();
+        labels.insert("projectcalico.org/name".to_owned(), namespace.to_owned());
+        labels
+    }
+
+    /// What a service account selector sees: the account's labels, and its name.
+    fn account_labels(&self, pod: &Pod) -> Labels {
+        let account = (pod.namespace.clone(), pod.service_account.clone());
+        let mut labels = self.accounts.get(&account).cloned().unwrap_or_default();
+        labels.insert("projectcalico.org/name".to_owned(), pod.service_account.clone());
+        labels
+    }
+}
