@@ -157,6 +157,8 @@ impl Agent for Fake {
 #[tonic::async_trait]
 impl Engine for Fake {
     type ListFlowsStream = Streamed<engine::Flow>;
+    type ListRulesStream = Streamed<engine::RuleCounters>;
+    type WatchFlowLogStream = Streamed<engine::FlowLogRecord>;
     type TraceStream = Streamed<engine::TraceRecord>;
 
     async fn get_status(&self, _: Request<engine::GetStatusRequest>) -> Reply<engine::EngineStatus> {
@@ -173,6 +175,30 @@ impl Engine for Fake {
         self.note(request.get_ref());
         let flow = |port| engine::Flow { source: "10.0.0.1".into(), source_port: port, ..Default::default() };
         Ok(Response::new(Box::pin(iter([Ok(flow(1)), Ok(flow(2))]))))
+    }
+
+    async fn list_rules(&self, request: Request<engine::ListRulesRequest>) -> Reply<Self::ListRulesStream> {
+        self.note(request.get_ref());
+        let rule = engine::RuleCounters {
+            policy: "NetworkPolicy media/relay".into(),
+            packets: 7,
+            ..Default::default()
+        };
+        let known = ["", "NetworkPolicy media/relay"].contains(&request.get_ref().policy.as_str());
+        Ok(Response::new(Box::pin(iter(known.then_some(Ok(rule))))))
+    }
+
+    async fn watch_flow_log(
+        &self,
+        request: Request<engine::WatchFlowLogRequest>,
+    ) -> Reply<Self::WatchFlowLogStream> {
+        self.note(request.get_ref());
+        let record = |port| engine::FlowLogRecord {
+            source: "10.0.0.1".into(),
+            source_port: port,
+            ..Default::default()
+        };
+        Ok(Response::new(Box::pin(iter([Ok(record(1)), Ok(record(2))]))))
     }
 
     async fn trace(&self, request: Request<engine::TraceRequest>) -> Reply<Self::TraceStream> {
@@ -356,6 +382,19 @@ fn the_engine_shows_what_it_has() {
     {
         assert_eq!(node.failure(line).0, 2, "{line}");
     }
+}
+
+#[test]
+fn rules_and_denied_flows_are_shown() {
+    let node = Node::start();
+    assert_eq!(node.json("get policies")[0]["packets"], 7);
+    let (code, words) = node.failure("get policies relay");
+    assert_eq!(code, 1);
+    assert!(words.contains("no policy \"relay\""), "{words}");
+    let told = node.text("flow-log --denied --address 10.0.0.1 --limit 5 -o json");
+    let records: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((records.len(), &records[1]["sourcePort"]), (2, &json!(2)));
+    assert!(node.last_request().contains("denied_only: true, limit: 5"), "{}", node.last_request());
 }
 
 #[test]

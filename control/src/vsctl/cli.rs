@@ -36,9 +36,9 @@ pub struct Cli {
 pub enum Format {
     /// For people.
     Table,
-    /// One JSON value; `trace` prints one a line.
+    /// One JSON value; `trace` and `flow-log` print one a line.
     Json,
-    /// The same as YAML; `trace` prints one document a packet.
+    /// The same as YAML; `trace` and `flow-log` print one document after the other.
     Yaml,
 }
 
@@ -46,7 +46,7 @@ pub enum Format {
 pub(super) enum Verb {
     /// Write objects from files: all are checked before any is written.
     Apply(Apply),
-    /// List objects, or what the engine has: flows, counters, drops, ports, tunnels.
+    /// List objects, or what the engine has: flows, counters, drops, policies, ports, tunnels.
     Get(Get),
     /// One object, and what the agent knows beside it.
     Describe(Describe),
@@ -58,6 +58,8 @@ pub(super) enum Verb {
     Explain(Explain),
     /// What the engine does with packets, as they pass.
     Trace(Trace),
+    /// New flows that are denied or that a rule logs, as they begin, at a bounded rate.
+    FlowLog(FlowLog),
     /// A completion script for a shell.
     Completions {
         /// The shell.
@@ -80,10 +82,10 @@ pub(super) struct Apply {
 
 #[derive(Debug, Args)]
 pub(super) struct Get {
-    /// A kind such as networkpolicy, ippool, pod, node, namespace, endpoint, block; or flows, counters, drops, ports,
-    /// tunnels.
+    /// A kind such as networkpolicy, ippool, pod, node, namespace, endpoint, block; or flows, counters, drops,
+    /// policies (what their rules did), ports, tunnels.
     pub(super) kind: String,
-    /// One object; for counters and ports, one port.
+    /// One object; for counters and ports, one port; for policies, one by its whole name: "NetworkPolicy media/relay".
     pub(super) name: Option<String>,
     /// Namespace to look in [default: default].
     #[arg(short, long, conflicts_with = "all_namespaces")]
@@ -173,6 +175,19 @@ pub(super) struct Trace {
     pub(super) seconds: Option<u32>,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct FlowLog {
+    /// Flows with this address at either end.
+    #[arg(long)]
+    pub(super) address: Option<IpAddr>,
+    /// Only flows that are denied.
+    #[arg(long)]
+    pub(super) denied: bool,
+    /// Stop after so many flows.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) limit: Option<u32>,
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -194,6 +209,7 @@ mod tests {
             "vsctl delete -f a.yaml -f -",
             "vsctl explain media/relay 10.0.0.1 5060/udp --family 4",
             "vsctl trace --drops --protocol udp --for 5",
+            "vsctl flow-log --denied --address 10.0.0.1 --limit 5",
             "vsctl completions bash",
         ] {
             assert!(parses(line), "{line}");
@@ -210,6 +226,7 @@ mod tests {
             "vsctl explain a b",
             "vsctl explain a b 70000/udp",
             "vsctl trace --limit 0",
+            "vsctl flow-log --limit 0",
             "vsctl status -o xml",
         ] {
             assert!(!parses(line), "{line}");

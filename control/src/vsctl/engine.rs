@@ -1,4 +1,4 @@
-//! `get` of what the engine has: flows, counters, drops, ports, tunnels.
+//! `get` of what the engine has: flows, counters, drops, policies, ports, tunnels.
 
 use serde_json::{Map, Value, json};
 use tonic::transport::Channel;
@@ -19,18 +19,21 @@ pub(super) enum Noun {
     Flows,
     Counters,
     Drops,
+    Policies,
     Ports,
     Tunnels,
 }
 
 impl Noun {
-    pub(super) const ALL: [Self; 5] = [Self::Flows, Self::Counters, Self::Drops, Self::Ports, Self::Tunnels];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Flows, Self::Counters, Self::Drops, Self::Policies, Self::Ports, Self::Tunnels];
 
     pub(super) fn parse(text: &str) -> Option<Self> {
         Some(match text.to_ascii_lowercase().as_str() {
             "flow" | "flows" => Self::Flows,
             "counter" | "counters" => Self::Counters,
             "drop" | "drops" => Self::Drops,
+            "policy" | "policies" => Self::Policies,
             "port" | "ports" => Self::Ports,
             "tunnel" | "tunnels" => Self::Tunnels,
             _ => return None,
@@ -42,14 +45,15 @@ impl Noun {
             Self::Flows => "flows",
             Self::Counters => "counters",
             Self::Drops => "drops",
+            Self::Policies => "policies",
             Self::Ports => "ports",
             Self::Tunnels => "tunnels",
         }
     }
 
-    /// Whether `get` may be given one port's name.
+    /// Whether `get` may be given one port's or policy's name.
     pub(super) const fn has_names(self) -> bool {
-        matches!(self, Self::Counters | Self::Ports)
+        matches!(self, Self::Counters | Self::Policies | Self::Ports)
     }
 }
 
@@ -74,6 +78,7 @@ pub(super) async fn get(
             counters_report(engine.get_counters(GetCountersRequest {}).await?.into_inner(), name)
         }
         Noun::Drops => Ok(drops_report(&engine.get_counters(GetCountersRequest {}).await?.into_inner())),
+        Noun::Policies => super::policies::policies(engine, name).await,
         Noun::Ports => ports_report(&engine.get_status(GetStatusRequest {}).await?.into_inner(), name),
         Noun::Tunnels => Ok(tunnels_report(&engine.get_status(GetStatusRequest {}).await?.into_inner())),
     }

@@ -11,10 +11,12 @@
 //! | `get flows` | list of `{source, destination, protocol, sourcePort, destinationPort, state, packets, ...}` |
 //! | `get counters` | `{ports: [...], drops: {reason: packets}, flows: {...}, frames: {...}, stages: {stage: packets}}` |
 //! | `get drops` | `{total, reasons: {reason: packets}, ports: {port: {reason: packets}}}` |
+//! | `get policies` | list of `{rule, policy, position, action, standing, flows, packets, bytes, deniedPackets, ...}` |
 //! | `get ports`, `get tunnels` | list of what the engine has |
 //! | `describe` | `{object, facts: {name: [value, ...]}}` |
 //! | `status` | `{agent: {...}, engine: {...}}`, each `{error}` when it does not answer |
 //! | `explain` | `{allowed, from, to, service, egress, ingress, walk, walkError}` |
+//! | `flow-log` | one `{source, destination, allowed, egress, ingress, loggedBy, stagedEgress, ...}` a flow |
 //! | `trace` | one `{timeNs, worker, inPort, packet, length, head, steps, outPort, dropReason, lost}` a packet |
 
 mod cli;
@@ -23,8 +25,10 @@ mod decode;
 mod engine;
 mod explain;
 mod files;
+mod flow_log;
 mod objects;
 mod output;
+mod policies;
 mod protocol;
 mod status;
 mod trace;
@@ -122,6 +126,10 @@ async fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         }
         Verb::Trace(trace) => {
             trace::trace(&mut engine_client(&cli.engine_socket).await?, trace, cli.output).await?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Verb::FlowLog(asked) => {
+            flow_log::flow_log(&mut engine_client(&cli.engine_socket).await?, asked, cli.output).await?;
             return Ok(ExitCode::SUCCESS);
         }
         Verb::Completions { .. } => return Ok(ExitCode::SUCCESS),

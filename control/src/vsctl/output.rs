@@ -31,6 +31,18 @@ pub(super) fn print(report: &Report, format: Format) -> Result<bool, Failure> {
     }
 }
 
+/// Prints one result of a stream: as JSON on a line, as YAML a document.
+pub(super) fn print_one(report: Report, format: Format) -> Result<bool, Failure> {
+    match format {
+        Format::Table => print(&report, format),
+        Format::Json => print(&Report { text: report.value.to_string(), ..report }, Format::Table),
+        Format::Yaml => {
+            let text = format!("---\n{}", yaml(&report.value)?);
+            print(&Report { text, ..report }, Format::Table)
+        }
+    }
+}
+
 pub(super) fn render(report: &Report, format: Format) -> Result<String, Failure> {
     match format {
         Format::Table => Ok(report.text.clone()),

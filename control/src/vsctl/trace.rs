@@ -12,7 +12,7 @@ use vswitch_model::api::engine::{TraceRecord, TraceRequest};
 use super::Failure;
 use super::cli::{Format, Trace};
 use super::decode::describe;
-use super::output::{Report, indent, print};
+use super::output::{Report, indent, print_one};
 
 /// Prints records until the limit, the time, the reader or the person at the keyboard says enough.
 pub(super) async fn trace(
@@ -37,7 +37,7 @@ pub(super) async fn trace(
             }
         };
         let Some(record) = record else { return Ok(()) };
-        if !show(&record, format)? {
+        if !print_one(report(&record), format)? {
             return Ok(());
         }
     }
@@ -54,19 +54,6 @@ fn request(trace: &Trace) -> TraceRequest {
         in_port: trace.in_port.clone().unwrap_or_default(),
         drops_only: trace.drops,
         limit: trace.limit,
-    }
-}
-
-fn show(record: &TraceRecord, format: Format) -> Result<bool, Failure> {
-    let report = report(record);
-    match format {
-        Format::Table => print(&report, format),
-        // A stream: one value a line, or a document each.
-        Format::Json => print(&Report { text: report.value.to_string(), ..report }, Format::Table),
-        Format::Yaml => {
-            let text = format!("---\n{}", super::output::yaml(&report.value)?);
-            print(&Report { text, ..report }, Format::Table)
-        }
     }
 }
 

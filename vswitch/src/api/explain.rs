@@ -55,7 +55,7 @@ pub(super) fn explain(snapshot: &Snapshot, query: &Query) -> pb::ExplainReply {
     }
 }
 
-fn rule_verdict(snapshot: &Snapshot, verdict: RuleVerdict) -> pb::RuleVerdict {
+pub(super) fn rule_verdict(snapshot: &Snapshot, verdict: RuleVerdict) -> pb::RuleVerdict {
     let said = if verdict.allowed { "allowed" } else { "denied" };
     let source = snapshot.rule(verdict.rule);
     let text = match (verdict.rule, source) {

@@ -13,7 +13,7 @@ use vswitch_model::api::engine as pb;
 
 use super::{Streamed, explain, silent};
 use crate::engine::{Shared, Snapshot};
-use crate::worker::{Command, FlowChunk, Handle};
+use crate::worker::{Command, FlowChunk, Handle, WorkerError};
 
 /// Flows listed when nobody says how many.
 const LIMIT: u32 = 1000;
@@ -63,13 +63,11 @@ fn send(
     left: &mut u32,
     sender: &mpsc::Sender<Result<pb::Flow, Status>>,
 ) -> Result<(), Status> {
-    let mut from = Some(0);
-    while let Some(first) = from
-        && *left > 0
-    {
-        let ask = |reply| Command::Flows(FlowChunk::starting_at(first), reply);
-        let chunk = worker.ask(ask, PATIENCE).map_err(silent)?;
-        from = chunk.next;
+    for chunk in chunks(worker) {
+        let chunk = chunk.map_err(silent)?;
+        if *left == 0 {
+            break;
+        }
         let snapshot = shared.snapshot.load();
         let matching = chunk.flows.iter().filter(|flow| {
             query.address.is_none_or(|wanted| {
@@ -86,6 +84,17 @@ fn send(
         }
     }
     Ok(())
+}
+
+/// A worker's flows, chunk by chunk. After an error there is no more.
+pub(super) fn chunks(worker: &Handle) -> impl Iterator<Item = Result<FlowChunk, WorkerError>> {
+    let mut from = Some(0);
+    std::iter::from_fn(move || {
+        let first = from.take()?;
+        let chunk = worker.ask(|reply| Command::Flows(FlowChunk::starting_at(first), reply), PATIENCE);
+        from = chunk.as_ref().ok().and_then(|chunk| chunk.next);
+        Some(chunk)
+    })
 }
 
 fn message(snapshot: &Snapshot, worker: &Handle, flow: &Flow, idle_ms: u64) -> pb::Flow {

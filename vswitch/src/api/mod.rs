@@ -2,7 +2,9 @@
 
 mod counters;
 mod explain;
+mod flow_log;
 mod flows;
+mod rules;
 mod status;
 mod trace;
 
@@ -24,6 +26,7 @@ use vswitch_model::{Delta, DesiredState, Generation, Invalid};
 use crate::engine::{Applier, ApplyError, Desire, Engine, Shared};
 
 pub use counters::{PortNumbers, port_numbers};
+use flow_log::FlowLog;
 
 type Reply<T> = Result<Response<T>, Status>;
 type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -38,13 +41,16 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
     let Some(listener) = socket.take() else { return Ok(()) };
-    let service = EngineServer::new(Service::new(engine))
+    let service = Service::new(engine);
+    let flow_log = service.flow_log.clone().run(Arc::clone(engine.shared()));
+    let service = EngineServer::new(service)
         .max_decoding_message_size(MESSAGE_SIZE_MAX)
         .max_encoding_message_size(MESSAGE_SIZE_MAX);
     let server = tonic::transport::Server::builder().add_service(service);
     // Streams that never end by themselves must not keep us: no waiting for connections to close.
     tokio::select! {
         ended = server.serve_with_incoming(UnixListenerStream::new(listener)) => ended,
+        () = flow_log => Ok(()),
         () = stop => Ok(()),
     }
 }
@@ -56,6 +62,7 @@ struct Service {
     /// One change after the other: each is judged against the state the one before left.
     applying: Mutex<()>,
     traces: Arc<Semaphore>,
+    flow_log: FlowLog,
 }
 
 impl Service {
@@ -65,6 +72,7 @@ impl Service {
             applier: engine.applier(),
             applying: Mutex::new(()),
             traces: Arc::new(Semaphore::new(TRACES_MAX)),
+            flow_log: FlowLog::new(),
         }
     }
 }
@@ -143,6 +151,23 @@ impl EngineApi for Service {
     async fn list_flows(&self, request: Request<pb::ListFlowsRequest>) -> Reply<Self::ListFlowsStream> {
         let query = flows::FlowQuery::try_from(request.into_inner()).map_err(invalid)?;
         Ok(Response::new(flows::list(Arc::clone(&self.shared), query)))
+    }
+
+    type ListRulesStream = Streamed<pb::RuleCounters>;
+
+    async fn list_rules(&self, request: Request<pb::ListRulesRequest>) -> Reply<Self::ListRulesStream> {
+        let policy = request.into_inner().policy;
+        Ok(Response::new(rules::list(Arc::clone(&self.shared), policy)))
+    }
+
+    type WatchFlowLogStream = Streamed<pb::FlowLogRecord>;
+
+    async fn watch_flow_log(
+        &self,
+        request: Request<pb::WatchFlowLogRequest>,
+    ) -> Reply<Self::WatchFlowLogStream> {
+        let query = flow_log::FlowLogQuery::try_from(request.into_inner()).map_err(invalid)?;
+        Ok(Response::new(self.flow_log.watch(query)))
     }
 
     type TraceStream = Streamed<pb::TraceRecord>;

@@ -222,6 +222,53 @@ async fn explain_names_the_rule_that_decides() {
 }
 
 #[tokio::test]
+async fn rules_count_and_denied_flows_are_told() {
+    let mut served = Served::start().await;
+    served.apply(1, &isolated()).await;
+    let request =
+        pb::WatchFlowLogRequest { denied_only: true, limit: 1, ..pb::WatchFlowLogRequest::default() };
+    let mut log = served.client.watch_flow_log(request).await.unwrap().into_inner();
+    let (a, b) = (served.world.peer("pod-a").unwrap(), served.world.peer("pod-b").unwrap());
+    assert!(a.send(&udp(A, B, 5000)) && a.send(&udp(A, B, 5001)));
+    until("the admitted packet arrives", async || b.receive()).await;
+    let record = log.message().await.unwrap().unwrap();
+    assert_eq!((record.destination_port, record.drop_reason.as_str()), (5001, "policy-ingress"));
+    assert_eq!((record.source_name.as_str(), record.in_port.as_str()), ("default/pod", "pod-a"));
+    let ingress = record.ingress.unwrap();
+    assert_eq!(ingress.text, "denied: policy isolates the pod, and no rule matched");
+    assert_eq!(log.message().await.unwrap(), None, "the limit ends it");
+    let wrong = pb::WatchFlowLogRequest { address: "x".into(), ..pb::WatchFlowLogRequest::default() };
+    assert_eq!(served.client.watch_flow_log(wrong).await.unwrap_err().code(), Code::InvalidArgument);
+
+    let media = "NetworkPolicy default/media";
+    let [rule] = rules(&mut served, media).await.try_into().unwrap();
+    assert_eq!((rule.rule, rule.position.as_str(), rule.action()), (16, "ingress rule 1", pb::Action::Allow));
+    assert_eq!((rule.flows, rule.packets, rule.bytes, rule.denied_packets), (1, 1, 35, 0));
+    assert_eq!(rules(&mut served, "NetworkPolicy default/other").await, []);
+    let all = rules(&mut served, "").await;
+    let denied: Vec<_> = all.iter().map(|rule| (rule.rule, rule.denied_packets)).collect();
+    assert_eq!(denied, [(16, 0), (RuleId::NO_RULE_MATCHED.0, 1)]);
+
+    // Another rule takes the number: it has done nothing yet, and the flow it allows is its own from now on.
+    let mut state = isolated();
+    state.policies.values_mut().next().unwrap().rules[0].position = "ingress rule 2".into();
+    served.apply(2, &state).await;
+    let [rule] = rules(&mut served, media).await.try_into().unwrap();
+    assert_eq!((rule.position.as_str(), rule.flows, rule.packets), ("ingress rule 2", 0, 0));
+    served.stop().await;
+}
+
+async fn rules(served: &mut Served, policy: &str) -> Vec<pb::RuleCounters> {
+    let request = pb::ListRulesRequest { policy: policy.into() };
+    let mut stream = served.client.list_rules(request).await.unwrap().into_inner();
+    let mut rules = Vec::new();
+    while let Some(rule) = stream.message().await.unwrap() {
+        rules.push(rule);
+    }
+    rules
+}
+
+#[tokio::test]
 async fn a_socket_is_taken_over_from_the_dead_only() {
     let served = Served::start().await;
     let path = served.directory.path().join("engine.sock");

@@ -157,6 +157,8 @@ fn not_faked<T>() -> Result<Response<T>, Status> {
 #[tonic::async_trait]
 impl Engine for Handler {
     type ListFlowsStream = BoxStream<'static, Result<pb::Flow, Status>>;
+    type ListRulesStream = BoxStream<'static, Result<pb::RuleCounters, Status>>;
+    type WatchFlowLogStream = BoxStream<'static, Result<pb::FlowLogRecord, Status>>;
     type TraceStream = BoxStream<'static, Result<pb::TraceRecord, Status>>;
 
     async fn apply(&self, request: Request<pb::ApplyRequest>) -> Result<Response<pb::ApplyReply>, Status> {
@@ -173,6 +175,20 @@ impl Engine for Handler {
             }
         });
         reply.map(Response::new)
+    }
+
+    async fn list_rules(
+        &self,
+        _: Request<pb::ListRulesRequest>,
+    ) -> Result<Response<Self::ListRulesStream>, Status> {
+        not_faked()
+    }
+
+    async fn watch_flow_log(
+        &self,
+        _: Request<pb::WatchFlowLogRequest>,
+    ) -> Result<Response<Self::WatchFlowLogStream>, Status> {
+        not_faked()
     }
 
     async fn get_status(

@@ -70,27 +70,38 @@ impl From<IdentitySet> for pb::IdentitySet {
 
 impl From<Policy> for pb::Policy {
     fn from(policy: Policy) -> Self {
-        let standing = match policy.standing {
-            Standing::Enforced => pb::Standing::Enforced,
-            Standing::Staged => pb::Standing::Staged,
-            Standing::StagedRemoval => pb::Standing::StagedRemoval,
-        };
         let rules = policy.rules.into_iter().map(Into::into).collect();
-        Self { id: policy.id.0, name: policy.name, rules, standing: standing.into() }
+        let standing = pb::Standing::from(policy.standing).into();
+        Self { id: policy.id.0, name: policy.name, rules, standing }
+    }
+}
+
+impl From<Standing> for pb::Standing {
+    fn from(standing: Standing) -> Self {
+        match standing {
+            Standing::Enforced => Self::Enforced,
+            Standing::Staged => Self::Staged,
+            Standing::StagedRemoval => Self::StagedRemoval,
+        }
+    }
+}
+
+impl From<Action> for pb::Action {
+    fn from(action: Action) -> Self {
+        match action {
+            Action::Allow => Self::Allow,
+            Action::Deny => Self::Deny,
+            Action::Pass => Self::Pass,
+            Action::Log => Self::Log,
+        }
     }
 }
 
 impl From<Rule> for pb::Rule {
     fn from(rule: Rule) -> Self {
-        let action = match rule.action {
-            Action::Allow => pb::Action::Allow,
-            Action::Deny => pb::Action::Deny,
-            Action::Pass => pb::Action::Pass,
-            Action::Log => pb::Action::Log,
-        };
         Self {
             id: rule.id.0,
-            action: action.into(),
+            action: pb::Action::from(rule.action).into(),
             peers: rule.peers.map(|set| set.0),
             not_peers: rule.not_peers.map(|set| set.0),
             subjects: rule.subjects.map(|set| set.0),
