@@ -9,7 +9,8 @@ use vswitch_model::TierDefault;
 use super::Inputs;
 use super::address_list::ServicePort;
 use super::policy::view::{Order, Source, TierName};
-use crate::object::{EndpointSlice, Labels};
+use crate::object::calico::{ProfileOf, Tier, TierDefaultAction, TierSpec};
+use crate::object::{EndpointSlice, Kind, Labels};
 
 /// All of them.
 #[derive(Debug, Default)]
@@ -19,6 +20,8 @@ pub(super) struct Referred<'a> {
     /// Labels of service accounts, by namespace and name.
     accounts: BTreeMap<&'a str, BTreeMap<&'a str, &'a Labels>>,
     pub(super) network_sets: Vec<NetworkSetView<'a>>,
+    /// Labels that profiles lend, by namespace and, where it is one's, service account.
+    profile_labels: BTreeMap<(&'a str, Option<&'a str>), &'a Labels>,
     /// Endpoints of services, by namespace and name.
     services: BTreeMap<&'a str, BTreeMap<&'a str, Vec<ServiceEndpoints>>>,
 }
@@ -70,31 +73,44 @@ impl<'a> Referred<'a> {
                 services.entry(service).or_default().push(ServiceEndpoints::of(slice));
             }
         }
+        for (name, tier) in &inputs.tiers {
+            referred.tiers.insert(name, TierView::of(name, &tier.spec));
+        }
+        referred.network_sets = network_sets(inputs);
+        for profile in inputs.profiles.values() {
+            let whose = match profile.of() {
+                Some(ProfileOf::Namespace(namespace)) => (namespace, None),
+                Some(ProfileOf::ServiceAccount(namespace, account)) => (namespace, Some(account)),
+                None => continue,
+            };
+            referred.profile_labels.insert(whose, &profile.spec.labels_to_apply);
+        }
         referred
     }
 
     /// The tier of this name. None: it is not there.
-    ///
-    /// Orders and names are those Calico 3.31 gives the tiers it makes itself (api/pkg/apis/projectcalico/v3/tier.go,
-    /// libcalico-go/lib/names/policy.go).
     pub(super) fn tier(&self, name: &TierName) -> Option<TierView> {
-        let own = |order: f64, name: &str, passes| TierView {
-            place: TierPlace { is_profiles: false, order: Order(Some(order)), name: name.to_owned() },
-            passes,
+        let named = |name: &str| {
+            let built_in = || Some(TierView::of(name, &Tier::built_in(name)?));
+            self.tiers.get(name).cloned().or_else(built_in)
         };
         match name {
-            TierName::Admin => Some(own(1_000.0, "kube-admin", true)),
-            TierName::Baseline => Some(own(10_000_000.0, "kube-baseline", true)),
+            TierName::Admin => named(Tier::ADMIN),
+            TierName::Baseline => named(Tier::BASELINE),
+            TierName::Named(name) => named(name),
             TierName::Profiles => {
                 let place =
                     TierPlace { is_profiles: true, order: Order(None), name: TierView::PROFILES.to_owned() };
                 Some(TierView { place, passes: false })
             }
-            TierName::Named(name) => match self.tiers.get(name.as_str()) {
-                None if name == "default" => Some(own(1_000_000.0, "default", false)),
-                tier => tier.cloned(),
-            },
         }
+    }
+
+    /// Labels that profiles lend the pods of a namespace, and those of them that run as `account`; the first of a name
+    /// counts.
+    pub(super) fn profile_labels(&self, namespace: &str, account: Option<&str>) -> [Option<&Labels>; 2] {
+        let of = |account| self.profile_labels.get(&(namespace, account)).copied();
+        [of(None), account.and_then(|account| of(Some(account)))]
     }
 
     /// Labels of a service account, if it has any.
@@ -130,9 +146,30 @@ impl TierView {
     /// Name of what comes after all tiers. No tier can have it: `<` and `>` are in no name.
     pub(super) const PROFILES: &str = "<profiles>";
 
+    fn of(name: &str, spec: &TierSpec) -> Self {
+        let place = TierPlace { is_profiles: false, order: Order(spec.order), name: name.to_owned() };
+        Self { place, passes: spec.default_action.unwrap_or_default() == TierDefaultAction::Pass }
+    }
+
     pub(super) const fn default(&self) -> TierDefault {
         if self.passes { TierDefault::Pass } else { TierDefault::Deny }
     }
+}
+
+fn network_sets(inputs: &Inputs) -> Vec<NetworkSetView<'_>> {
+    let own = inputs.network_sets.iter().map(|((namespace, name), set)| NetworkSetView {
+        source: Source { kind: Kind::NetworkSet, namespace: namespace.clone(), name: name.clone() },
+        namespace: Some(namespace),
+        labels: &set.metadata.labels,
+        nets: &set.spec.nets,
+    });
+    let global = inputs.global_network_sets.iter().map(|(name, set)| NetworkSetView {
+        source: Source { kind: Kind::GlobalNetworkSet, namespace: String::new(), name: name.clone() },
+        namespace: None,
+        labels: &set.metadata.labels,
+        nets: &set.spec.nets,
+    });
+    own.chain(global).collect()
 }
 
 impl ServiceEndpoints {

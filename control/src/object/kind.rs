@@ -196,19 +196,9 @@ impl Kind {
             Self::ClusterNetworkPolicy | Self::AdminNetworkPolicy | Self::BaselineAdminNetworkPolicy => {
                 Some("policies of the whole cluster are not enforced yet; NetworkPolicy is")
             }
-            Self::ServiceAccount => Some("no policy can refer to service accounts yet"),
-            Self::CalicoNetworkPolicy
-            | Self::GlobalNetworkPolicy
-            | Self::Tier
-            | Self::NetworkSet
-            | Self::GlobalNetworkSet
-            | Self::Profile
-            | Self::StagedNetworkPolicy
-            | Self::StagedGlobalNetworkPolicy
-            | Self::StagedKubernetesNetworkPolicy => {
-                Some("Calico's policies are not enforced yet; Kubernetes' NetworkPolicy is")
+            Self::Service => {
+                Some("services are not implemented yet; policies refer to them by EndpointSlices")
             }
-            Self::Service | Self::EndpointSlice => Some("services are not implemented yet"),
             _ => None,
         }
     }

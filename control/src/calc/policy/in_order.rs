@@ -6,7 +6,7 @@ use vswitch_model::policy::Standing as ModelStanding;
 
 use super::select::Candidate;
 use super::view::{PolicyView, Source, Standing};
-use super::{from_cluster_policy, from_network_policy};
+use super::{from_calico, from_cluster_policy, from_network_policy};
 use crate::calc::Inputs;
 use crate::calc::cluster::Cluster;
 use crate::calc::referred::TierView;
@@ -59,7 +59,7 @@ pub(in crate::calc) fn in_order(
             Some(Placed { view, tier, standing })
         })
         .collect();
-    placed.sort_by(|a, b| key(a).cmp(&key(b)));
+    placed.sort_by_cached_key(key);
     placed
 }
 
@@ -74,19 +74,27 @@ fn views(inputs: &Inputs) -> Vec<PolicyView> {
     views.extend(
         inputs.baseline_policies.iter().map(|(n, p)| cluster(Kind::BaselineAdminNetworkPolicy, n, &**p)),
     );
+    views.extend(inputs.calico_policies.values().map(|policy| from_calico::network_policy(policy)));
+    views.extend(inputs.global_policies.values().map(|policy| from_calico::global_network_policy(policy)));
+    views.extend(inputs.staged_policies.values().map(|p| from_calico::staged_network_policy(p)));
+    views
+        .extend(inputs.staged_global_policies.values().map(|p| from_calico::staged_global_network_policy(p)));
+    let staged = inputs.staged_kubernetes_policies.values();
+    views.extend(staged.map(|policy| from_calico::staged_kubernetes_network_policy(policy)));
+    views.extend(from_calico::profiles(inputs));
     views
 }
 
-fn key(placed: &Placed) -> impl Ord {
+/// Among equals the text decides that felix makes of name, namespace and kind, where Kubernetes' kinds say so.
+fn key(placed: &Placed) -> impl Ord + use<> {
     let Placed { view: PolicyView { source, order, .. }, tier, .. } = placed;
-    (
-        tier.is_none(),
-        tier.as_ref().map(|tier| &tier.place),
-        order,
-        &source.name,
-        &source.namespace,
-        source.kind.name(),
-    )
+    let kind = match source.kind {
+        Kind::NetworkPolicy => "KubernetesNetworkPolicy",
+        Kind::ClusterNetworkPolicy => "KubernetesClusterNetworkPolicy",
+        kind => kind.name(),
+    };
+    let text = format!("{}/{}/{kind}", source.name, source.namespace);
+    (tier.is_none(), tier.as_ref().map(|tier| tier.place.clone()), *order, text)
 }
 
 /// The policy a staged one stands for.

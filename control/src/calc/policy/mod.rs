@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 
 mod compile;
+mod from_calico;
 mod from_cluster_policy;
 mod from_network_policy;
 mod in_order;

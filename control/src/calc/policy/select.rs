@@ -1,7 +1,8 @@
 //! Which pods and NetworkSets a [`PodMatch`] means.
 //!
 //! Calico gives labels of its own to what selectors see (libcalico-go/lib/backend/k8s/conversion): a pod has those of
-//! its namespace, service account and orchestrator, a namespace and a service account that of their name.
+//! its namespace, service account and orchestrator, a namespace and a service account that of their name. What a pod
+//! does not have itself it has from its profiles, and, by a prefix, from its namespace and service account.
 
 use super::view::{Expr, Namespaces, PodMatch};
 use crate::calc::cluster::{Cluster, PodView};
@@ -14,6 +15,8 @@ const NAMESPACE: &str = "projectcalico.org/namespace";
 const ORCHESTRATOR: &str = "projectcalico.org/orchestrator";
 const SERVICE_ACCOUNT: &str = "projectcalico.org/serviceaccount";
 const NAME: &str = "projectcalico.org/name";
+const OF_NAMESPACE: &str = "pcns.";
+const OF_ACCOUNT: &str = "pcsa.";
 
 /// A pod or a NetworkSet, as selectors see it.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +26,8 @@ pub(in crate::calc) struct Candidate<'a> {
     /// None: not known.
     labels: Option<&'a Labels>,
     account: Account<'a>,
+    /// Labels lent by profiles, the first of a name counting.
+    profiles: [Option<&'a Labels>; 2],
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -56,9 +61,10 @@ impl<'a> Candidate<'a> {
     ) -> Option<Self> {
         // Every pod's namespace is among them.
         let namespace_labels = cluster.namespaces.get(namespace)?;
+        let profiles = cluster.referred.profile_labels(namespace, account);
         let account = account
             .map_or(Account::Unknown, |name| Account::Known(name, cluster.referred.account(namespace, name)));
-        Some(Self { namespace: Some((namespace, namespace_labels)), labels, account })
+        Some(Self { namespace: Some((namespace, namespace_labels)), labels, account, profiles })
     }
 
     /// A NetworkSet.
@@ -69,6 +75,22 @@ impl<'a> Candidate<'a> {
             namespace: set.namespace.map(|name| (name, labels(name))),
             labels: Some(set.labels),
             account: Account::None,
+            profiles: set.namespace.map_or([None; 2], |name| cluster.referred.profile_labels(name, None)),
+        }
+    }
+
+    /// A label that it does not have itself.
+    fn inherited(&self, key: &str) -> Known<'_> {
+        if let Some(value) = self.profiles.iter().flatten().find_map(|labels| labels.get(key)) {
+            return Known::Value(value);
+        }
+        if let (Some(key), Some((name, labels))) = (key.strip_prefix(OF_NAMESPACE), self.namespace) {
+            return of_named(name, Some(labels), key);
+        }
+        match (key.strip_prefix(OF_ACCOUNT), self.account) {
+            (Some(_), Account::Unknown) => Known::Unknown,
+            (Some(key), Account::Known(name, labels)) => of_named(name, labels, key),
+            _ => Known::Absent,
         }
     }
 }
@@ -80,7 +102,10 @@ impl LabelSource for Candidate<'_> {
             (ORCHESTRATOR, Account::Unknown | Account::Known(..), _) => Known::Value("k8s"),
             (SERVICE_ACCOUNT, Account::Unknown, _) => Known::Unknown,
             (SERVICE_ACCOUNT, Account::Known(name, _), _) => Known::Value(name),
-            _ => self.labels.label(key),
+            _ => match self.labels.map_or(Known::Unknown, |labels| labels.label(key)) {
+                Known::Absent => self.inherited(key),
+                known => known,
+            },
         }
     }
 }
@@ -90,11 +115,15 @@ struct Named<'a>(&'a str, Option<&'a Labels>);
 
 impl LabelSource for Named<'_> {
     fn label(&self, key: &str) -> Known<'_> {
-        match (key, self.1) {
-            (NAME, _) => Known::Value(self.0),
-            (_, Some(labels)) => labels.label(key),
-            (_, None) => Known::Absent,
-        }
+        of_named(self.0, self.1, key)
+    }
+}
+
+fn of_named<'a>(name: &'a str, labels: Option<&'a Labels>, key: &str) -> Known<'a> {
+    match labels {
+        _ if key == NAME => Known::Value(name),
+        Some(labels) => labels.label(key),
+        None => Known::Absent,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Clusters written as manifests, and what is made of them.
 
+mod calico;
 mod explaining;
 mod policies;
 mod routing;

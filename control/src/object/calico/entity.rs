@@ -74,14 +74,6 @@ pub(super) enum End {
 }
 
 impl EntityRule {
-    /// Whether it says anything of pods or network sets by what they are, so that a namespaced policy means those of its
-    /// own namespace when it names no other (libcalico-go, `getEndpointSelector`).
-    #[must_use]
-    pub fn selects(&self) -> bool {
-        let selectors = [&self.selector, &self.not_selector, &self.namespace_selector];
-        selectors.iter().any(|selector| !selector.is_blank()) || self.service_accounts.is_some()
-    }
-
     /// `has_namespace`: the policy has one, for a service without.
     pub(super) fn validate(&self, end: End, has_namespace: bool) -> Result<(), Invalid> {
         for (field, nets) in [("nets", &self.nets), ("notNets", &self.not_nets)] {
