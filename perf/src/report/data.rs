@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::compare::{Better, better};
 use crate::machine::Machine;
 use crate::math::statistics::Spread;
 use crate::result::{Measurement, ResultFile, ratio_of};
@@ -58,19 +57,10 @@ impl<'files> Run<'files> {
     /// the other was left out of, which is why there is no ratio.
     #[must_use]
     pub(super) fn ratio(&self, row: &Measurement, peer: &str) -> Option<(f64, Option<(f64, f64)>)> {
-        let theirs = row.peers.get(peer).copied().filter(|value| *value > 0.0 && row.value > 0.0)?;
-        let of_medians = match better(&row.metric, &row.unit)? {
-            Better::More => row.value / theirs,
-            Better::Less => theirs / row.value,
-        };
-        let recorded = |metric: Option<&str>| {
-            let here = |other: &&Measurement| other.scenario == row.scenario && other.case == row.case;
-            self.rows.iter().filter(here).find(|other| ratio_of(&other.metric) == Some((peer, metric)))
-        };
-        // A case may have several metrics and one ratio that does not say of which: it belongs to the one whose medians
-        // it fits.
-        let fits = |ratio: &Measurement| ratio.low * 0.9 <= of_medians && of_medians <= ratio.high * 1.1;
-        let own = recorded(Some(&row.metric)).or_else(|| recorded(None).filter(|ratio| fits(ratio)));
+        row.peers.get(peer)?;
+        let of_it = Some((peer, Some(&*row.metric)));
+        let here = |other: &&Measurement| other.scenario == row.scenario && other.case == row.case;
+        let own = self.rows.iter().filter(here).find(|other| ratio_of(&other.metric) == of_it);
         let ratio = own.filter(|ratio| ratio.void.is_none())?;
         Some((ratio.value, (ratio.low < ratio.high).then_some((ratio.low, ratio.high))))
     }
@@ -227,28 +217,27 @@ mod tests {
     }
 
     #[test]
-    fn a_ratio_belongs_to_the_metric_it_fits() {
-        let rate =
-            |metric: &str, rounds: &[f64]| Measurement::of_rounds("throughput", "x", metric, "Mpps", rounds);
+    fn a_ratio_belongs_to_the_metric_it_names() {
+        let of = |metric: &str, unit: &str, rounds: &[f64]| {
+            Measurement::of_rounds("lockstep", "x", metric, unit, rounds)
+        };
         let files = [file(
             "a",
             vec![
-                rate("ndr", &[2.0]).beside("kernel", 1.0),
-                rate("pdr", &[3.0]).beside("kernel", 1.0).beside("ovs", 2.0),
-                Measurement::of_rounds("throughput", "x", "ratio/kernel", "1", &[1.9, 2.02, 2.1]),
+                of("packet", "ns", &[2.0]).beside("kernel", 4.0).beside("bare", 4.0),
+                of("net", "ns", &[1.0]).beside("kernel", 3.0).beside("bare", 3.0),
+                of("ratio/kernel/packet", "1", &[1.9, 2.0, 2.1]),
+                of("ratio/kernel/net", "1", &[3.0]),
+                of("ratio/bare", "1", &[2.0]),
             ],
         )];
         let run = &Run::of(&files)[0];
-        assert_eq!(run.ratio(&run.rows[0], "kernel"), Some((2.02, Some((1.9, 2.1)))));
-        assert_eq!(run.ratio(&run.rows[1], "kernel"), None, "it is of the other metric");
-        assert_eq!(run.ratio(&run.rows[1], "ovs"), None, "none was recorded: medians are not divided");
-        let times = vec![
-            figure("x", &[10.0]).beside("kernel", 40.0),
-            Measurement::of_rounds("engine", "x", "ratio/kernel", "1", &[4.1]),
-        ];
-        let files = [file("a", times)];
-        let run = &Run::of(&files)[0];
-        assert_eq!(run.ratio(&run.rows[0], "kernel"), Some((4.1, None)), "a time is better when it is less");
+        assert_eq!(run.ratio(&run.rows[0], "kernel"), Some((2.0, Some((1.9, 2.1)))));
+        assert_eq!(run.ratio(&run.rows[1], "kernel"), Some((3.0, None)));
+        for row in &run.rows[..2] {
+            assert_eq!(run.ratio(row, "bare"), None, "that of an earlier build says not of what it is");
+        }
+        assert_eq!(run.ratio(&run.rows[0], "ovs"), None, "none was recorded");
     }
 
     #[test]
@@ -261,7 +250,7 @@ mod tests {
                 delay,
                 ratio("ratio/kernel/packet", 1.0),
                 ratio("ratio/kernel/cycles", 9.0),
-                ratio("ratio/ovs", 2.0).void_because(Some("steal".into())),
+                ratio("ratio/ovs/cycles", 2.0).void_because(Some("steal".into())),
             ],
         )];
         let run = &Run::of(&files)[0];

@@ -92,8 +92,6 @@ impl Rounds {
     pub fn record(self, session: &mut Session) {
         let name = self.scenario;
         for row in &self.rows {
-            let of_case = |other: &&Row| other.case == row.case && other.better != Better::Neither;
-            let several = self.rows.iter().filter(of_case).count() > 1;
             row.notes(name).into_iter().for_each(|note| session.note(note));
             let Some(ours) = row.values.get(&Contender::Ours) else { continue };
             if let Some((values, void)) = sound(ours.values()) {
@@ -107,7 +105,7 @@ impl Rounds {
                 session.record(figure.void_because(void));
             }
             for (peer, theirs) in row.peers() {
-                let metric = ratio_name(peer.key(), several.then_some(row.metric));
+                let metric = ratio_name(peer.key(), row.metric);
                 let each = ratios(row.better, ours, theirs);
                 if let Some((ratios, void)) = sound(each.iter()) {
                     let ratio = Measurement::of_rounds(name, &row.case, &metric, "1", &ratios);
@@ -229,7 +227,7 @@ mod tests {
             rounds.next();
         }
         let session = shown(rounds);
-        let (ours, ratio) = (find(&session, "calls").unwrap(), find(&session, "ratio/kernel").unwrap());
+        let (ours, ratio) = (find(&session, "calls").unwrap(), find(&session, "ratio/kernel/calls").unwrap());
         assert_eq!((ours.value, ours.low, &ours.void), (200.0, 100.0, &None));
         assert_eq!((ratio.low, ratio.high, &ratio.void), (2.0, 2.0, &None));
         assert_eq!(session.notes, ["calls: a: 1 of 3 rounds of ours left out: noise"]);
@@ -250,7 +248,7 @@ mod tests {
             session.notes,
             [
                 "game: a: no delay of kernel: in 1 of 3 rounds more were lost than it leaves",
-                "game: a: no ratio/kernel: in a round one of the two had nothing"
+                "game: a: no ratio/kernel/delay: in a round one of the two had nothing"
             ]
         );
     }

@@ -1,7 +1,7 @@
 //! Made-up results of a full run, as a machine of two cores would give them.
 
 use vswitch_perf::machine::{Hiccups, Machine};
-use vswitch_perf::result::{Config, Measurement, ResultFile, SCHEMA};
+use vswitch_perf::result::{Config, Measurement, ResultFile, SCHEMA, ratio_name};
 
 /// Every scenario but `instructions`, which a report has to name as not measured.
 pub(crate) fn full() -> ResultFile {
@@ -61,7 +61,7 @@ fn with_peers(mut row: Measurement, rows: &mut Vec<Measurement>, times: bool, sc
         let value = if times { time * scale } else { 1000.0 / time * scale };
         row = row.beside(peer, value);
         let ratio = if times { value / ours } else { ours / value };
-        rows.push(around(&row.scenario, &row.case, &format!("ratio/{peer}"), "1", ratio));
+        rows.push(around(&row.scenario, &row.case, &ratio_name(peer, &row.metric), "1", ratio));
     }
     rows.push(row);
 }

@@ -54,7 +54,7 @@ impl Scenario for Bulk {
             name: NAME,
             measures: "TCP streams of iperf3 from pod to pod: on a node, and across two nodes in VXLAN (two engines, a worker and a core each)",
             cases: "node/streams-N, vxlan/streams-N",
-            metrics: "goodput Gbit/s, retransmits (segments); ratio/PEER (of goodput) above 1: we are better",
+            metrics: "goodput Gbit/s, retransmits (segments); ratio/PEER/goodput above 1: we are better",
             peers: "kernel, as it comes: forwarding on a node, its VXLAN across nodes, with the offloads it ships with (segments of up to 64 KB; ours are of one MTU)",
             root: true,
             cores: 2,

@@ -13,7 +13,7 @@ mod tests;
 
 use super::{About, Scenario};
 use crate::machine::Watch;
-use crate::result::Measurement;
+use crate::result::{Measurement, ratio_name};
 use crate::session::Session;
 use crate::{Error, Result};
 
@@ -36,10 +36,11 @@ impl Scenario for Lockstep {
             name: NAME,
             measures: "what a packet costs from veth to veth, all on one core, in batches of 64",
             cases: "known-flow/{v4,v6}/{plain,vxlan}/flows-1k/rules-{0,1k,10k}/batch-64",
-            metrics: "packet (ns, generator and sink included), net (ns, less those of `drop`), ratio/PEER (1: the \
-                      peer's time by ours; above 1 we are faster)",
+            metrics: "packet (ns, generator and sink included), net (ns, less those of `drop`), ratio/PEER/packet \
+                      and ratio/PEER/net (1: the peer's time by ours; above 1 we are faster. That of packet is \
+                      diluted by generator and sink, which all share)",
             peers: "drop: generator straight into the sink; kernel: forwarding (VXLAN in the cases that encapsulate); \
-                    bare: AF_XDP and no decision, nor encapsulation, so that ratio/bare of a vxlan case sets our \
+                    bare: AF_XDP and no decision, nor encapsulation, so that its ratios of a vxlan case set our \
                     50 bytes more beside none; nftables behind connection tracking: conntrack (all new ones pass), \
                     set-1k, linear-100, linear-1k (one-way flows, so that each packet goes through the rules), \
                     answered-1k (linear-1k with flows that were answered)",
@@ -125,15 +126,32 @@ fn record(case: &str, all: &[Entrant], void: Option<&String>, session: &mut Sess
     let Some(ours) = rounds(OURS) else { return };
     let beside = |row: Measurement, peer: &Entrant| row.beside(peer.track.name, median(&peer.rounds));
     session.record(peers().fold(row("packet", "ns", ours), beside));
-    if let Some(drop) = rounds(DROP) {
-        let net =
-            |rounds: &[f64]| -> Vec<f64> { rounds.iter().zip(drop).map(|(all, drop)| all - drop).collect() };
+    let drop = rounds(DROP);
+    if let Some(drop) = drop {
         let beside =
-            |row: Measurement, peer: &Entrant| row.beside(peer.track.name, median(&net(&peer.rounds)));
-        session.record(peers().fold(row("net", "ns", &net(ours)), beside));
+            |row: Measurement, peer: &Entrant| row.beside(peer.track.name, median(&less(&peer.rounds, drop)));
+        session.record(peers().fold(row("net", "ns", &less(ours, drop)), beside));
     }
     for peer in peers().filter(|peer| peer.track.name != DROP) {
-        let ratios: Vec<f64> = peer.rounds.iter().zip(ours).map(|(peer, ours)| peer / ours).collect();
-        session.record(row(&format!("ratio/{}", peer.track.name), "1", &ratios));
+        let name = |metric| ratio_name(peer.track.name, metric);
+        session.record(row(&name("packet"), "1", &by(&peer.rounds, ours)));
+        let Some(drop) = drop else { continue };
+        let (theirs, ours) = (less(&peer.rounds, drop), less(ours, drop));
+        // What costs no more than generator and sink alone has a cost of its own that cannot be told.
+        if theirs.iter().chain(&ours).all(|net| *net > 0.0) {
+            session.record(row(&name("net"), "1", &by(&theirs, &ours)));
+        } else {
+            session.note(format!("{NAME}: {case}: no {}: a round cost no more than `{DROP}`", name("net")));
+        }
     }
+}
+
+/// Round by round, these less those.
+fn less(these: &[f64], those: &[f64]) -> Vec<f64> {
+    these.iter().zip(those).map(|(this, that)| this - that).collect()
+}
+
+/// Round by round, these by those.
+fn by(these: &[f64], those: &[f64]) -> Vec<f64> {
+    these.iter().zip(those).map(|(this, that)| this / that).collect()
 }

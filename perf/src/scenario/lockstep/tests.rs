@@ -145,20 +145,10 @@ fn the_scenario_records_ours_beside_every_peer() {
     Lockstep.run(&mut session).unwrap();
     assert!(session.notes.is_empty(), "{:?}", session.notes);
     let metrics: Vec<&str> = session.results.iter().map(|row| row.metric.as_str()).collect();
-    assert_eq!(
-        metrics,
-        [
-            "packet",
-            "net",
-            "ratio/bare",
-            "ratio/kernel",
-            "ratio/conntrack",
-            "ratio/set-1k",
-            "ratio/linear-100",
-            "ratio/linear-1k",
-            "ratio/answered-1k"
-        ]
-    );
+    let peers = ["bare", "kernel", "conntrack", "set-1k", "linear-100", "linear-1k", "answered-1k"];
+    let ratios = peers.iter().flat_map(|peer| ["packet", "net"].map(|metric| ratio_name(peer, metric)));
+    let expected: Vec<String> = ["packet", "net"].map(str::to_owned).into_iter().chain(ratios).collect();
+    assert_eq!(metrics, expected);
     assert_eq!(session.results[0].peers.len(), 8);
     assert!(session.results.iter().all(|row| row.value.is_finite() && row.low <= row.high));
 }

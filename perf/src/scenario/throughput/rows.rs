@@ -103,7 +103,7 @@ impl Row<'_> {
         let each: Vec<f64> = pairs.iter().map(|(ours, theirs)| ratio(*ours, *theirs)).collect();
         let undefined = pairs.iter().filter(|(ours, theirs)| *ours == 0.0 || *theirs == 0.0).count();
         Some(if undefined == 0 {
-            Ok(self.of_rounds(&ratio_name(who.name(), Some(self.metric)), "1", &each))
+            Ok(self.of_rounds(&ratio_name(who.name(), self.metric), "1", &each))
         } else {
             Err(undefined)
         })
