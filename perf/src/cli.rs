@@ -209,7 +209,7 @@ fn run_all(scenarios: &[&dyn Scenario], session: &mut Session) -> Result<()> {
             }
         }
     }
-    failed.map_or(Ok(()), Err)
+    failed.map_or_else(|| session.check_matched(), Err)
 }
 
 fn unmet(about: &scenario::About) -> Option<Error> {

@@ -57,6 +57,7 @@ pub struct Session {
     pub results: Vec<Measurement>,
     /// What a reader has to know besides.
     pub notes: Vec<String>,
+    matched: AtomicBool,
     bar: ProgressBar,
 }
 
@@ -67,7 +68,8 @@ impl Session {
         let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(0) };
         let style = ProgressStyle::with_template("{prefix:>12} {bar:30} {pos}/{len} {elapsed} {wide_msg}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        Self { config, interrupt, results: Vec::new(), notes: Vec::new(), bar }
+        let (results, notes, matched) = (Vec::new(), Vec::new(), AtomicBool::new(false));
+        Self { config, interrupt, results, notes, matched, bar }
     }
 
     /// A session for tests: one round, quick, no bars.
@@ -116,7 +118,27 @@ impl Session {
     /// Whether a case is wanted.
     #[must_use]
     pub fn wants(&self, case: &str) -> bool {
-        self.config.only.as_deref().is_none_or(|only| case.contains(only))
+        let wanted = self.config.only.as_deref().is_none_or(|only| case.contains(only));
+        self.matched.fetch_or(wanted, Ordering::Relaxed);
+        wanted
+    }
+
+    /// That some case was wanted, after all scenarios were asked for theirs.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unknown`] when `--only` names none.
+    pub fn check_matched(&self) -> Result<()> {
+        match &self.config.only {
+            Some(only) if !self.matched.load(Ordering::Relaxed) => {
+                let scenarios = self.config.scenarios.join(", ");
+                Err(Error::Unknown(format!(
+                    "--only {only:?} is part of no case's name that {scenarios} would measure: `vswitch-perf list` has them, \
+                     and what only --full measures"
+                )))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Keeps a figure.
@@ -131,5 +153,23 @@ impl Session {
             self.bar.suspend(|| eprintln!("note: {note}"));
             self.notes.push(note);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_matches_no_case_is_an_error_and_what_matches_one_is_not() {
+        let mut session = Session::for_tests();
+        session.check_matched().unwrap();
+        session.config.only = Some("rules-7".to_owned());
+        session.config.scenarios = vec!["lockstep".to_owned()];
+        assert!(!session.wants("flows-1k/rules-1k"));
+        let error = session.check_matched().unwrap_err().to_string();
+        assert!(error.contains("--only \"rules-7\"") && error.contains("lockstep"), "{error}");
+        assert!(session.wants("flows-1k/rules-7") && !session.wants("flows-1k"));
+        session.check_matched().unwrap();
     }
 }
