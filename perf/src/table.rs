@@ -113,13 +113,13 @@ fn of_scenario(rows: &[&Measurement]) -> Table {
     let titles = ["case", "metric", "unit", "ours", "low", "high"].map(str::to_owned);
     table.set_header(titles.into_iter().chain(peers.iter().map(|peer| (*peer).clone())));
     for row in rows {
-        let mark = if row.void.is_some() { "!" } else { "" };
+        let shown = |value: &f64| {
+            let mark = if row.void.is_some() { "!" } else { "" };
+            format!("{mark}{}", number(*value))
+        };
         let mut cells = vec![row.case.clone(), row.metric.clone(), row.unit.clone()];
-        cells.push(format!("{mark}{}", number(row.value)));
-        cells.extend([number(row.low), number(row.high)]);
-        cells.extend(
-            peers.iter().map(|peer| row.peers.get(*peer).map_or_else(String::new, |value| number(*value))),
-        );
+        cells.extend([row.value, row.low, row.high].iter().map(shown));
+        cells.extend(peers.iter().map(|peer| row.peers.get(*peer).map_or_else(String::new, shown)));
         table.add_row(cells);
     }
     for column in table.column_iter_mut().skip(3) {
@@ -158,7 +158,8 @@ mod tests {
         let row =
             Measurement::of_rounds("lockstep", "plain/v4", "packet", "ns", &[100.0]).beside("kernel", 200.0);
         let void = |metric: &str, reason: &str| {
-            Measurement::of_rounds("lockstep", "vxlan/v4", metric, "ns", &[1.0])
+            Measurement::of_rounds("lockstep", "vxlan/v4", metric, "ns", &[1.0, 0.5, 2.0])
+                .beside("kernel", 3.0)
                 .void_because(Some(reason.to_owned()))
         };
         let file = ResultFile {
@@ -176,6 +177,9 @@ mod tests {
             "100.0",
             "200.0",
             "!1.000",
+            "!0.5000",
+            "!2.000",
+            "!3.000",
             "\n! too busy (2 of 4)\n! too short (1 of 4)\n",
             "3 figures are void",
             "NOT COMPLETE",
