@@ -40,7 +40,7 @@ pub struct Config {
     pub quick: bool,
     /// All cases, the slow ones too.
     pub full: bool,
-    /// Rounds each case is measured in.
+    /// Rounds each case was to be measured in at least. How many it was, each figure says.
     pub rounds: u32,
     /// Only cases whose name contains this.
     pub only: Option<String>,
@@ -73,6 +73,9 @@ pub struct Measurement {
     pub low: f64,
     /// The highest of the rounds.
     pub high: f64,
+    /// The rounds it rests on. 0: not known, the file is of an earlier build.
+    #[serde(default)]
+    pub rounds: u32,
     /// The same figure of the peers, from the same rounds.
     #[serde(default)]
     pub peers: BTreeMap<String, f64>,
@@ -98,6 +101,7 @@ impl Measurement {
             value: median_of_sorted(&sorted),
             low,
             high,
+            rounds: u32::try_from(rounds.len()).unwrap_or(u32::MAX),
             peers: BTreeMap::new(),
             void: None,
         }
@@ -260,7 +264,10 @@ mod tests {
     #[test]
     fn rounds_become_median_and_spread() {
         let result = &file().results[0];
-        assert_eq!((result.value, result.low, result.high), (2.5, 1.0, 10.0));
+        assert_eq!((result.value, result.low, result.high, result.rounds), (2.5, 1.0, 10.0, 4));
+        let mut earlier = serde_json::to_value(result).unwrap();
+        earlier.as_object_mut().unwrap().remove("rounds");
+        assert_eq!(serde_json::from_value::<Measurement>(earlier).unwrap().rounds, 0, "not known");
     }
 
     #[test]

@@ -93,6 +93,9 @@ fn one_of(group: &[&Measurement]) -> Measurement {
         whole.value = spread.value;
         whole.low = sound.iter().map(|row| row.low).fold(spread.low, f64::min);
         whole.high = sound.iter().map(|row| row.high).fold(spread.high, f64::max);
+        // Of a file that does not say on how many, neither does the sum.
+        let known = sound.iter().all(|row| row.rounds > 0);
+        whole.rounds = if known { sound.iter().map(|row| row.rounds).sum() } else { 0 };
     }
     for (peer, value) in &mut whole.peers {
         let values: Vec<f64> = sound.iter().filter_map(|row| row.peers.get(peer).copied()).collect();
@@ -205,6 +208,7 @@ mod tests {
         assert_eq!((runs.len(), runs[0].files.len(), runs[0].rows.len()), (2, 3, 1));
         let row = &runs[0].rows[0];
         assert_eq!((row.value, row.low, row.high, row.peers["kernel"]), (3.25, 1.0, 5.0, 9.0));
+        assert_eq!(row.rounds, 5, "those that count");
         assert_eq!(runs[1].rows[0].value, 7.0);
     }
 

@@ -8,6 +8,7 @@ mod bars;
 mod data;
 mod lines;
 mod page;
+mod raw;
 mod sections;
 mod svg;
 

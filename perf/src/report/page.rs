@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::data::Run;
+use super::raw::raw;
 use super::sections::{SCENARIOS, Section, sections, unit_in_words};
 use super::svg::{escape, short};
 use crate::result::{Measurement, ResultFile};
@@ -78,11 +79,10 @@ fn told(run: &Run<'_>) -> String {
         };
         let _ = write!(
             html,
-            " · {} <span>{}{set}, {} {}, {:.0} s</span>",
+            " · {} <span>{}{set}, {}{:.0} s</span>",
             escape(name),
             date(config.started_s),
-            config.rounds,
-            if config.rounds == 1 { "round" } else { "rounds" },
+            rounds(&file.results),
             config.took_s
         );
     }
@@ -105,6 +105,17 @@ fn told(run: &Run<'_>) -> String {
         );
     }
     html
+}
+
+/// `3 to 9 rounds, `: on how many figures rest. Empty: the file does not say.
+fn rounds(rows: &[Measurement]) -> String {
+    let known = || rows.iter().map(|row| row.rounds).filter(|rounds| *rounds > 0);
+    match (known().min(), known().max()) {
+        (Some(1), Some(1)) => "1 round, ".to_owned(),
+        (Some(least), Some(most)) if least == most => format!("{least} rounds, "),
+        (Some(least), Some(most)) => format!("{least} to {most} rounds, "),
+        _ => String::new(),
+    }
 }
 
 /// The figures one asks for first.
@@ -231,7 +242,7 @@ fn tables(run: &Run<'_>, prefix: &str) -> Section {
 fn table(rows: &[&Measurement]) -> String {
     let peers: BTreeSet<&String> = rows.iter().flat_map(|row| row.peers.keys()).collect();
     let mut html = String::from(
-        "<table><thead><tr><th>case</th><th>metric</th><th>unit</th><th class=\"n\">ours</th><th class=\"n\">low</th><th class=\"n\">high</th>",
+        "<table><thead><tr><th>case</th><th>metric</th><th>unit</th><th class=\"n\">ours</th><th class=\"n\">low</th><th class=\"n\">high</th><th class=\"n\">rounds</th>",
     );
     for peer in &peers {
         let _ = write!(html, "<th class=\"n\">{}</th>", escape(peer));
@@ -251,6 +262,8 @@ fn table(rows: &[&Measurement]) -> String {
         for value in [row.value, row.low, row.high] {
             let _ = write!(html, "<td class=\"n\">{open}{}{close}</td>", number(value));
         }
+        let rounds = if row.rounds == 0 { String::new() } else { row.rounds.to_string() };
+        let _ = write!(html, "<td class=\"n\">{rounds}</td>");
         for peer in &peers {
             let value = row.peers.get(*peer).map_or(String::new(), |value| number(*value));
             let _ = write!(html, "<td class=\"n\">{open}{value}{close}</td>");
@@ -258,43 +271,6 @@ fn table(rows: &[&Measurement]) -> String {
         html += "</tr>";
     }
     html + "</tbody></table>"
-}
-
-/// Each file as it is: to be read by programs in the page, and to be kept.
-fn raw(files: &[(String, ResultFile)]) -> String {
-    let mut html = String::from("<section id=\"raw\"><h2>Raw data</h2><ul>");
-    let mut data = String::new();
-    for (index, (name, file)) in files.iter().enumerate() {
-        let json = serde_json::to_string(file).unwrap_or_default();
-        let _ = write!(
-            html,
-            "<li><a download=\"{}\" href=\"data:application/json;base64,{}\">{}</a> <span>{}, {} figures</span></li>",
-            escape(name),
-            base64(json.as_bytes()),
-            escape(name),
-            escape(&file.schema),
-            file.results.len()
-        );
-        // Within JSON a < stands only in strings, where it may be written like this.
-        let json = json.replace('<', "\\u003c");
-        let _ = write!(data, "<script type=\"application/json\" id=\"data-{}\">{json}</script>", index + 1);
-    }
-    html + "</ul>" + &data + "</section>"
-}
-
-/// RFC 4648, section 4.
-fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let three = [chunk[0], chunk.get(1).copied().unwrap_or(0), chunk.get(2).copied().unwrap_or(0)];
-        let number = u32::from_be_bytes([0, three[0], three[1], three[2]]);
-        for place in 0..4 {
-            let letter = LETTERS[(number >> (18 - 6 * place)) as usize & 63] as char;
-            text.push(if place <= chunk.len() { letter } else { '=' });
-        }
-    }
-    text
 }
 
 /// Seconds since 1970 as `2026-11-21 15:04 UTC`.
@@ -321,21 +297,5 @@ mod tests {
         assert_eq!(date(0), "1970-01-01 00:00 UTC");
         assert_eq!(date(951_782_400), "2000-02-29 00:00 UTC");
         assert_eq!(date(1_795_274_640), "2026-11-21 15:24 UTC");
-    }
-
-    #[test]
-    fn base64_of_the_rfc() {
-        // RFC 4648, section 10.
-        let pairs = [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-            ("foobar", "Zm9vYmFy"),
-        ];
-        for (plain, expected) in pairs {
-            assert_eq!(base64(plain.as_bytes()), expected);
-        }
     }
 }
