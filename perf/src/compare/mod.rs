@@ -1,10 +1,12 @@
 //! `vswitch-perf compare A B`: what moved between two result files, by how much, against the noise of both.
 //!
-//! The rule: a figure moved when the ranges of its rounds, lowest to highest, do not overlap between the files. Void
-//! figures are not compared. Absolute figures of different machines are not either; ratios to peers are, for the peers ran
-//! on the same machine in the same rounds.
+//! The rule: a figure moved when the ranges of its rounds, lowest to highest, do not overlap between the files. When its
+//! peers moved with it, it was the machine that did; how ours moved beside them, the ratios tell. A single round has no
+//! range, and void figures are not compared. Absolute figures of different machines are not either; ratios to peers are,
+//! for the peers ran on the same machine in the same rounds.
 
 mod text;
+mod verdict;
 
 use std::collections::BTreeMap;
 
@@ -14,9 +16,11 @@ use crate::machine::Machine;
 use crate::result::{Measurement, ResultFile, ratio_of};
 
 pub use text::text;
+pub use verdict::{Verdict, of_one_round};
 
 /// The rule, as it is printed.
-pub const RULE: &str = "a figure moved when the ranges of its rounds (lowest to highest) do not overlap";
+pub const RULE: &str = "a figure moved when the ranges of its rounds (lowest to highest) do not overlap; where its peers \
+                        moved the same way, at least half as far, the machine did";
 
 /// Which way a figure is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -60,20 +64,6 @@ pub fn better(metric: &str, unit: &str) -> Option<Better> {
     }
 }
 
-/// What became of a figure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Verdict {
-    /// By the rule.
-    Moved,
-    /// By less than the noise.
-    Within,
-    /// An absolute figure, and the machines differ.
-    OtherMachine,
-    /// Void in one of the files, or in both.
-    Void,
-}
-
 /// One figure in both files.
 #[derive(Debug, Clone, Serialize)]
 pub struct Row {
@@ -91,8 +81,8 @@ pub struct Row {
     pub b: [f64; 3],
     /// Second value over first. None: the first is 0.
     pub factor: Option<f64>,
-    /// Half the range of the rounds as a part of the value, of the noisier file.
-    pub noise: f64,
+    /// Half the range of the rounds as a part of the value, of the noisier file. None: one of them has a single round.
+    pub noise: Option<f64>,
     /// What became of it.
     pub verdict: Verdict,
     /// Whether it is better in the second file. None: it did not move, or which way is better cannot be told.
@@ -186,9 +176,12 @@ fn warnings(a: &ResultFile, b: &ResultFile) -> Vec<String> {
         if !file.complete {
             warnings.push(format!("{which} is not complete: it was interrupted, or a scenario failed"));
         }
-        if file.config.rounds <= 1 {
+        let once = file.results.iter().filter(|row| of_one_round(row)).count();
+        if once > 0 {
+            let all = file.results.len();
             warnings.push(format!(
-                "{which} was measured in one round, which tells no noise: what is called moved may not be; use --rounds 3"
+                "{once} of {all} figures of {which} are of one round, so their noise is unknown, and none is said to have moved: \
+                 use --rounds 3"
             ));
         }
     }
@@ -219,21 +212,19 @@ fn differences(a: &Machine, b: &Machine) -> Vec<String> {
 fn row(a: &Measurement, b: &Measurement, other_machine: bool) -> Row {
     let factor = (a.value != 0.0).then(|| b.value / a.value);
     let void = |row: &Measurement, which: &str| row.void.as_ref().map(|why| format!("{which}: {why}"));
-    let void = [void(a, "A"), void(b, "B")].into_iter().flatten().collect::<Vec<_>>().join("; ");
-    let verdict = if !void.is_empty() {
-        Verdict::Void
-    } else if other_machine && ratio_of(&b.metric).is_none() {
-        Verdict::OtherMachine
-    } else if a.high < b.low || b.high < a.low {
-        Verdict::Moved
+    let void = if a.void == b.void {
+        void(a, "A and B")
     } else {
-        Verdict::Within
+        let each: Vec<String> = [void(a, "A"), void(b, "B")].into_iter().flatten().collect();
+        Some(each.join("; "))
     };
-    let improved = better(&b.metric, &b.unit).filter(|_| verdict == Verdict::Moved);
     let shared = b.peers.iter().filter_map(|(peer, value)| {
         let before = a.peers.get(peer).filter(|before| **before != 0.0)?;
         Some((peer.clone(), value / before))
     });
+    let peers: BTreeMap<String, f64> = shared.collect();
+    let verdict = verdict::judge(a, b, other_machine, &peers);
+    let improved = better(&b.metric, &b.unit).filter(|_| verdict == Verdict::Moved);
     Row {
         scenario: b.scenario.clone(),
         case: b.case.clone(),
@@ -242,16 +233,17 @@ fn row(a: &Measurement, b: &Measurement, other_machine: bool) -> Row {
         a: [a.value, a.low, a.high],
         b: [b.value, b.low, b.high],
         factor,
-        noise: noise(a).max(noise(b)),
+        noise: noise(a).zip(noise(b)).map(|(a, b)| a.max(b)),
         verdict,
         improved: improved.map(|better| (b.value > a.value) == (better == Better::More)),
-        peers: shared.collect(),
-        void: (!void.is_empty()).then_some(void),
+        peers,
+        void,
     }
 }
 
-fn noise(row: &Measurement) -> f64 {
-    if row.value == 0.0 { 0.0 } else { (row.high - row.low) / 2.0 / row.value.abs() }
+fn noise(row: &Measurement) -> Option<f64> {
+    let known = || if row.value == 0.0 { 0.0 } else { (row.high - row.low) / 2.0 / row.value.abs() };
+    (!of_one_round(row)).then(known)
 }
 
 #[cfg(test)]

@@ -27,11 +27,13 @@ fn of(comparison: &Comparison, metric: &str) -> Row {
 fn only_ranges_that_do_not_overlap_have_moved() {
     let a = file(vec![
         figure("packet", "ns", &[100.0, 102.0, 104.0]).beside("kernel", 200.0),
+        figure("slow", "ns", &[10.0, 10.2, 10.4]).beside("kernel", 20.0),
         figure("net", "ns", &[50.0, 52.0, 54.0]),
         figure("ratio/kernel", "1", &[1.9, 2.0, 2.1]),
     ]);
     let b = file(vec![
         figure("packet", "ns", &[80.0, 82.0, 84.0]).beside("kernel", 202.0),
+        figure("slow", "ns", &[15.0, 15.1, 15.2]).beside("kernel", 29.0),
         figure("net", "ns", &[53.0, 55.0, 57.0]),
         figure("ratio/kernel", "1", &[1.0, 1.1, 1.2]),
     ]);
@@ -44,6 +46,7 @@ fn only_ranges_that_do_not_overlap_have_moved() {
         [
             ("ratio/kernel", Verdict::Moved, Some(false)),
             ("packet", Verdict::Moved, Some(true)),
+            ("slow", Verdict::MachineMoved, None),
             ("net", Verdict::Within, None),
         ],
         "the largest move comes first"
@@ -58,7 +61,8 @@ fn only_ranges_that_do_not_overlap_have_moved() {
         "WORSE",
         "within noise",
         "kernel +1.0 %",
-        "2 of 3 figures moved: 1 better, 1 worse",
+        "the machine moved",
+        "2 of 4 figures moved: 1 better, 1 worse; 1 moved with the machine",
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
@@ -69,39 +73,73 @@ fn what_cannot_be_compared_is_said_by_name() {
     let mut a = file(vec![
         figure("old", "ns", &[1.0]),
         figure("spoilt", "ns", &[1.0]).void_because(Some("steal 40 %".to_owned())),
+        figure("twice", "ns", &[1.0]).void_because(Some("steal 40 %".to_owned())),
+        figure("both", "ns", &[1.0]).void_because(Some("steal 50 %".to_owned())),
+        figure("once", "ns", &[1.0]),
         figure("renamed", "ns", &[1.0]),
     ]);
     a.complete = false;
-    a.config.rounds = 1;
     let b = file(vec![
         figure("new", "ns", &[1.0]),
         figure("spoilt", "ns", &[9.0]),
+        figure("twice", "ns", &[9.0]),
+        figure("both", "ns", &[9.0]).void_because(Some("steal 50 %".to_owned())),
+        figure("once", "ns", &[9.0, 9.0, 9.0]),
         figure("renamed", "cycles", &[9.0]),
         figure("renamed", "cycles", &[7.0]),
     ]);
     let found = compare(&a, &b);
     assert_eq!(of(&found, "spoilt").verdict, Verdict::Void);
+    let once = of(&found, "once");
+    assert_eq!((once.verdict, once.improved, once.noise), (Verdict::OneRound, None, None));
     let text = text(&found);
     for part in [
-        "void, not compared: lockstep plain/v4 spoilt (A: steal 40 %)",
+        "void, not compared (A and B: steal 50 %):\n  lockstep plain/v4 both ns\n",
+        "void, not compared (A: steal 40 %):\n  lockstep plain/v4 spoilt ns\n  lockstep plain/v4 twice ns\n",
         "only in A: lockstep plain/v4 old ns",
         "only in A: lockstep plain/v4 renamed ns",
         "only in B: lockstep plain/v4 new ns",
         "only in B: lockstep plain/v4 renamed cycles",
         "A is not complete",
-        "A was measured in one round",
+        "6 of 6 figures of A are of one round",
+        "unknown",
         "B has lockstep plain/v4 renamed cycles more than once",
-        "0 of 1 figures moved",
+        "0 of 4 figures moved: 0 better, 0 worse; 0 moved with the machine, 1 of one round, 3 void",
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
 }
 
 #[test]
+fn files_with_nothing_in_common_are_said_to_have_nothing() {
+    let found = compare(&file(vec![figure("a", "ns", &[1.0])]), &file(vec![figure("b", "ns", &[1.0])]));
+    assert!(found.rows.is_empty());
+    let text = text(&found);
+    assert!(
+        text.contains("only in A") && text.ends_with("no figure in common: nothing was compared\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn what_is_counted_needs_no_second_round() {
+    let of_count = |count: f64| file(vec![figure("packet", "instructions", &[count]).beside("kept", count)]);
+    let found = compare(&of_count(100.0), &of_count(103.0));
+    let row = of(&found, "packet");
+    assert_eq!(
+        (row.verdict, row.improved),
+        (Verdict::Moved, Some(false)),
+        "what is kept is no machine that moves"
+    );
+    assert!(found.warnings.is_empty(), "{:?}", found.warnings);
+}
+
+#[test]
 fn on_another_machine_only_ratios_are_compared() {
     let rows = |time: f64, ratio: f64| {
-        let ratios = ["ratio/kernel", "ratio/kernel/delay-p99"].map(|metric| figure(metric, "1", &[ratio]));
-        [vec![figure("packet", "ns", &[time])], ratios.to_vec()].concat()
+        let ratios =
+            ["ratio/kernel", "ratio/kernel/delay-p99"].map(|metric| figure(metric, "1", &[ratio; 2]));
+        [vec![figure("packet", "ns", &[time; 2])], ratios.to_vec()].concat()
     };
     let (a, mut b) = (file(rows(100.0, 2.0)), file(rows(50.0, 3.0)));
     b.machine.cpu = "Y".to_owned();
@@ -120,14 +158,14 @@ fn on_another_machine_only_ratios_are_compared() {
 #[test]
 fn from_nothing_to_something_is_the_largest_move() {
     let a = file(vec![
-        figure("lost", "packets", &[0.0]),
-        figure("packet", "ns", &[1.0]),
-        figure("loss", "1", &[0.0]),
+        figure("lost", "packets", &[0.0; 2]),
+        figure("packet", "ns", &[1.0; 2]),
+        figure("loss", "1", &[0.0; 2]),
     ]);
     let b = file(vec![
-        figure("lost", "packets", &[3.0]),
-        figure("packet", "ns", &[9.0]),
-        figure("loss", "1", &[0.0]),
+        figure("lost", "packets", &[3.0; 2]),
+        figure("packet", "ns", &[9.0; 2]),
+        figure("loss", "1", &[0.0; 2]),
     ]);
     let found = compare(&a, &b);
     assert_eq!(found.rows[0].metric, "lost");

@@ -1,5 +1,6 @@
 //! A comparison as a person reads it in a terminal.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
@@ -21,9 +22,15 @@ pub fn text(comparison: &Comparison) -> String {
     if !rows.is_empty() {
         let _ = write!(text, "\n{}\n", table(&rows));
     }
+    let mut reasons: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
     for row in void {
-        let why = row.void.as_deref().unwrap_or_default();
-        let _ = writeln!(text, "void, not compared: {} {} {} ({why})", row.scenario, row.case, row.metric);
+        reasons.entry(row.void.as_deref().unwrap_or_default()).or_default().push(row);
+    }
+    for (why, rows) in reasons {
+        let _ = writeln!(text, "void, not compared ({why}):");
+        for row in rows {
+            let _ = writeln!(text, "  {} {} {} {}", row.scenario, row.case, row.metric, row.unit);
+        }
     }
     for (which, names) in [("A", &comparison.only_a), ("B", &comparison.only_b)] {
         for name in names {
@@ -31,15 +38,23 @@ pub fn text(comparison: &Comparison) -> String {
         }
     }
     let count = |test: &dyn Fn(&&Row) -> bool| comparison.rows.iter().filter(test).count();
-    let moved = count(&|row| row.verdict == Verdict::Moved);
+    let of = |verdict| count(&|row| row.verdict == verdict);
+    if comparison.rows.is_empty() {
+        text += "the two have no figure in common: nothing was compared\n";
+        return text;
+    }
     let _ = writeln!(
         text,
-        "{moved} of {} figures moved: {} better, {} worse; {} void, {} not comparable, {} only in A, {} only in B",
+        "{} of {} figures moved: {} better, {} worse; {} moved with the machine, {} of one round, {} void, {} not comparable, \
+         {} only in A, {} only in B",
+        of(Verdict::Moved),
         comparison.rows.len(),
         count(&|row| row.improved == Some(true)),
         count(&|row| row.improved == Some(false)),
-        count(&|row| row.verdict == Verdict::Void),
-        count(&|row| row.verdict == Verdict::OtherMachine),
+        of(Verdict::MachineMoved),
+        of(Verdict::OneRound),
+        of(Verdict::Void),
+        of(Verdict::OtherMachine),
         comparison.only_a.len(),
         comparison.only_b.len()
     );
@@ -63,7 +78,7 @@ fn table(rows: &[&Row]) -> Table {
             range(row.a),
             range(row.b),
             percent(row.factor),
-            format!("±{:.1} %", row.noise * 100.0),
+            row.noise.map_or_else(|| "unknown".to_owned(), |noise| format!("±{:.1} %", noise * 100.0)),
             verdict(row).to_owned(),
             peers.join(", "),
         ]);
@@ -88,6 +103,8 @@ fn verdict(row: &Row) -> &'static str {
         (Verdict::Moved, Some(true)) => "better",
         (Verdict::Moved, Some(false)) => "WORSE",
         (Verdict::Moved, None) => "moved",
+        (Verdict::MachineMoved, _) => "the machine moved",
+        (Verdict::OneRound, _) => "one round",
         (Verdict::Within, _) => "within noise",
         (Verdict::OtherMachine, _) => "other machine",
         (Verdict::Void, _) => "void",
