@@ -10,7 +10,7 @@ use crate::machine::{Machine, Watch};
 use crate::result::{Config, ResultFile, SCHEMA};
 use crate::scenario::{self, Scenario};
 use crate::session::{Interrupt, Session};
-use crate::{Error, Result, table};
+use crate::{Error, Result, output, table};
 
 /// Measures the switch, beside what else one could use, in the same run.
 #[derive(Debug, Parser)]
@@ -103,10 +103,7 @@ struct Single {
 #[must_use]
 pub fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
-        Command::List => {
-            print!("{}", table::list(scenario::ALL));
-            Ok(())
-        }
+        Command::List => output::say(&table::list(scenario::ALL)),
         Command::Run { scenarios, options } => run(&scenarios, &options),
         Command::CountInstructions => scenario::instructions::counted::run(),
         Command::Compare { a, b, json } => compare(&a, &b, json),
@@ -119,7 +116,7 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("vswitch-perf: {error}");
+            output::hint(&format!("vswitch-perf: {error}\n"));
             ExitCode::from(if matches!(error, Error::Interrupted) { 130 } else { 1 })
         }
     }
@@ -129,9 +126,9 @@ fn compare(a: &Path, b: &Path, json: bool) -> Result<()> {
     let found = crate::compare::compare(&ResultFile::read(a)?, &ResultFile::read(b)?);
     if json {
         let text = serde_json::to_string_pretty(&found);
-        println!("{}", text.map_err(|error| Error::setup("write the comparison as JSON", error))?);
+        output::say(&(text.map_err(|error| Error::setup("write the comparison as JSON", error))? + "\n"))?;
     } else {
-        print!("{}", crate::compare::text(&found));
+        output::say(&crate::compare::text(&found))?;
     }
     if found.rows.is_empty() {
         return Err(Error::Unknown(format!(
@@ -143,22 +140,27 @@ fn compare(a: &Path, b: &Path, json: bool) -> Result<()> {
     Ok(())
 }
 
-fn report(files: &[PathBuf], output: &Path) -> Result<()> {
+fn report(files: &[PathBuf], page_file: &Path) -> Result<()> {
     let named = |file: &PathBuf| {
         let name = file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned();
         ResultFile::read(file).map(|results| (name, results))
     };
+    let is_output = |file: &PathBuf| {
+        file.canonicalize().ok().zip(page_file.canonicalize().ok()).is_some_and(|(a, b)| a == b)
+    };
+    if files.iter().any(is_output) {
+        let problem = "it is one of the result files: name another file for the page with -o".to_owned();
+        return Err(Error::File { file: page_file.to_owned(), problem });
+    }
     let page = crate::report::html(&files.iter().map(named).collect::<Result<Vec<_>>>()?);
-    let failed = |error: std::io::Error| Error::File { file: output.to_owned(), problem: error.to_string() };
-    std::fs::write(output, page).map_err(failed)?;
-    println!("{}", output.display());
-    Ok(())
+    output::write(page_file, &page)?;
+    output::say(&format!("{}\n", page_file.display()))
 }
 
 fn run(names: &[String], options: &Options) -> Result<()> {
     let scenarios = chosen(names)?;
     if let Some(path) = &options.json {
-        ResultFile::check_writable(path)?;
+        output::check_writable(path)?;
     }
     let interrupt = Interrupt::catch().map_err(|error| Error::setup("catch signals", error))?;
     let config = Config {
@@ -175,7 +177,7 @@ fn run(names: &[String], options: &Options) -> Result<()> {
     // What cannot be had is void later, by what is taken away.
     let raised = crate::machine::raise();
     let mut machine = Machine::describe();
-    eprint!("{}", table::machine(&machine));
+    output::hint(&table::machine(&machine));
     let (watch, start) = (Watch::start(), Instant::now());
     let mut session = Session::new(config, interrupt, options.no_progress);
     if !raised {
@@ -193,11 +195,10 @@ fn run(names: &[String], options: &Options) -> Result<()> {
         results: session.results,
         notes: session.notes,
     };
-    print!("{}", table::results(&file));
-    if let Some(path) = &options.json {
-        file.write(path)?;
-    }
-    outcome
+    // Whatever becomes of the other, the results are told once.
+    let written = options.json.as_deref().map_or(Ok(()), |path| file.write(path));
+    let said = output::say(&table::results(&file));
+    outcome.and(written).and(said)
 }
 
 /// Runs what can be run: a scenario that this machine cannot serve is named and left out, and fails the run at its end.

@@ -9,6 +9,7 @@ pub mod error;
 pub mod machine;
 pub mod math;
 pub mod net;
+pub mod output;
 pub mod peer;
 pub mod report;
 pub mod result;

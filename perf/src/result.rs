@@ -1,12 +1,12 @@
 //! Result files: what `--json` writes and `compare` and `report` read.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
-use crate::{Error, Result};
+use crate::{Error, Result, output};
 
 /// The schema this build writes and reads. Another meaning of a field is another number.
 pub const SCHEMA: &str = "vswitch-perf/1";
@@ -185,21 +185,6 @@ impl ResultFile {
         serde_json::from_value(value).map_err(|error| failed(format!("schema {SCHEMA:?}, but {error}")))
     }
 
-    /// Sees to it that [`ResultFile::write`] will be able to write here, before anything is measured. Leaves nothing behind.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::File`].
-    pub fn check_writable(path: &Path) -> Result<()> {
-        let failed = |problem: String| Error::File { file: path.to_owned(), problem };
-        if path.is_dir() {
-            return Err(failed("it is a folder, and results are a file".to_owned()));
-        }
-        let partial = partial(path);
-        let opened = std::fs::File::create(&partial).and_then(|_| std::fs::remove_file(&partial));
-        opened.map_err(|error| failed(format!("results could not be written here: {error}")))
-    }
-
     /// Writes it, in one step: a reader sees all of it or what was there before.
     ///
     /// # Errors
@@ -207,18 +192,9 @@ impl ResultFile {
     /// [`Error::File`].
     pub fn write(&self, path: &Path) -> Result<()> {
         let failed =
-            |error: std::io::Error| Error::File { file: path.to_owned(), problem: error.to_string() };
-        let text = serde_json::to_string_pretty(self).map_err(|error| failed(error.into()))? + "\n";
-        let partial = partial(path);
-        std::fs::write(&partial, text).and_then(|()| std::fs::rename(&partial, path)).map_err(failed)
+            |error: serde_json::Error| Error::File { file: path.to_owned(), problem: error.to_string() };
+        output::write(path, &(serde_json::to_string_pretty(self).map_err(failed)? + "\n"))
     }
-}
-
-/// What a file is called until it is whole.
-fn partial(path: &Path) -> PathBuf {
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    partial.into()
 }
 
 #[cfg(test)]
@@ -247,18 +223,6 @@ mod tests {
         file().write(&path).unwrap();
         assert_eq!(ResultFile::read(&path).unwrap(), file());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn where_nothing_can_be_written_is_known_before() {
-        let folder = tempfile::tempdir().unwrap();
-        ResultFile::check_writable(&folder.path().join("a.json")).unwrap();
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-        let missing = folder.path().join("none").join("a.json");
-        for (path, expected) in [(folder.path(), "it is a folder"), (&missing, "No such file")] {
-            let error = ResultFile::check_writable(path).unwrap_err().to_string();
-            assert!(error.contains(expected) && error.contains(&path.display().to_string()), "{error}");
-        }
     }
 
     #[test]

@@ -2,30 +2,49 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
+use crate::output::hint;
 use crate::result::{Config, Measurement};
 use crate::{Error, Result};
 
-/// Set by SIGINT and SIGTERM.
+/// How soon after the first signal another one is the same.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Set by SIGINT, SIGTERM and SIGHUP.
 #[derive(Debug, Clone, Default)]
 pub struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// Catches SIGINT and SIGTERM from now on; a second one ends the process at once.
+    /// Catches the signals from now on: the first is told and obeyed as soon as what is measured can be left, one more than
+    /// a second later ends the process at once. (A terminal that is closed sends two within a moment.)
     ///
     /// # Errors
     ///
     /// When the kernel refuses.
     pub fn catch() -> std::io::Result<Self> {
-        let flag = Arc::new(AtomicBool::new(false));
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-            signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&flag))?;
-            signal_hook::flag::register(signal, Arc::clone(&flag))?;
-        }
-        Ok(Self(flag))
+        let interrupt = Self::default();
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+        let told = interrupt.clone();
+        let body = move || {
+            let mut first = None;
+            for signal in signals.forever() {
+                told.set();
+                let since = first.get_or_insert_with(Instant::now).elapsed();
+                if since > PATIENCE {
+                    std::process::exit(128 + signal);
+                }
+                hint(
+                    "\nending: what was measured is kept; once more ends it at once, and may leave temporary files\n",
+                );
+            }
+        };
+        std::thread::Builder::new().name("signals".to_owned()).spawn(body)?;
+        Ok(interrupt)
     }
 
     /// Whether the run is to end.
@@ -150,7 +169,7 @@ impl Session {
     pub fn note(&mut self, note: impl Into<String>) {
         let note = note.into();
         if !self.notes.contains(&note) {
-            self.bar.suspend(|| eprintln!("note: {note}"));
+            self.bar.suspend(|| hint(&format!("note: {note}\n")));
             self.notes.push(note);
         }
     }

@@ -102,6 +102,7 @@ pub fn kernel(
     }
     forward(topology, desired, Filter::None, &[])?;
     if !nft.is_empty() {
+        crate::peer::find("kernel-conntrack", "nft", "nftables")?;
         node.with_input(&["nft", "-f", "-"], nft)?;
     }
     Ok(threads)

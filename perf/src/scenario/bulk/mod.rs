@@ -68,6 +68,7 @@ impl Scenario for Bulk {
             (_, false) => (2, &[(Way::Node, 1), (Way::Node, 4), (Way::Vxlan, 1), (Way::Vxlan, 4)]),
             (_, true) => (10, &[(Way::Node, 1), (Way::Node, 4), (Way::Vxlan, 1), (Way::Vxlan, 4)]),
         };
+        crate::peer::find("iperf3", "iperf3", "iperf3")?;
         let cores = Cores::two()?;
         let steps = cases.len() * CONTENDERS.len() * session.config.rounds as usize;
         session.begin(NAME, steps as u64);

@@ -1,5 +1,6 @@
 //! Runs this program under callgrind, and reads what it wrote.
 
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -20,8 +21,20 @@ const TUNABLES: &str =
 pub fn count(session: &Session) -> Result<Vec<(&'static str, f64)>> {
     let folder = tempfile::tempdir().map_err(|error| Error::setup("make a folder", error))?;
     let binary = std::env::current_exe().map_err(|error| Error::setup("find this program", error))?;
-    let mut child = Command::new("valgrind")
-        .args(["--tool=callgrind", "--quiet", "--toggle-collect=*Worker*step_at*", "--dump-line=no"])
+    let valgrind = crate::peer::find("callgrind", "valgrind", "valgrind").map_err(|_| {
+        Error::Unmet("instructions are counted by valgrind: apt-get install valgrind".to_owned())
+    })?;
+    // It goes when we do, and what a terminal sends to all of us is ours to answer.
+    let mut child = Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "--"])
+        .arg(valgrind)
+        .args([
+            "--vgdb=no",
+            "--tool=callgrind",
+            "--quiet",
+            "--toggle-collect=*Worker*step_at*",
+            "--dump-line=no",
+        ])
         .arg("--dump-after=*instructions*counted*end_of_part*")
         .arg(format!("--callgrind-out-file={}", folder.path().join("out").display()))
         .arg(binary)
@@ -30,10 +43,9 @@ pub fn count(session: &Session) -> Result<Vec<(&'static str, f64)>> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
+        .process_group(0)
         .spawn()
-        .map_err(|error| {
-            Error::Unmet(format!("instructions are counted by valgrind ({error}): apt-get install valgrind"))
-        })?;
+        .map_err(|error| Error::setup("start valgrind", error))?;
     let cases = cases();
     loop {
         match child.try_wait().map_err(|error| Error::setup("wait for valgrind", error))? {
