@@ -6,16 +6,47 @@ use super::cluster::{ACCOUNTS, NAMESPACES};
 use super::dice::Dice;
 use super::kubernetes::BLOCKS;
 
-/// Tiers with the order of Calico's own in between: `default` has 1,000,000.
-pub(super) const TIERS: [(&str, u32, &str); 3] =
-    [("security", 2000, "Deny"), ("platform", 3000, "Pass"), ("last", 2_000_000, "Deny")];
+/// Tiers before, between and after those that are always there, and one without an order, which is last.
+const TIERS: [(&str, Option<u32>, &str); 5] = [
+    ("first", Some(500), "Pass"),
+    ("security", Some(2000), "Deny"),
+    ("platform", Some(3000), "Pass"),
+    ("after", Some(20_000_000), "Deny"),
+    ("last", None, "Pass"),
+];
 
 pub(super) fn tiers() -> impl Iterator<Item = Value> {
     TIERS.into_iter().map(|(name, order, end)| {
-        json!({
-            "apiVersion": "projectcalico.org/v3", "kind": "Tier", "metadata": {"name": name},
-            "spec": {"order": order, "defaultAction": end},
+        let mut spec = json!({"defaultAction": end});
+        if let Some(order) = order {
+            spec["order"] = order.into();
+        }
+        json!({"apiVersion": "projectcalico.org/v3", "kind": "Tier", "metadata": {"name": name}, "spec": spec})
+    })
+}
+
+/// The profile of a namespace or of a service account.
+pub(super) fn profile(dice: &mut Dice) -> Value {
+    let namespace = dice.one_of(&NAMESPACES);
+    let name = if dice.chance(70) {
+        format!("kns.{namespace}")
+    } else {
+        format!("ksa.{namespace}.{}", dice.one_of(&ACCOUNTS))
+    };
+    let rules = |dice: &mut Dice| {
+        dice.many(0, 3, |dice| {
+            loop {
+                let rule = rule(dice);
+                // After profiles there is nothing to pass to.
+                if rule["action"] != "Pass" {
+                    break rule;
+                }
+            }
         })
+    };
+    json!({
+        "apiVersion": "projectcalico.org/v3", "kind": "Profile", "metadata": {"name": name},
+        "spec": {"ingress": rules(dice), "egress": rules(dice)},
     })
 }
 
@@ -38,7 +69,11 @@ pub(super) fn network_set(dice: &mut Dice, number: usize) -> Value {
 /// A NetworkPolicy or a GlobalNetworkPolicy; sometimes its staged kind, which changes nothing. Equal orders would be
 /// told apart by names in ways that are Calico's alone, so each has its own.
 pub(super) fn policy(dice: &mut Dice, number: usize, order: usize) -> Value {
-    let tier = dice.one_of(&["default", "default", TIERS[0].0, TIERS[1].0, TIERS[2].0]);
+    let tier = match dice.roll(8) {
+        0..=2 => "default",
+        3 => dice.one_of(&["kube-admin", "kube-baseline"]),
+        _ => dice.one_of(&TIERS).0,
+    };
     let is_global = dice.chance(50);
     let is_staged = dice.chance(15);
     let name = format!("cal{number}");
@@ -52,7 +87,7 @@ pub(super) fn policy(dice: &mut Dice, number: usize, order: usize) -> Value {
         // Rules of a direction that the types leave out would be refused.
         let may_have = types.as_array().is_none_or(|types| types.iter().any(|kind| kind == direction));
         if may_have && dice.chance(70) {
-            spec[field] = dice.many(0, 3, rule).into();
+            spec[field] = dice.many(0, 3, |dice| rule_or_service(dice, direction)).into();
         }
     }
     if dice.chance(15) {
@@ -70,13 +105,32 @@ pub(super) fn policy(dice: &mut Dice, number: usize, order: usize) -> Value {
         (true, false) => "StagedNetworkPolicy",
         (true, true) => "StagedGlobalNetworkPolicy",
     };
+    if is_staged && dice.chance(30) {
+        // It says no more than that the other would go.
+        spec = json!({"tier": tier, "stagedAction": "Delete"});
+    }
     json!({"apiVersion": "projectcalico.org/v3", "kind": kind, "metadata": metadata, "spec": spec})
 }
 
-const POD_LABELS: &[(&str, &str)] = &[("app", "web"), ("app", "db"), ("tier", "1"), ("kind", "feed")];
+/// A NetworkPolicy of Kubernetes that is only staged, in place of the one of its name.
+pub(super) fn staged_kubernetes(mut policy: Value) -> Value {
+    policy["apiVersion"] = "projectcalico.org/v3".into();
+    policy["kind"] = "StagedKubernetesNetworkPolicy".into();
+    policy
+}
+
+const POD_LABELS: &[(&str, &str)] = &[
+    ("app", "web"),
+    ("app", "db"),
+    ("tier", "1"),
+    ("kind", "feed"),
+    ("projectcalico.org/namespace", "a"),
+    ("projectcalico.org/serviceaccount", "web"),
+];
 const NAMESPACE_LABELS: &[(&str, &str)] =
     &[("env", "prod"), ("team", "red"), ("projectcalico.org/name", "b")];
-const ACCOUNT_LABELS: &[(&str, &str)] = &[("level", "high"), ("level", "low")];
+const ACCOUNT_LABELS: &[(&str, &str)] =
+    &[("level", "high"), ("level", "low"), ("projectcalico.org/name", "batch")];
 
 /// A selector, not too deep.
 fn selector(dice: &mut Dice, pairs: &[(&str, &str)]) -> String {
@@ -98,6 +152,44 @@ fn selector(dice: &mut Dice, pairs: &[(&str, &str)]) -> String {
         12 => format!("({} || {})", selector(dice, pairs), selector(dice, pairs)),
         _ => format!("!({})", selector(dice, pairs)),
     }
+}
+
+/// A rule; now and then one about the endpoints of a service, as a rule may be that says nothing else of that end.
+fn rule_or_service(dice: &mut Dice, direction: &str) -> Value {
+    if dice.chance(92) {
+        return rule(dice);
+    }
+    let service =
+        json!({"services": {"name": dice.one_of(&SERVICES), "namespace": dice.one_of(&NAMESPACES)}});
+    let end = if direction == "Ingress" { "source" } else { "destination" };
+    json!({"action": dice.one_of(&["Allow", "Deny", "Pass"]), end: service})
+}
+
+const SERVICES: [&str; 2] = ["front", "back"];
+
+/// The endpoints of a service: of any addresses, whoever has them.
+pub(super) fn endpoint_slice(dice: &mut Dice, number: usize, is_ipv4: bool) -> Value {
+    let addresses: &[&str] = if is_ipv4 {
+        &["10.0.0.1", "10.0.0.2", "10.0.0.5", "10.0.0.8", "198.51.100.7"]
+    } else {
+        &["fd10::1", "fd10::2", "fd10::5", "fd10::8", "2001:db8::7"]
+    };
+    let ports = [
+        json!({"name": "http", "port": 80, "protocol": "TCP"}),
+        json!({"name": "dns", "port": 53, "protocol": "UDP"}),
+        json!({"name": "sig", "port": 3868, "protocol": "SCTP"}),
+    ];
+    let endpoints: Vec<_> =
+        dice.some_of(addresses, 0, 3).into_iter().map(|address| json!({"addresses": [address]})).collect();
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {
+            "namespace": dice.one_of(&NAMESPACES), "name": format!("slice{number}"),
+            "labels": {"kubernetes.io/service-name": dice.one_of(&SERVICES)},
+        },
+        "addressType": if is_ipv4 { "IPv4" } else { "IPv6" },
+        "endpoints": endpoints, "ports": dice.some_of(&ports, 1, 2),
+    })
 }
 
 fn rule(dice: &mut Dice) -> Value {
@@ -159,6 +251,9 @@ fn entity(dice: &mut Dice, is_ipv4: bool) -> Value {
     let blocks: Vec<_> = BLOCKS.into_iter().filter(|block| block.contains(':') != is_ipv4).collect();
     for field in ["nets", "notNets"] {
         if dice.chance(12) {
+            // Not to be anywhere is refused.
+            let may_be = |block: &&&str| field == "nets" || !block.ends_with("/0");
+            let blocks: Vec<_> = blocks.iter().filter(may_be).copied().collect();
             entity[field] = dice.some_of(&blocks, 1, 2).into();
         }
     }

@@ -60,7 +60,7 @@ pub(crate) fn check(report: &mut Report) {
 /// Kinds that no cluster here has yet, because they are not compiled.
 pub(crate) fn kinds_left_out() -> BTreeSet<String> {
     let mut dice = Dice::new(0);
-    let objects = (0..100).flat_map(|_| policies(&mut dice, 0));
+    let objects = (0..100).flat_map(|_| policies(&mut dice, 0, true));
     objects
         .filter(|object| !is_compiled(object))
         .map(|object| format!("{} {}", object["apiVersion"], object["kind"]))
@@ -77,11 +77,11 @@ fn check_cluster(seed: u64, report: &mut Report) {
     for state in 0..STATES {
         // About half of the policies stay.
         kept.retain(|_| dice.chance(50));
-        let names: BTreeSet<_> = kept.iter().map(|object| object["metadata"].to_string()).collect();
-        let new = policies(&mut dice, state)
-            .into_iter()
-            .filter(|object| !names.contains(&object["metadata"].to_string()));
-        kept.extend(new);
+        // Some have the one name there may be.
+        let key = |object: &Value| format!("{} {}", object["kind"], object["metadata"]);
+        let names: BTreeSet<_> = kept.iter().map(key).collect();
+        let new = policies(&mut dice, state, is_ipv4).into_iter();
+        kept.extend(new.filter(|object| !names.contains(&key(object))));
         let objects = cluster.objects.iter().chain(&kept).filter(|object| is_compiled(object)).cloned();
         let mut scene = Scene {
             name: format!("cluster {seed} state {state}"),
@@ -118,16 +118,20 @@ fn expect(scene: &mut Scene) {
 }
 
 /// Policies of all kinds, and what they refer to.
-fn policies(dice: &mut Dice, state: usize) -> Vec<Value> {
+fn policies(dice: &mut Dice, state: usize, is_ipv4: bool) -> Vec<Value> {
     let mut objects: Vec<Value> = calico::tiers().collect();
     // A place among the others that nobody else has, of this state or another.
     let free: Vec<_> = (0..1000).filter(|place| place % STATES == state).collect();
     let places: Vec<usize> = dice.some_of(&free, 16, 16);
     let mut places = places.into_iter();
     let mut place = move || places.next().unwrap();
-    for number in 0..4 {
+    for number in 4 * state..4 * state + 4 {
         if dice.chance(70) {
             objects.push(kubernetes::network_policy(dice, number));
+        }
+        if dice.chance(10) {
+            let policy = kubernetes::network_policy(dice, number);
+            objects.push(calico::staged_kubernetes(policy));
         }
         if dice.chance(40) {
             objects.push(kubernetes::cluster_network_policy(dice, number, place()));
@@ -142,6 +146,15 @@ fn policies(dice: &mut Dice, state: usize) -> Vec<Value> {
         if dice.chance(30) {
             objects.push(calico::network_set(dice, number));
         }
+        if dice.chance(25) {
+            objects.push(calico::endpoint_slice(dice, number, is_ipv4));
+        }
+    }
+    if dice.chance(20) {
+        objects.push(kubernetes::admin_network_policy(dice, 0, None));
+    }
+    if dice.chance(20) {
+        objects.push(calico::profile(dice));
     }
     objects
 }

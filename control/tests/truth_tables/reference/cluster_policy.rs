@@ -11,8 +11,8 @@ use crate::scene::{End, SCTP, TCP, UDP, protocol_number};
 #[serde(deny_unknown_fields)]
 struct Spec {
     tier: Option<String>,
-    #[serde(default)]
-    priority: u16,
+    /// A BaselineAdminNetworkPolicy has none.
+    priority: Option<u16>,
     subject: Selection,
     #[serde(default)]
     ingress: Vec<Rule>,
@@ -103,13 +103,14 @@ struct PortNumber {
 pub(super) fn read(kind: &str, name: String, spec: Value) -> Placed {
     let spec: Spec = serde_json::from_value(spec).unwrap();
     let tier = match (kind, spec.tier.as_deref()) {
-        ("ClusterNetworkPolicy", Some("Admin")) | ("AdminNetworkPolicy", None) => TierPlace::admin(),
-        ("ClusterNetworkPolicy", Some("Baseline")) | ("BaselineAdminNetworkPolicy", None) => {
-            TierPlace::baseline()
-        }
+        ("ClusterNetworkPolicy", Some("Admin")) | ("AdminNetworkPolicy", None) => "kube-admin",
+        ("ClusterNetworkPolicy", Some("Baseline")) | ("BaselineAdminNetworkPolicy", None) => "kube-baseline",
         other => panic!("no tier: {other:?}"),
     };
-    Placed { tier, order: f64::from(spec.priority), name, policy: Box::new(ClusterPolicy(spec)) }
+    let tier = TierPlace::built_in(tier).unwrap();
+    // The one policy without a priority comes after those that have one.
+    let order = spec.priority.map_or(f64::INFINITY, f64::from);
+    Placed { tier, order, name, policy: Box::new(ClusterPolicy(spec)) }
 }
 
 struct ClusterPolicy(Spec);

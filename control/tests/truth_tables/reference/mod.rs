@@ -23,7 +23,7 @@ use serde_json::Value;
 
 pub(crate) use labels::{LabelSelector, Labels, labels_of};
 
-use crate::scene::{End, Who};
+use crate::scene::{End, Who, protocol_number};
 
 /// Which way, seen from the pod that is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +79,16 @@ pub(crate) struct NetworkSet {
     pub(crate) nets: Vec<String>,
 }
 
+/// An EndpointSlice: addresses of a service, and the ports it is at there.
+#[derive(Debug)]
+pub(crate) struct Slice {
+    /// Namespace and name of the service.
+    pub(crate) service: (String, String),
+    pub(crate) addresses: Vec<IpAddr>,
+    /// Protocol and number.
+    pub(crate) ports: Vec<(u8, u16)>,
+}
+
 /// The cluster without its policies.
 #[derive(Debug, Default)]
 pub(crate) struct World {
@@ -89,6 +99,7 @@ pub(crate) struct World {
     /// Labels of service accounts, by namespace and name.
     accounts: BTreeMap<(String, String), Labels>,
     pub(crate) network_sets: Vec<NetworkSet>,
+    pub(crate) slices: Vec<Slice>,
 }
 
 impl World {
@@ -138,6 +149,20 @@ impl World {
             Some("ServiceAccount") => {
                 self.accounts.insert((text(&object["metadata"]["namespace"]), name), labels);
             }
+            Some("EndpointSlice") => {
+                let service = text(&object["metadata"]["labels"]["kubernetes.io/service-name"]);
+                let endpoints =
+                    list(&object["endpoints"]).iter().flat_map(|endpoint| list(&endpoint["addresses"]));
+                let port = |port: &Value| {
+                    let number = u16::try_from(port["port"].as_u64().unwrap()).unwrap();
+                    (protocol_number(&text(&port["protocol"])), number)
+                };
+                self.slices.push(Slice {
+                    service: (text(&object["metadata"]["namespace"]), service),
+                    addresses: endpoints.map(|address| text(address).parse().unwrap()).collect(),
+                    ports: list(&object["ports"]).iter().map(port).collect(),
+                });
+            }
             Some(kind @ ("NetworkSet" | "GlobalNetworkSet")) => {
                 let namespace = (kind == "NetworkSet").then(|| text(&object["metadata"]["namespace"]));
                 let nets = list(&object["spec"]["nets"]).iter().map(text).collect();
@@ -169,34 +194,42 @@ pub(crate) enum TierEnd {
     Pass,
 }
 
-/// Where a tier stands among the others: first the place its kind gives it, then its order, then its name.
+/// Where a tier stands among the others: by its order, then by its name; profiles come after all.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct TierPlace {
-    pub(crate) rank: u8,
+    pub(crate) is_profiles: bool,
+    /// Infinite: not said, last.
     pub(crate) order: f64,
     pub(crate) name: String,
     pub(crate) end: TierEnd,
 }
 
 impl TierPlace {
-    /// The cluster's administrators, before everything.
-    pub(crate) fn admin() -> Self {
-        Self { rank: 0, order: 0.0, name: String::new(), end: TierEnd::Pass }
+    fn new(order: f64, name: &str, end: TierEnd) -> Self {
+        Self { is_profiles: false, order, name: name.to_owned(), end }
     }
 
-    /// Kubernetes' NetworkPolicy stands in Calico's tier `default`.
-    pub(crate) fn default_tier() -> Self {
-        Self { rank: 1, order: 1_000_000.0, name: "default".to_owned(), end: TierEnd::Deny }
+    /// The tiers that are always there, with the orders Calico gives them. None: it needs an object.
+    pub(crate) fn built_in(name: &str) -> Option<Self> {
+        match name {
+            // Of ClusterNetworkPolicy and its like, where they come before everything else.
+            "kube-admin" => Some(Self::new(1_000.0, name, TierEnd::Pass)),
+            // Kubernetes' NetworkPolicy is here too.
+            "default" => Some(Self::new(1_000_000.0, name, TierEnd::Deny)),
+            // Of ClusterNetworkPolicy and its like, where they come last.
+            "kube-baseline" => Some(Self::new(10_000_000.0, name, TierEnd::Pass)),
+            _ => None,
+        }
     }
 
-    /// The cluster's administrators, after everything.
-    pub(crate) fn baseline() -> Self {
-        Self { rank: 2, order: 0.0, name: String::new(), end: TierEnd::Pass }
+    /// After all tiers. What has a profile and is allowed by none is denied.
+    pub(crate) fn profiles() -> Self {
+        Self { is_profiles: true, ..Self::new(f64::INFINITY, "", TierEnd::Deny) }
     }
 
     fn compare(&self, other: &Self) -> Ordering {
         let by_order = self.order.total_cmp(&other.order);
-        self.rank.cmp(&other.rank).then(by_order).then_with(|| self.name.cmp(&other.name))
+        self.is_profiles.cmp(&other.is_profiles).then(by_order).then_with(|| self.name.cmp(&other.name))
     }
 }
 
@@ -221,7 +254,8 @@ impl Reference {
         let mut world = World::default();
         objects.iter().for_each(|object| world.add(object));
         let tiers: Vec<Value> = objects.iter().filter(|object| object["kind"] == "Tier").cloned().collect();
-        let mut policies: Vec<Placed> = objects.iter().filter_map(|object| placed(object, &tiers)).collect();
+        let mut policies: Vec<Placed> =
+            objects.iter().filter_map(|object| placed(object, &tiers, objects)).collect();
         policies.sort_by(|a, b| {
             let by_order = a.order.total_cmp(&b.order);
             a.tier.compare(&b.tier).then(by_order).then_with(|| a.name.cmp(&b.name))
@@ -258,14 +292,14 @@ impl Reference {
 }
 
 /// The policy an object is, if it is one.
-fn placed(object: &Value, tiers: &[Value]) -> Option<Placed> {
+fn placed(object: &Value, tiers: &[Value], objects: &[Value]) -> Option<Placed> {
     let metadata = &object["metadata"];
     let (kind, version) = (object["kind"].as_str()?, object["apiVersion"].as_str()?);
     let spec = object["spec"].clone();
     match (kind, version) {
         ("NetworkPolicy", "networking.k8s.io/v1") => {
             let policy = network_policy::NetworkPolicy::read(text(&metadata["namespace"]), spec);
-            let (tier, name) = (TierPlace::default_tier(), text(&metadata["name"]));
+            let (tier, name) = (TierPlace::built_in("default").unwrap(), text(&metadata["name"]));
             Some(Placed { tier, order: 1000.0, name, policy: Box::new(policy) })
         }
         ("ClusterNetworkPolicy" | "AdminNetworkPolicy" | "BaselineAdminNetworkPolicy", _) => {
@@ -274,6 +308,8 @@ fn placed(object: &Value, tiers: &[Value]) -> Option<Placed> {
         ("NetworkPolicy" | "GlobalNetworkPolicy", "projectcalico.org/v3") => {
             Some(calico::read(object, tiers))
         }
+        ("Profile", _) => calico::read_profile(object, objects),
+        // Staged kinds say what would be.
         _ => None,
     }
 }

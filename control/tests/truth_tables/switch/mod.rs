@@ -23,12 +23,9 @@ pub(crate) struct Switch {
     revision: u64,
 }
 
-/// Kinds that are read, or not even that, and not yet compiled.
-const NOT_COMPILED: [&str; 3] = ["ClusterNetworkPolicy", "AdminNetworkPolicy", "BaselineAdminNetworkPolicy"];
-
-/// Whether an object is of a kind that is compiled.
+/// Whether an object is of a kind that is compiled: Calico's are not yet.
 pub(crate) fn is_compiled(object: &Value) -> bool {
-    object["apiVersion"] != "projectcalico.org/v3" && NOT_COMPILED.iter().all(|kind| object["kind"] != *kind)
+    object["apiVersion"] != "projectcalico.org/v3"
 }
 
 impl Switch {

@@ -28,7 +28,8 @@ pub(super) struct Node {
     number: usize,
     numbering: Numbering,
     state: DesiredState,
-    tables: Tables,
+    /// None: before the first state.
+    tables: Option<Tables>,
     ports: PortMap,
     pub(super) walk: Walk,
     pub(super) out: Output<VecBuffer>,
@@ -44,13 +45,11 @@ impl Node {
         ]);
         let counters = Arc::new(Counters::new(usize::from(PORTS_MAX)));
         let config = WalkConfig { flows: 4096, fragments: 64, ..WalkConfig::default() };
-        let state = DesiredState::default();
-        let tables = compiled(&state, &ports, &Underlay::default(), 0);
         Self {
             number,
             numbering: Numbering::default(),
-            state,
-            tables,
+            state: DesiredState::default(),
+            tables: None,
             ports,
             walk: Walk::new(&config, counters),
             out: Output::new(0),
@@ -72,7 +71,7 @@ impl Node {
             // A port keeps its number for good, as a pod that stays keeps its flows.
             self.ports.entry(port.clone()).or_insert(facts);
         }
-        self.tables = compiled(&self.state, &self.ports, &self.underlay(), revision);
+        self.tables = Some(compiled(&self.state, &self.ports, &self.underlay(), revision));
         self.identities.clear();
         for (prefix, identity) in &self.state.prefixes {
             if prefix.prefix_len() == prefix.max_prefix_len() {
@@ -104,10 +103,14 @@ impl Node {
         port: u16,
     ) -> Verdict {
         let (own, other) = (self.identity(own), self.identity(other));
-        let verdict = self.tables.policy.verdict(direction, own, other, protocol, port);
+        let verdict = self.tables().policy.verdict(direction, own, other, protocol, port);
         let by_rules = oracle::verdict(&self.state, direction, own, other, protocol, port);
         assert_eq!(verdict, by_rules, "the tables, and the state read rule by rule");
         verdict
+    }
+
+    fn tables(&self) -> &Tables {
+        self.tables.as_ref().expect("a state was applied")
     }
 
     fn identity(&self, address: IpAddr) -> IdentityId {
@@ -135,7 +138,8 @@ impl Node {
 
     /// Walks packets; those that leave are in `out.tx`.
     pub(super) fn process(&mut self, packets: &mut Vec<Packet<VecBuffer>>, now: vswitch_datapath::Now) {
-        self.walk.process(&self.tables, now, packets, &mut self.out);
+        let tables = self.tables.as_ref().expect("a state was applied");
+        self.walk.process(tables, now, packets, &mut self.out);
         self.out.dropped.clear();
     }
 }

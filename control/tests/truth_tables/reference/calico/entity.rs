@@ -3,8 +3,8 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::super::{Flow, Labels, Pod, World, covers};
-use super::selector::selects;
+use super::super::{Flow, Labels, Pod, Slice, World, covers};
+use super::selector::{selects, selects_or};
 use crate::scene::{End, protocol_number};
 
 #[derive(Debug, Default, Deserialize)]
@@ -16,6 +16,7 @@ pub(super) struct Entity {
     not_selector: String,
     namespace_selector: String,
     service_accounts: Option<ServiceAccounts>,
+    services: Option<Service>,
     ports: Vec<Value>,
     not_ports: Vec<Value>,
 }
@@ -27,9 +28,17 @@ struct ServiceAccounts {
     selector: String,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Service {
+    name: String,
+    /// The policy's own, where it is not said.
+    namespace: Option<String>,
+}
+
 /// What an address is, to selectors: pods, and any number of network sets.
 struct Candidate<'a> {
-    labels: &'a Labels,
+    labels: Labels,
     /// None: in no namespace.
     namespace: Option<&'a str>,
     pod: Option<&'a Pod>,
@@ -39,7 +48,9 @@ impl Entity {
     /// Whether an end is meant. `namespace` is the policy's own; None: it is of the whole cluster.
     pub(super) fn is(&self, world: &World, namespace: Option<&str>, end: &End) -> bool {
         let in_any = |nets: &[String]| nets.iter().any(|net| covers(net, end.address));
-        (self.nets.is_empty() || in_any(&self.nets))
+        self.slices(world, namespace)
+            .is_none_or(|slices| slices.iter().any(|slice| slice.addresses.contains(&end.address)))
+            && (self.nets.is_empty() || in_any(&self.nets))
             && !in_any(&self.not_nets)
             && self.is_selected(world, namespace, end)
     }
@@ -53,7 +64,7 @@ impl Entity {
             || self.service_accounts.is_some()
             || (namespace.is_some() && !self.not_selector.is_empty());
         let is_excluded = |candidate: &Candidate<'_>| {
-            !self.not_selector.is_empty() && selects(&self.not_selector, candidate.labels)
+            !self.not_selector.is_empty() && selects(&self.not_selector, &candidate.labels)
         };
         if !says_something {
             return !candidates.iter().any(is_excluded);
@@ -68,9 +79,11 @@ impl Entity {
             ("", None) => true,
             ("", Some(own)) => candidate.namespace == Some(own),
             ("global()", _) => candidate.namespace.is_none(),
-            (selector, _) => candidate
-                .namespace
-                .is_some_and(|namespace| selects(selector, &world.calico_namespace_labels(namespace))),
+            (selector, _) => {
+                // What is in no namespace has no label of one; `all()` means what is in any.
+                let labels = candidate.namespace.map(|namespace| world.calico_namespace_labels(namespace));
+                selects_or(selector, &labels.unwrap_or_default(), candidate.namespace.is_some())
+            }
         };
         let account = |wanted: &ServiceAccounts| {
             let Some(pod) = candidate.pod else { return false };
@@ -79,12 +92,27 @@ impl Entity {
                 && selects(&wanted.selector, &labels)
         };
         namespace
-            && selects(&self.selector, candidate.labels)
+            && selects(&self.selector, &candidate.labels)
             && self.service_accounts.as_ref().is_none_or(account)
     }
 
-    /// Whether the flow goes to a port that is meant, this being its destination.
-    pub(super) fn has_port(&self, world: &World, flow: &Flow<'_>) -> bool {
+    /// What there is of the service. None: none is asked for.
+    fn slices<'a>(&self, world: &'a World, namespace: Option<&str>) -> Option<Vec<&'a Slice>> {
+        let service = self.services.as_ref()?;
+        let namespace = service.namespace.as_deref().or(namespace).unwrap();
+        let is_of = |slice: &&Slice| slice.service.0 == namespace && slice.service.1 == service.name;
+        Some(world.slices.iter().filter(is_of).collect())
+    }
+
+    /// Whether the flow goes to a port that is meant, this being its destination. Of a service it has to be one of the
+    /// ports that it has at that address.
+    pub(super) fn has_port(&self, world: &World, namespace: Option<&str>, flow: &Flow<'_>) -> bool {
+        let is_at = |slice: &&Slice| {
+            slice.addresses.contains(&flow.to.address) && slice.ports.contains(&(flow.protocol, flow.port))
+        };
+        if self.slices(world, namespace).is_some_and(|slices| !slices.iter().any(is_at)) {
+            return false;
+        }
         let one_of = |ports: &[Value]| ports.iter().any(|port| is_port(world, flow, port));
         (self.ports.is_empty() || one_of(&self.ports)) && !one_of(&self.not_ports)
     }
@@ -92,13 +120,18 @@ impl Entity {
 
 fn candidates<'a>(world: &'a World, end: &End) -> Vec<Candidate<'a>> {
     let pod = world.pod(end).map(|pod| Candidate {
-        labels: &pod.labels,
+        labels: world.calico_pod_labels(pod),
         namespace: Some(pod.namespace.as_str()),
         pod: Some(pod),
     });
     let sets = world.network_sets.iter().filter(|set| set.nets.iter().any(|net| covers(net, end.address)));
-    let sets =
-        sets.map(|set| Candidate { labels: &set.labels, namespace: set.namespace.as_deref(), pod: None });
+    let sets = sets.map(|set| {
+        let mut labels = set.labels.clone();
+        if let Some(namespace) = &set.namespace {
+            labels.insert("projectcalico.org/namespace".to_owned(), namespace.clone());
+        }
+        Candidate { labels, namespace: set.namespace.as_deref(), pod: None }
+    });
     pod.into_iter().chain(sets).collect()
 }
 

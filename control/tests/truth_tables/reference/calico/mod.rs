@@ -65,17 +65,62 @@ pub(super) fn read(object: &Value, tiers: &[Value]) -> Placed {
     let metadata = &object["metadata"];
     let namespace = (object["kind"] == "NetworkPolicy").then(|| text(&metadata["namespace"]));
     let spec: Spec = serde_json::from_value(object["spec"].clone()).unwrap();
-    let tier = match spec.tier.as_deref().unwrap_or("default") {
-        "default" => TierPlace::default_tier(),
-        name => {
-            let tier = tiers.iter().find(|tier| tier["metadata"]["name"] == name).unwrap();
-            let end = if tier["spec"]["defaultAction"] == "Pass" { TierEnd::Pass } else { TierEnd::Deny };
-            let order = tier["spec"]["order"].as_f64().unwrap_or(f64::INFINITY);
-            TierPlace { order, name: name.to_owned(), end, ..TierPlace::default_tier() }
-        }
-    };
+    let name = spec.tier.as_deref().unwrap_or("default");
+    let tier = TierPlace::built_in(name).unwrap_or_else(|| {
+        let tier = tiers.iter().find(|tier| tier["metadata"]["name"] == name).unwrap();
+        let end = if tier["spec"]["defaultAction"] == "Pass" { TierEnd::Pass } else { TierEnd::Deny };
+        TierPlace::new(tier["spec"]["order"].as_f64().unwrap_or(f64::INFINITY), name, end)
+    });
     let order = spec.order.unwrap_or(f64::INFINITY);
     Placed { tier, order, name: text(&metadata["name"]), policy: Box::new(CalicoPolicy { namespace, spec }) }
+}
+
+/// A profile: rules for what all tiers passed.
+struct Profile {
+    namespace: String,
+    /// None: of all pods of the namespace.
+    account: Option<String>,
+    rules: ProfileSpec,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProfileSpec {
+    #[serde(default)]
+    ingress: Vec<Rule>,
+    #[serde(default)]
+    egress: Vec<Rule>,
+}
+
+/// Reads a profile: of a namespace (`kns.NAMESPACE`), or of a service account (`ksa.NAMESPACE.NAME`), which is asked
+/// after its namespace's. A namespace's that nobody wrote allows everything, so that no further one is asked.
+pub(super) fn read_profile(object: &Value, objects: &[Value]) -> Option<Placed> {
+    let name = text(&object["metadata"]["name"]);
+    let mut parts = name.split('.').skip(1).map(str::to_owned);
+    let (namespace, account) = (parts.next().unwrap(), parts.next());
+    let of_namespace = format!("kns.{namespace}");
+    let is_asked =
+        |other: &Value| other["kind"] == "Profile" && other["metadata"]["name"] == of_namespace.as_str();
+    let order = if account.is_some() { 1.0 } else { 0.0 };
+    let rules = serde_json::from_value(object["spec"].clone()).unwrap();
+    let policy = Box::new(Profile { namespace, account, rules });
+    let placed = Placed { tier: TierPlace::profiles(), order, name, policy };
+    objects.iter().any(is_asked).then_some(placed)
+}
+
+impl Policy for Profile {
+    fn applies(&self, _: &World, pod: &Pod, _: Direction) -> bool {
+        pod.namespace == self.namespace
+            && self.account.as_ref().is_none_or(|account| pod.service_account == *account)
+    }
+
+    fn says(&self, world: &World, flow: &Flow<'_>, direction: Direction) -> Option<Said> {
+        let rules = match direction {
+            Direction::Ingress => &self.rules.ingress,
+            Direction::Egress => &self.rules.egress,
+        };
+        first_said(rules, world, None, flow)
+    }
 }
 
 impl Policy for CalicoPolicy {
@@ -96,16 +141,21 @@ impl Policy for CalicoPolicy {
             Direction::Ingress => &self.spec.ingress,
             Direction::Egress => &self.spec.egress,
         };
-        let matching = rules.iter().filter(|rule| rule.matches(world, self.namespace.as_deref(), flow));
-        matching.into_iter().find_map(|rule| match rule.action.as_str() {
+        first_said(rules, world, self.namespace.as_deref(), flow)
+    }
+}
+
+/// What the first rule says that matches and does not only write it down.
+fn first_said(rules: &[Rule], world: &World, namespace: Option<&str>, flow: &Flow<'_>) -> Option<Said> {
+    rules.iter().filter(|rule| rule.matches(world, namespace, flow)).find_map(|rule| {
+        match rule.action.as_str() {
             "Allow" => Some(Said::Allow),
             "Deny" => Some(Said::Deny),
             "Pass" => Some(Said::Pass),
-            // Writes it down, and goes on.
             "Log" => None,
             other => panic!("no action: {other}"),
-        })
-    }
+        }
+    })
 }
 
 impl CalicoPolicy {
@@ -116,7 +166,7 @@ impl CalicoPolicy {
             None => selects(&spec.namespace_selector, &world.calico_namespace_labels(&pod.namespace)),
         };
         namespace
-            && selects(&spec.selector, &pod.labels)
+            && selects(&spec.selector, &world.calico_pod_labels(pod))
             && selects(&spec.service_account_selector, &world.account_labels(pod))
     }
 }
@@ -131,7 +181,7 @@ impl Rule {
             && !self.not_icmp.as_ref().is_some_and(|icmp| icmp.is(flow))
             && self.source.is(world, namespace, flow.from)
             && self.destination.is(world, namespace, flow.to)
-            && self.destination.has_port(world, flow)
+            && self.destination.has_port(world, namespace, flow)
     }
 }
 
@@ -158,6 +208,19 @@ fn number(protocol: &Value) -> u8 {
 }
 
 impl World {
+    /// What a selector sees: the pod's labels, and what Calico gives it besides.
+    fn calico_pod_labels(&self, pod: &Pod) -> Labels {
+        let mut labels = pod.labels.clone();
+        for (key, value) in [
+            ("projectcalico.org/namespace", pod.namespace.as_str()),
+            ("projectcalico.org/serviceaccount", pod.service_account.as_str()),
+            ("projectcalico.org/orchestrator", "k8s"),
+        ] {
+            labels.insert(key.to_owned(), value.to_owned());
+        }
+        labels
+    }
+
     /// What a namespace selector sees: the namespace's labels, and its name.
     fn calico_namespace_labels(&self, namespace: &str) -> Labels {
         let mut labels = self.namespace_labels(namespace).clone();

@@ -8,7 +8,12 @@ use super::super::Labels;
 /// # Panics
 /// When the text is no selector.
 pub(super) fn selects(text: &str, labels: &Labels) -> bool {
-    let mut reader = Reader { rest: text.trim_start(), labels };
+    selects_or(text, labels, true)
+}
+
+/// The same where `all()` means something of its own.
+pub(super) fn selects_or(text: &str, labels: &Labels, all: bool) -> bool {
+    let mut reader = Reader { rest: text.trim_start(), labels, all };
     if reader.rest.is_empty() {
         return true;
     }
@@ -20,6 +25,7 @@ pub(super) fn selects(text: &str, labels: &Labels) -> bool {
 struct Reader<'a> {
     rest: &'a str,
     labels: &'a Labels,
+    all: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -50,7 +56,7 @@ impl<'a> Reader<'a> {
             return holds;
         }
         if self.take("all()") {
-            return true;
+            return self.all;
         }
         if self.take("has(") {
             let key = self.key();
