@@ -102,7 +102,7 @@ stages! {
     FlowMiss = "flow-miss",
     /// ICMP errors forwarded along the flow they speak of.
     RelatedError = "related-error",
-    /// Flows judged anew because the tables changed.
+    /// Flows judged anew because the tables, and the policy of one of their ends, changed.
     Revalidate = "revalidate",
     /// Checksums finished that a sender had left.
     Checksum = "checksum",

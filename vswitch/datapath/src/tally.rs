@@ -206,7 +206,7 @@ impl RuleTallies {
     pub(crate) fn rejudged(&self, before: (RuleId, RuleId, Revision), flow: &Flow) {
         let (packets, bytes) = flow.total();
         for (old, new) in [(before.0, flow.egress), (before.1, flow.ingress)] {
-            if old == new {
+            if old == new && self.is_of(old, before.2) {
                 continue;
             }
             if let Some(tally) = self.counting(old, before.2) {

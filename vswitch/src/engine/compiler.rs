@@ -319,7 +319,9 @@ impl Compiler {
         let underlay = self.underlay();
         let revision = Revision(self.tables.revision.0 + 1);
         let inputs = CompileInputs { generation, revision, desired, ports: &ports, underlay: &underlay };
-        let tables = Arc::new(compile(&inputs)?);
+        let mut tables = compile(&inputs)?;
+        tables.follow(&self.tables);
+        let tables = Arc::new(tables);
         for refused in tables.policy.refused().iter().filter(|r| !self.tables.policy.refused().contains(r)) {
             let (error, pods) = (&refused.error, refused.subjects.len());
             match refused.view {

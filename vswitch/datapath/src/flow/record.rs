@@ -97,7 +97,7 @@ pub struct NewFlow {
 pub struct Flow {
     /// Its name.
     pub key: FlowKey,
-    /// The tables it was last judged by: its adjacencies mean nothing in others.
+    /// The tables that say of it what is here: its adjacencies mean nothing in others.
     pub revision: Revision,
     /// Of the way to the responder, and of the way back.
     pub adjacencies: [AdjacencyIndex; 2],

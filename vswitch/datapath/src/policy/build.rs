@@ -6,6 +6,7 @@ use vswitch_model::{
     Action, DesiredState, IdentityId, Policy, PolicyId, Rule, RuleId, SetId, Standing, Tier, TierDefault,
 };
 
+use super::changes::Changes;
 use super::peers::{PeerClasses, members};
 use super::ports::{Stretch, stretches};
 use super::rows::{Piece, RowsBuilder};
@@ -97,7 +98,8 @@ impl PolicyTables {
         } else {
             None
         };
-        Ok(Self { ingress, egress, staged, refused })
+        let changes = Changes::new(state, &refused);
+        Ok(Self { ingress, egress, staged, changes, refused })
     }
 }
 
@@ -188,7 +190,8 @@ impl<'a> Builder<'a> {
         }
         identities[0] = Classes { subject: UNKNOWN_CLASS * width, peer: 0 };
         self.cells.shrink_to_fit();
-        Ok((DirectionTable { identities, cells: self.cells, rows: self.rows.finish() }, refused))
+        let (cells, rows, open) = (self.cells, self.rows.finish(), Some(NOT_ISOLATED_CLASS * width));
+        Ok((DirectionTable { identities, cells, rows, open }, refused))
     }
 
     fn limit(&self, what: &'static str, takes: usize, most: usize) -> Result<(), PolicyTooLarge> {

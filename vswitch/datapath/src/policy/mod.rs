@@ -5,11 +5,12 @@
 //! the same sets). A cell for each pair of subject and peer class leads to a row, a row has a verdict for each protocol
 //! and port, as a tree in which what is equal is held once; equal rows are held once.
 //!
-//! Memory is 8 bytes an identity number, 4 bytes a cell, 24 bytes a row and 64 bytes a node, in each direction: 10,000
+//! Memory is 24 bytes an identity number, 4 bytes a cell, 24 bytes a row and 64 bytes a node, in each direction: 10,000
 //! rules with a CIDR and a port of their own take 3 MB, 100,000 take 30 MB. Limits are stated in `build.rs`. Pods with whose
 //! policy one is reached are denied everything ([`PolicyTables::refused`]), all others have theirs.
 
 mod build;
+mod changes;
 pub mod oracle;
 mod peers;
 mod ports;
@@ -20,7 +21,10 @@ mod tests;
 use vswitch_model::{IdentityId, RuleId, Standing};
 
 pub use build::{PolicyTooLarge, RefusedPolicy};
+use changes::Changes;
 use rows::Rows;
+
+use crate::tables::Revision;
 
 /// What policy says of a flow at one end, and which rule said it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -86,6 +90,7 @@ pub struct PolicyTables {
     egress: DirectionTable,
     /// Another such pair, where something is staged.
     staged: Option<Box<StagedTables>>,
+    changes: Changes,
     refused: Vec<RefusedPolicy>,
 }
 
@@ -101,7 +106,7 @@ impl PolicyTables {
     #[must_use]
     pub fn deny_all() -> Self {
         let [ingress, egress] = [DirectionTable::deny_all(), DirectionTable::deny_all()];
-        Self { ingress, egress, staged: None, refused: Vec::new() }
+        Self { ingress, egress, staged: None, changes: Changes::default(), refused: Vec::new() }
     }
 
     /// What the receiving pod (`subject`) says of a flow from `peer`. `port` is the destination port; for ICMP and ICMPv6
@@ -142,6 +147,28 @@ impl PolicyTables {
         self.staged.as_deref()
     }
 
+    /// Says that these tables, `now`, come after those of `before`: flows judged by them are judged again only where a
+    /// pod's policy is not as it was. Without, all are.
+    pub fn follow(&mut self, before: (&Self, Revision), now: Revision) {
+        self.changes.follow(&before.0.changes, before.1, now);
+    }
+
+    /// Whether the policy of `subject` may be another than in the tables `then`.
+    #[must_use]
+    pub fn changed_since(&self, direction: PolicyDirection, subject: IdentityId, then: Revision) -> bool {
+        self.changes.since(direction, subject, then)
+    }
+
+    /// Whether no policy isolates `subject`.
+    #[must_use]
+    pub fn is_open(&self, direction: PolicyDirection, subject: IdentityId) -> bool {
+        let table = match direction {
+            PolicyDirection::Ingress => &self.ingress,
+            PolicyDirection::Egress => &self.egress,
+        };
+        table.open.is_some_and(|open| table.classes(subject).subject == open)
+    }
+
     /// Whose policy is too large to be in force.
     #[must_use]
     pub fn refused(&self) -> &[RefusedPolicy] {
@@ -152,7 +179,7 @@ impl PolicyTables {
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         let staged = self.staged().map_or(0, |it| it.ingress.memory_bytes() + it.egress.memory_bytes());
-        self.ingress.memory_bytes() + self.egress.memory_bytes() + staged
+        self.ingress.memory_bytes() + self.egress.memory_bytes() + staged + self.changes.memory_bytes()
     }
 }
 
@@ -191,11 +218,14 @@ struct DirectionTable {
     /// By subject and peer class: number of the row.
     cells: Vec<u32>,
     rows: Rows,
+    /// The subject class of those that no policy isolates.
+    open: Option<u32>,
 }
 
 impl DirectionTable {
     fn deny_all() -> Self {
-        Self { identities: vec![Classes::default()], cells: vec![0], rows: Rows::uniform(Verdict::DENY) }
+        let (identities, rows) = (vec![Classes::default()], Rows::uniform(Verdict::DENY));
+        Self { identities, cells: vec![0], rows, open: None }
     }
 
     #[inline]

@@ -197,7 +197,6 @@ fn advance(
 /// it came from: the packet is then taken as the first of a new flow, which gives it its reason.
 #[cold]
 fn revalidate(context: &Context<'_>, flow: &mut Flow) -> bool {
-    context.counters.passed(Stage::Revalidate, 1);
     if rejudge(context, flow).is_err() {
         context.counters.flows_revoked.add(1);
         return false;
@@ -208,11 +207,17 @@ fn revalidate(context: &Context<'_>, flow: &mut Flow) -> bool {
     route(context, in_port, way) != Err(DropReason::RouteLoops)
 }
 
-/// Judges a flow by the tables of now, and counts it for the rules that allow it from now on.
+/// Judges a flow by the tables of now where that may make a difference, and counts it for the rules that allow it from
+/// now on.
 fn rejudge(context: &Context<'_>, flow: &mut Flow) -> Result<(), Denied> {
     let before = (flow.egress, flow.ingress, flow.revision);
-    context.tables.revalidate(flow)?;
-    context.counters.rules.rejudged(before, flow);
+    let outcome = context.tables.revalidate(flow);
+    if outcome != Ok(false) {
+        context.counters.passed(Stage::Revalidate, 1);
+    }
+    if outcome? {
+        context.counters.rules.rejudged(before, flow);
+    }
     Ok(())
 }
 

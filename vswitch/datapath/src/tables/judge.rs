@@ -122,15 +122,36 @@ impl Tables {
         Some(StagedVerdict { egress, ingress })
     }
 
-    /// Judges again a flow that was judged by other tables, and makes its record one of these. When it is denied the
-    /// record is as it was, and the flow has to be removed.
-    pub fn revalidate(&self, flow: &mut Flow) -> Result<(), Denied> {
+    /// Makes a flow of other tables one of these, and judges it again unless both its ends are who they were, with the
+    /// policy they had: whether it was judged. When it is denied the record is as it was, and the flow has to be removed.
+    pub fn revalidate(&self, flow: &mut Flow) -> Result<bool, Denied> {
         let (source, destination) =
             (self.lookup(flow.address(Direction::Original)), self.lookup(flow.address(Direction::Reply)));
         let in_port = flow.in_ports[Direction::Original as usize];
+        if self.is_as_it_was(flow, in_port, source, destination) {
+            flow.adjacencies = [destination.adjacency, source.adjacency];
+            flow.revision = self.revision;
+            return Ok(false);
+        }
         let judgement = self.judge(in_port, source, destination, flow.key.protocol(), flow.policy_port())?;
         flow.adopt(judgement, self.revision);
-        Ok(())
+        Ok(true)
+    }
+
+    /// Whether the flow would be judged as its record says.
+    fn is_as_it_was(&self, flow: &Flow, in_port: PortIndex, source: Leaf, destination: Leaf) -> bool {
+        let (ours, theirs) = self.judged_ends(in_port, source, destination);
+        let ends = [
+            (PolicyDirection::Egress, ours, flow.egress, source.identity),
+            (PolicyDirection::Ingress, theirs, flow.ingress, destination.identity),
+        ];
+        flow.identities == [source.identity, destination.identity]
+            && ends.into_iter().all(|(direction, judged, rule, subject)| match (judged, rule) {
+                // It may not have been a pod of ours then.
+                (true, RuleId::NOT_ISOLATED) => self.policy.is_open(direction, subject),
+                (true, _) => !self.policy.changed_since(direction, subject, flow.revision),
+                (false, rule) => rule == RuleId::NOT_ISOLATED,
+            })
     }
 
     /// The leaf of an address of either family.

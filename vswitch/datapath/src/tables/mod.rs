@@ -19,7 +19,7 @@ use crate::policy::PolicyTables;
 use crate::{BATCH, PortIndex};
 
 /// Which tables: no two that one engine publishes have the same, not even of the same generation (the underlay or a port
-/// changed). A flow that was judged by others is judged again.
+/// changed). A flow that was judged by others is judged again, where its policy is another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Revision(pub u64);
 
@@ -100,6 +100,12 @@ impl Tables {
             tunnel_peers: HashMap::default(),
             own: HashSet::default(),
         }
+    }
+
+    /// Says that these tables come after `before`, whose flows are judged again only where a pod's policy is not as it
+    /// was, or an end is somebody else.
+    pub fn follow(&mut self, before: &Self) {
+        self.policy.follow((&before.policy, before.revision), self.revision);
     }
 
     /// The leaf of an IPv4 address in host order.

@@ -172,6 +172,17 @@ impl World {
         self.tables = Arc::new(compiled(next, &self.desired, &self.ports, &self.underlay));
     }
 
+    /// The same as an engine does it: flows are judged again only where that may make a difference.
+    ///
+    /// # Panics
+    /// When the desired state is not valid.
+    pub fn republish(&mut self) {
+        let next = self.tables.generation.0 + 1;
+        let mut tables = compiled(next, &self.desired, &self.ports, &self.underlay);
+        tables.follow(&self.tables);
+        self.tables = Arc::new(tables);
+    }
+
     /// Ends of a frame from one of this node's pods to any address.
     #[must_use]
     pub fn ends(&self, pod: PortIndex, destination: IpAddr) -> Ends {

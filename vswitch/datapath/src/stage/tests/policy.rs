@@ -115,6 +115,48 @@ fn a_flow_that_another_rule_allows_counts_for_each_what_it_allowed() {
 }
 
 #[test]
+fn flows_are_judged_again_where_the_policy_of_an_end_changed() {
+    let mut world = World::node(1);
+    let frame = |world: &World, from, to| (from, world.ends(from, v4(1, to)).udp(9, 5000, &[]));
+    let (served, free) = (frame(&world, A, B), frame(&world, C, A));
+    let all = vec![served.clone(), free.clone()];
+    assert_eq!(world.send_all(all.clone()).len(), 2);
+    let judged = |world: &mut World, passes: usize| {
+        assert_eq!(world.send_all(all.clone()).len(), passes);
+        let moved = world.moved();
+        let told = moved.iter().find_map(|line| line.strip_prefix("stage revalidate ").map(str::to_owned));
+        told.map_or(0, |count| count.parse().unwrap())
+    };
+    world.republish();
+    assert_eq!(judged(&mut world, 2), 0, "nothing changed");
+    assert!(world.walk.flows().all(|flow| flow.revision == world.tables.revision));
+    // A route moves: adjacencies are others, verdicts are not.
+    world.desired.routes.insert("10.9.0.0/16".parse().unwrap(), vswitch_model::NextHop::Unreachable);
+    world.desired.policies.get_mut(&PolicyId(1)).unwrap().standing = Standing::StagedRemoval;
+    world.republish();
+    assert_eq!(judged(&mut world, 2), 0, "in force as before");
+    world.desired.policies.get_mut(&PolicyId(1)).unwrap().rules[0].ports.push(udp(1, 2));
+    world.republish();
+    assert_eq!(judged(&mut world, 2), 1, "the server's policy is another");
+    world.desired.sets.values_mut().next().unwrap().members = vec![IdentityId(16), IdentityId(18)];
+    world.republish();
+    assert_eq!(judged(&mut world, 2), 2, "both refer to the set");
+    let policy = world.desired.policies.get_mut(&PolicyId(1)).unwrap();
+    policy.standing = Standing::Staged;
+    world.republish();
+    assert_eq!(judged(&mut world, 2), 1, "nothing isolates the server");
+    world.desired.policies.get_mut(&PolicyId(1)).unwrap().standing = Standing::Enforced;
+    world.desired.policies.get_mut(&PolicyId(1)).unwrap().rules[0].ports = vec![udp(1, 2)];
+    world.republish();
+    assert_eq!(judged(&mut world, 1), 1, "it denies the flow now");
+    // An end is somebody else.
+    world.desired.prefixes.insert(v4(1, A).into(), IdentityId(18));
+    world.republish();
+    assert_eq!(judged(&mut world, 1), 1);
+    assert_eq!(world.walk.flows().next().unwrap().identities, [IdentityId(18), IdentityId(18)]);
+}
+
+#[test]
 fn what_is_denied_is_told_once_in_a_while() {
     let mut world = World::node(1);
     let frame = world.ends(C, v4(1, B)).udp(9, 5000, &[]);

@@ -1,0 +1,185 @@
+//! Random states: the tables agree with what reads the state rule by rule.
+
+use proptest::prelude::*;
+use proptest::sample::subsequence;
+
+use super::*;
+
+const SETS: u32 = 5;
+const POLICIES: u32 = 5;
+
+fn ports() -> impl Strategy<Value = PortMatch> {
+    let edges = prop_oneof![
+        Just(0u16),
+        Just(1),
+        Just(80),
+        Just(81),
+        Just(443),
+        Just(65534),
+        Just(65535),
+        any::<u16>()
+    ];
+    let protocol = prop_oneof![Just(6u8), Just(17), Just(132), Just(1), Just(58), Just(47)];
+    let range = (edges.clone(), edges).prop_map(|(a, b)| (a.min(b), a.max(b)));
+    let range = prop_oneof![4 => range, 1 => Just((0, u16::MAX))];
+    (protocol, range).prop_map(|(protocol, (first, last))| PortMatch { protocol, first, last })
+}
+
+fn rule() -> impl Strategy<Value = Rule> {
+    let action = prop_oneof![Just(Action::Allow), Just(Action::Deny), Just(Action::Pass), Just(Action::Log)];
+    let set = || proptest::option::of((0..SETS).prop_map(SetId));
+    let seldom = || prop_oneof![3 => Just(None), 1 => set()];
+    let sets = (set(), seldom(), seldom(), seldom());
+    (action, sets, proptest::collection::vec(ports(), 0..3)).prop_map(
+        |(action, (peers, not_peers, subjects, not_subjects), ports)| Rule {
+            peers,
+            not_peers,
+            subjects,
+            not_subjects,
+            ports,
+            ..Rule::new(RuleId(0), action, String::new())
+        },
+    )
+}
+
+fn tiers() -> impl Strategy<Value = Vec<Tier>> {
+    let default = prop_oneof![Just(TierDefault::Deny), Just(TierDefault::Pass)];
+    let policies = proptest::collection::vec((0..POLICIES).prop_map(PolicyId), 0..4);
+    let tier =
+        (policies, default).prop_map(|(policies, default)| Tier { name: String::new(), policies, default });
+    proptest::collection::vec(tier, 0..3)
+}
+
+fn states() -> impl Strategy<Value = DesiredState> {
+    let mut members = identities();
+    members.insert(0, IdentityId::UNKNOWN);
+    let sets = proptest::collection::vec(subsequence(members, 0..=4), SETS as usize);
+    let standing = prop_oneof![4 => Just(Standing::Enforced), 1 => Just(Standing::Staged), 1 => Just(Standing::StagedRemoval)];
+    let policy = (standing, proptest::collection::vec(rule(), 0..5));
+    let policies = proptest::collection::vec(policy, POLICIES as usize);
+    let mut named = identities();
+    named.push(IdentityId::UNKNOWN);
+    let subjects = subsequence(named, 0..=6).prop_flat_map(|ids| {
+        let count = ids.len();
+        (Just(ids), proptest::collection::vec((tiers(), tiers()), count))
+    });
+    (sets, policies, subjects).prop_map(|(sets, policies, (subjects, tiers))| {
+        let mut state = with_identities();
+        for (id, members) in (0..).map(SetId).zip(sets) {
+            state.sets.insert(id, IdentitySet { id, members });
+        }
+        let mut number = RuleId::FIRST_ASSIGNED;
+        for (id, (standing, mut rules)) in (0..).map(PolicyId).zip(policies) {
+            for rule in &mut rules {
+                rule.id = RuleId(number);
+                number += 1;
+            }
+            let name = format!("policy {}", id.0);
+            state.policies.insert(id, Policy { id, name, standing, rules });
+        }
+        for (identity, (ingress, egress)) in subjects.into_iter().zip(tiers) {
+            state.subjects.insert(identity, Subject { identity, ingress, egress });
+        }
+        state
+    })
+}
+
+/// Every protocol the rules know and two they do not, at every port at which something could change.
+fn probes(state: &DesiredState) -> Vec<(u8, u16)> {
+    let mut probes: Vec<(u8, u16)> = [6, 17, 132, 1, 47, 50, 58].map(|protocol| (protocol, 0)).into();
+    for range in state.policies.values().flat_map(|policy| &policy.rules).flat_map(|rule| &rule.ports) {
+        for port in [range.first.wrapping_sub(1), range.first, range.last, range.last.wrapping_add(1)] {
+            probes.push((range.protocol, port));
+        }
+        probes.push((6, range.first));
+    }
+    probes.sort_unstable();
+    probes.dedup();
+    probes
+}
+
+/// All identities, and some that are unknown.
+fn everybody() -> Vec<IdentityId> {
+    let mut everybody = identities();
+    everybody.extend([0, 1, IdentityId::FIRST_ASSIGNED + IDENTITIES, u32::MAX].map(IdentityId));
+    everybody
+}
+
+pub(super) fn check(state: &DesiredState) {
+    state.check().unwrap();
+    let tables = PolicyTables::build(state).unwrap();
+    let everybody = everybody();
+    let probes = probes(state);
+    for subject in &everybody {
+        for peer in &everybody {
+            for (protocol, port) in &probes {
+                for direction in DIRECTIONS {
+                    assert_eq!(
+                        tables.verdict(direction, *subject, *peer, *protocol, *port),
+                        oracle::verdict(state, direction, *subject, *peer, *protocol, *port),
+                        "{direction:?} of {subject} with {peer}, protocol {protocol}, port {port}"
+                    );
+                    let staged =
+                        oracle::verdict_in(View::Staged, state, direction, *subject, *peer, *protocol, *port);
+                    let told =
+                        tables.staged().map(|it| it.verdict(direction, *subject, *peer, *protocol, *port));
+                    let in_force = || tables.verdict(direction, *subject, *peer, *protocol, *port);
+                    assert_eq!(
+                        told.unwrap_or_else(in_force),
+                        staged,
+                        "staged {direction:?} of {subject} with {peer}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn class_tables_agree_with_the_oracle(state in states()) {
+        check(&state);
+    }
+
+    #[test]
+    fn whose_policy_did_not_change_gets_the_verdicts_it_got(
+        from in states(),
+        other in states(),
+        taken in (0u32..SETS, 0u32..POLICIES, 0u32..IDENTITIES, 0u8..3),
+    ) {
+        let mut to = from.clone();
+        let (set, policy, subject, what) = taken;
+        match what {
+            0 => drop(to.sets.insert(SetId(set), other.sets[&SetId(set)].clone())),
+            1 => {
+                // Its rules' numbers may be others' now: those of one state are unique.
+                let mut policy = other.policies[&PolicyId(policy)].clone();
+                policy.rules.iter_mut().for_each(|rule| rule.id.0 += 1000);
+                to.policies.insert(policy.id, policy);
+            }
+            _ => {
+                let id = IdentityId(IdentityId::FIRST_ASSIGNED + subject);
+                match other.subjects.get(&id) {
+                    Some(subject) => drop(to.subjects.insert(id, subject.clone())),
+                    None => drop(to.subjects.remove(&id)),
+                }
+            }
+        }
+        let before = PolicyTables::build(&from).unwrap();
+        let mut after = PolicyTables::build(&to).unwrap();
+        after.follow((&before, Revision(7)), Revision(8));
+        let (mut places, everybody) = (probes(&from), everybody());
+        places.extend(probes(&to));
+        for (direction, subject) in DIRECTIONS.iter().flat_map(|d| everybody.iter().map(|s| (*d, *s))) {
+            if after.changed_since(direction, subject, Revision(7)) {
+                continue;
+            }
+            for (peer, (protocol, port)) in everybody.iter().flat_map(|p| places.iter().map(|at| (*p, *at))) {
+                let told = |tables: &PolicyTables| tables.verdict(direction, subject, peer, protocol, port);
+                prop_assert_eq!(told(&before), told(&after), "{:?} of {} with {}", direction, subject, peer);
+            }
+        }
+    }
+}
