@@ -40,6 +40,7 @@ mod socket;
 mod status;
 #[cfg(test)]
 mod tests;
+mod tiers;
 
 pub mod underlay;
 

@@ -25,6 +25,7 @@ impl Core {
     ) -> Result<pb::ApplyObjectsReply, Status> {
         let mut objects = parse(&request.documents, &request.namespace, Object::unenforced)?;
         objects.sort_by_key(|object| Kind::ALL.iter().position(|kind| *kind == object.kind()));
+        self.refuse_missing_tiers(&objects).await?;
         let stored = self.stored_pools().await?;
         check_pools(&objects, stored)?;
         let (mut results, mut last) = (Vec::new(), Revision::default());
@@ -134,7 +135,8 @@ impl Core {
         Ok(pb::DeleteObjectsReply { results, not_in_force })
     }
 
-    /// An error when one of `keys` is a pool with addresses in use, or a namespace with pods that are not among `keys`.
+    /// An error when one of `keys` is a pool with addresses in use, or a namespace with pods or a tier with policies that
+    /// are not among `keys`.
     async fn refuse_in_use(&self, keys: &[Key]) -> Result<(), Status> {
         for key in keys {
             let users = match key.kind {
@@ -143,6 +145,7 @@ impl Core {
                     users.map_err(|error| Status::unavailable(format!("{key}: {error}")))?
                 }
                 Kind::Namespace => self.pods_in(&key.name, keys).await?,
+                Kind::Tier => self.policies_in(&key.name, keys).await?,
                 _ => continue,
             };
             if !users.is_empty() {

@@ -25,6 +25,7 @@ mod tests;
 pub use explain::{End, ExplainError, Explainer, Explanation, Question, Side, explain};
 pub use inputs::{Inputs, NamespacedName};
 pub use numbering::Numbering;
+pub use policy::selected_pods;
 
 /// What the calculation needs to know that is no object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 //! | kind | written by | unknown fields |
 //! |---|---|---|
 //! | Namespace, Pod, Node, ServiceAccount, Service, EndpointSlice | others (Kubernetes, people) | accepted: they are not ours to judge |
-//! | policies, IPPool | people | refused: a field we do not enforce is an error that names it |
+//! | policies and what Calico's refer to, IPPool | people | refused: a field we do not enforce is an error that names it |
 //! | Endpoint, Block | the agent | refused |
 //!
 //! [`manifest::parse`] reads YAML; [`Object::from_json`] and [`Object::to_json`] are the form in the store. An object

@@ -4,6 +4,7 @@ mod attaching;
 mod fake_engine;
 mod in_step;
 mod people;
+mod tiers;
 
 use tempfile::TempDir;
 use tonic::{Code, Request};

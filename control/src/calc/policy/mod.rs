@@ -21,12 +21,14 @@ mod ports;
 mod rules;
 mod scope;
 pub(super) mod select;
+mod selected;
 #[allow(dead_code, reason = "the other kinds say the rest of it")]
 pub(super) mod view;
 
 pub(super) use compile::{PolicyKey, compile};
 pub(super) use in_order::{Placed, in_order};
 pub(super) use rules::{RuleKey, SetKey};
+pub use selected::selected_pods;
 
 use self::scope::everything;
 use self::select::Candidate;

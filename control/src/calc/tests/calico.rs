@@ -6,7 +6,7 @@ use super::super::{Explanation, Question, explain};
 use super::*;
 
 /// Four pods on one node, two namespaces, a service account.
-fn base() -> String {
+pub(super) fn base() -> String {
     let namespace = |name: &str, labels: &str| {
         format!(
             "---\n{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}, labels: {{{labels}}}}}}}\n"

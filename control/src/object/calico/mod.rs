@@ -34,6 +34,20 @@ pub use rule::{IcmpMatch, Rule, RuleAction, RuleMetadata};
 pub use staged::{StagedKubernetesNetworkPolicy, StagedKubernetesPolicySpec};
 pub use tier::{Tier, TierDefaultAction, TierSpec};
 
+impl super::Object {
+    /// The tier that a policy of Calico's names; None for other objects.
+    #[must_use]
+    pub fn tier(&self) -> Option<&str> {
+        match self {
+            Self::CalicoNetworkPolicy(policy) => Some(policy.spec.tier()),
+            Self::GlobalNetworkPolicy(policy) => Some(policy.spec.tier()),
+            Self::StagedNetworkPolicy(policy) => Some(policy.spec.tier()),
+            Self::StagedGlobalNetworkPolicy(policy) => Some(policy.spec.tier()),
+            _ => None,
+        }
+    }
+}
+
 /// Most rules of one direction of a policy: the limit of Calico's CRDs.
 pub const MAX_RULES: usize = 1024;
 /// Most ranges of addresses in one list of a rule: the limit of Calico's CRDs.

@@ -1,0 +1,94 @@
+//! Calico's policies and their tiers, as people apply and delete them.
+
+use super::*;
+
+const TIER: &str =
+    "{apiVersion: projectcalico.org/v3, kind: Tier, metadata: {name: platform}, spec: {order: 10}}\n";
+const POLICY: &str = "{apiVersion: projectcalico.org/v3, kind: NetworkPolicy, metadata: {name: platform.p, namespace: media}, \
+                      spec: {tier: platform, ingress: [{action: Deny}]}}\n";
+
+fn document(text: &str) -> Vec<pb::Document> {
+    vec![pb::Document { file: "c.yaml".into(), text: text.into() }]
+}
+
+async fn apply(bench: &Bench, text: &str) -> Result<Vec<String>, Status> {
+    let request = pb::ApplyObjectsRequest { documents: document(text), ..Default::default() };
+    let results = bench.api.apply(Request::new(request)).await?.into_inner().results;
+    Ok(results.into_iter().map(|r| format!("{} {} {}", r.kind, r.name, r.outcome)).collect())
+}
+
+#[tokio::test]
+async fn no_policy_is_without_its_tier() {
+    let bench = Bench::with_cluster().await;
+    bench.attach(request("a", "relay", 1)).await.unwrap();
+    let status = apply(&bench, POLICY).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    let says =
+        "networkpolicies.projectcalico.org/media/platform.p: spec.tier: the tier platform does not exist";
+    assert!(status.message().starts_with(says), "{status}");
+    let results = apply(&bench, &format!("{POLICY}---\n{TIER}")).await.unwrap();
+    assert_eq!(results, ["Tier platform created", "NetworkPolicy.projectcalico.org platform.p created"]);
+    assert_eq!(bench.engine.content().state.policies.len(), 1, "in force when it is said");
+    assert_eq!(
+        apply(&bench, POLICY).await.unwrap()[0],
+        "NetworkPolicy.projectcalico.org platform.p unchanged"
+    );
+
+    let delete = |kind: &str, name: &str, documents: &str, force| {
+        let (kind, name) = (kind.to_owned(), name.to_owned());
+        let documents = if documents.is_empty() { Vec::new() } else { document(documents) };
+        let namespace = "media".to_owned();
+        bench.api.delete(Request::new(pb::DeleteObjectsRequest { kind, namespace, name, documents, force }))
+    };
+    let status = delete("tier", "platform", "", false).await.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    let says = "tiers/platform is in use by networkpolicies.projectcalico.org/media/platform.p; ";
+    assert!(status.message().starts_with(says), "{status}");
+    // Without its tier a policy closes the pods it selects.
+    delete("tier", "platform", "", true).await.unwrap();
+    let state = bench.engine.content().state;
+    assert!(state.policies.is_empty() && state.subjects.len() == 1);
+    apply(&bench, TIER).await.unwrap();
+    delete("", "", &format!("{TIER}---\n{POLICY}"), false).await.unwrap();
+    assert!(bench.engine.content().state.subjects.is_empty());
+}
+
+#[tokio::test]
+async fn listings_tell_the_two_network_policies_apart() {
+    let bench = Bench::with_cluster().await;
+    let own = POLICY.replace("tier: platform, ", "");
+    let kubernetes =
+        "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: k, namespace: media}}\n";
+    apply(&bench, &format!("{own}---\n{kubernetes}")).await.unwrap();
+    for (kind, full, name) in [
+        ("netpol", "NetworkPolicy", "k"),
+        ("NetworkPolicy", "NetworkPolicy", "k"),
+        ("networkpolicies.projectcalico.org", "NetworkPolicy.projectcalico.org", "platform.p"),
+        ("caliconetworkpolicy", "NetworkPolicy.projectcalico.org", "platform.p"),
+    ] {
+        let request =
+            pb::ListObjectsRequest { kind: kind.into(), namespace: "media".into(), ..Default::default() };
+        let reply = bench.api.list(Request::new(request)).await.unwrap().into_inner();
+        assert_eq!(reply.kind, full);
+        assert!(
+            reply.objects.len() == 1 && reply.objects[0].contains(&format!("\"name\":\"{name}\"")),
+            "{reply:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn descriptions_tell_whom_a_policy_is_for_and_what_is_in_a_tier() {
+    let bench = Bench::with_cluster().await;
+    bench.attach(request("a", "relay", 1)).await.unwrap();
+    apply(&bench, &format!("{POLICY}---\n{TIER}")).await.unwrap();
+    let facts = async |kind: &str, name: &str| {
+        let (kind, namespace, name) = (kind.to_owned(), "media".to_owned(), name.to_owned());
+        let described = bench.api.describe(Request::new(pb::DescribeRequest { kind, namespace, name }));
+        let facts = described.await.unwrap().into_inner().facts;
+        facts.into_iter().map(|fact| format!("{}: {}", fact.name, fact.values.join(" "))).collect::<Vec<_>>()
+    };
+    let expected = ["applies to: ingress", "selected pods: media/relay"];
+    assert_eq!(facts("caliconetworkpolicy", "platform.p").await, expected);
+    assert_eq!(facts("tier", "platform").await, ["policies: media/platform.p"]);
+}
