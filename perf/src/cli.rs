@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Parser, Subcommand};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::machine::{Machine, Watch};
 use crate::result::{Config, ResultFile, SCHEMA};
@@ -174,6 +175,9 @@ fn run(names: &[String], options: &Options) -> Result<()> {
         took_s: 0.0,
         seconds: Vec::new(),
     };
+    // 250 pods are some thousand descriptors: more than a shell allows by itself.
+    let _raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
     // What cannot be had is void later, by what is taken away.
     let raised = crate::machine::raise();
     let mut machine = Machine::describe();

@@ -48,7 +48,7 @@ impl<'files> Run<'files> {
 
     /// Figures of a scenario that may be used.
     pub(super) fn usable<'run>(&'run self, scenario: &'run str) -> impl Iterator<Item = &'run Measurement> {
-        let sound = |row: &&Measurement| row.void.is_none() && row.value.is_finite();
+        let sound = |row: &&Measurement| row.void.is_none() && is_in_range(row);
         self.rows.iter().filter(move |row| row.scenario == scenario).filter(sound)
     }
 
@@ -64,6 +64,12 @@ impl<'files> Run<'files> {
         let ratio = own.filter(|ratio| ratio.void.is_none())?;
         Some((ratio.value, (ratio.low < ratio.high).then_some((ratio.low, ratio.high))))
     }
+}
+
+/// Whether a row can be drawn: nothing that is measured is outside of this, and an axis could not hold it.
+fn is_in_range(row: &Measurement) -> bool {
+    let mut values = [row.value, row.low, row.high].into_iter().chain(row.peers.values().copied());
+    values.all(|value| value == 0.0 || (1e-15..1e15).contains(&value.abs()))
 }
 
 fn key(file: &ResultFile) -> (&str, &str, &str, usize) {
@@ -218,6 +224,16 @@ mod tests {
         let files = [file("a", vec![void.clone()]), file("a", vec![void])];
         let runs = Run::of(&files);
         assert!(runs[0].rows[0].void.is_some() && runs[0].usable("engine").next().is_none());
+    }
+
+    #[test]
+    fn what_no_axis_can_hold_is_not_drawn() {
+        let rows = [5e-324, 1.7e308, f64::NAN, 3.0].map(|value| figure(&value.to_string(), &[value]));
+        let files =
+            [file("a", [rows.to_vec(), vec![figure("peer", &[1.0]).beside("kernel", 1e-320)]].concat())];
+        let runs = Run::of(&files);
+        let drawn: Vec<&str> = runs[0].usable("engine").map(|row| row.case.as_str()).collect();
+        assert_eq!(drawn, ["3"]);
     }
 
     #[test]
