@@ -311,6 +311,43 @@ impl Drop for Node {
 }
 
 #[test]
+fn a_folder_is_asked_without_agent_and_engine() {
+    let folder = tempfile::tempdir().unwrap();
+    let vsctl = |line: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vsctl"));
+        let nowhere = folder.path().join("nowhere.sock");
+        command.env("VSWITCH_AGENT_SOCKET", &nowhere).env("VSWITCH_ENGINE_SOCKET", &nowhere);
+        command.args(line.split_whitespace()).current_dir(folder.path()).output().unwrap()
+    };
+    let pods = "{apiVersion: v1, kind: Pod, metadata: {name: a, labels: {role: caller}}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: b, namespace: media}}";
+    let policy = "apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: closed, namespace: media}
+spec: {podSelector: {}, ingress: [{ports: [{port: 443}]}]}";
+    std::fs::write(folder.path().join("pods.yaml"), pods).unwrap();
+    std::fs::write(folder.path().join("policy.yaml"), policy).unwrap();
+    let said = vsctl("explain -f . a media/b 443/tcp -o json");
+    assert_eq!(said.status.code(), Some(0), "{}", String::from_utf8_lossy(&said.stderr));
+    let said: Value = serde_json::from_slice(&said.stdout).unwrap();
+    assert_eq!(
+        (&said["allowed"], &said["ingress"]["policy"]),
+        (&json!(true), &json!("NetworkPolicy media/closed"))
+    );
+    assert_eq!(said["tables"][1], "arriving: allowed by NetworkPolicy media/closed, ingress rule 1");
+    let denied = vsctl("explain -f . a media/b 80");
+    assert_eq!(denied.status.code(), Some(3));
+    assert!(
+        String::from_utf8_lossy(&denied.stdout)
+            .contains("\n\nthe engine's tables\n  leaving: allowed: no policy")
+    );
+    let missing = vsctl("explain -f pods.yaml a media/c 80");
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("pod media/c is not there"));
+}
+
+#[test]
 fn objects_are_applied_listed_described_and_deleted() {
     let node = Node::start();
     std::fs::write(node.path("a.yaml"), "relay").unwrap();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use tonic::Status;
+use vswitch_model::Invalid;
 use vswitch_model::api::agent as pb;
 
 use super::node::OWN_ANNOTATIONS;
@@ -110,7 +111,8 @@ impl Core {
         let named = request.documents.is_empty();
         let mut keys: Vec<Key> = if named {
             let key = self.key(&request.kind, &request.namespace, &request.name)?;
-            applied_by_people(key.kind, &key.to_string())?;
+            applied_by_people(key.kind)
+                .map_err(|invalid| Status::invalid_argument(format!("{key}: {invalid}")))?;
             vec![key]
         } else {
             parse(&request.documents, &request.namespace, |_| Ok(()))?.iter().map(Object::key).collect()
@@ -199,45 +201,27 @@ fn or_default(namespace: &str) -> &str {
 }
 
 fn kind(text: &str) -> Result<Kind, Status> {
-    text.parse().map_err(|invalid: vswitch_model::Invalid| Status::invalid_argument(invalid.to_string()))
+    text.parse().map_err(|invalid: Invalid| Status::invalid_argument(invalid.to_string()))
 }
 
-fn applied_by_people(kind: Kind, what: &str) -> Result<(), Status> {
+fn applied_by_people(kind: Kind) -> Result<(), Invalid> {
     if kind.is_applied_by_people() {
         return Ok(());
     }
-    let why =
-        format!("{what}: kind: {kind} objects are the agents' own and cannot be applied or deleted by hand");
-    Err(Status::invalid_argument(why))
+    let why = format!("{kind} objects are the agents' own and cannot be applied or deleted by hand");
+    Err(Invalid::new("kind", why))
 }
 
 /// The objects of all documents, none of them twice, and none that `judge` finds fault with.
 fn parse(
     documents: &[pb::Document],
     namespace: &str,
-    judge: impl Fn(&Object) -> Result<(), vswitch_model::Invalid>,
+    judge: impl Fn(&Object) -> Result<(), Invalid>,
 ) -> Result<Vec<Object>, Status> {
-    let mut objects = Vec::new();
-    let mut seen: BTreeMap<Key, &str> = BTreeMap::new();
-    for document in documents {
-        let parsed = manifest::parse(&document.file, or_default(namespace), &document.text);
-        for manifest::Document { number, object } in
-            parsed.map_err(|e| Status::invalid_argument(e.to_string()))?
-        {
-            let key = object.key();
-            applied_by_people(object.kind(), &format!("{}, document {number}", document.file))?;
-            judge(&object).map_err(|invalid| {
-                let error = manifest::ManifestError::about(&document.file, number, &object, invalid);
-                Status::invalid_argument(error.to_string())
-            })?;
-            if let Some(other) = seen.insert(key.clone(), &document.file) {
-                let problem = format!("{}, document {number}: {key} is already in {other}", document.file);
-                return Err(Status::invalid_argument(problem));
-            }
-            objects.push(object);
-        }
-    }
-    Ok(objects)
+    let texts = documents.iter().map(|document| (document.file.as_str(), document.text.as_str()));
+    let judge = |object: &Object| applied_by_people(object.kind()).and_then(|()| judge(object));
+    let parsed = manifest::parse_all(texts, or_default(namespace), judge);
+    parsed.map_err(|error| Status::invalid_argument(error.to_string()))
 }
 
 /// Pools must not overlap, and what addresses were assigned by must not change under them.

@@ -1,5 +1,7 @@
 //! Reading manifests: YAML with any number of documents, lists, and errors that say where and what would be right.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use serde_path_to_error::Segment;
@@ -74,7 +76,7 @@ pub struct Document {
 /// needs one. Nothing is returned unless everything is right; no object may appear twice.
 pub fn parse(source_name: &str, namespace: &str, text: &str) -> Result<Vec<Document>, ManifestError> {
     let mut documents = Vec::new();
-    let mut seen = std::collections::BTreeMap::new();
+    let mut seen = BTreeMap::new();
     for (index, document) in serde_yaml_ng::Deserializer::from_str(text).enumerate() {
         let number = index + 1;
         let at_document = |mut e: ManifestError| {
@@ -112,6 +114,27 @@ fn not_finite(value: &serde_yaml_ng::Value) -> Option<f64> {
         Yaml::Tagged(tagged) => not_finite(&tagged.value),
         Yaml::Null | Yaml::Bool(_) | Yaml::String(_) => None,
     }
+}
+
+/// The objects of several texts, each with the name of what it came from; none of them twice, and none that `judge` finds
+/// fault with.
+pub fn parse_all<'a>(
+    texts: impl IntoIterator<Item = (&'a str, &'a str)>,
+    namespace: &str,
+    judge: impl Fn(&Object) -> Result<(), Invalid>,
+) -> Result<Vec<Object>, ManifestError> {
+    let (mut objects, mut seen) = (Vec::new(), BTreeMap::new());
+    for (source_name, text) in texts {
+        for Document { number, object } in parse(source_name, namespace, text)? {
+            let about = |invalid| ManifestError::about(source_name, number, &object, invalid);
+            judge(&object).map_err(about)?;
+            if let Some(other) = seen.insert(object.key(), source_name) {
+                return Err(about(Invalid::new("", format!("is already in {other}"))));
+            }
+            objects.push(object);
+        }
+    }
+    Ok(objects)
 }
 
 /// The objects of one document: none when it is empty, several when it is a list.

@@ -139,6 +139,13 @@ pub(super) struct Explain {
     /// Destination port and protocol: 5060/udp, 443/tcp, 80 (TCP), icmp (an echo request), 13.0/icmp (type 13, code 0).
     #[arg(value_name = "PORT/PROTO")]
     pub(super) service: Service,
+    /// Ask these in place of the agent, which need not be there: a file, a folder, or - for standard input. Pods in them
+    /// that have no address are given one.
+    #[arg(short, long = "filename", value_name = "PATH")]
+    pub(super) filename: Vec<String>,
+    /// Namespace of objects in files that name none.
+    #[arg(short, long, default_value = "default", requires = "filename")]
+    pub(super) namespace: String,
     /// Family, when both ends have both.
     #[arg(long, value_name = "4|6", value_parser = clap::value_parser!(u32).range(4..=6))]
     pub(super) family: Option<u32>,
@@ -208,6 +215,7 @@ mod tests {
             "vsctl delete netpol relay",
             "vsctl delete -f a.yaml -f -",
             "vsctl explain media/relay 10.0.0.1 5060/udp --family 4",
+            "vsctl explain -f cluster -f policies.yaml a b icmp",
             "vsctl trace --drops --protocol udp --for 5",
             "vsctl flow-log --denied --address 10.0.0.1 --limit 5",
             "vsctl completions bash",

@@ -34,20 +34,10 @@ fn report(reply: &ExplainFlowReply, service: Service) -> Report {
         "ingress": reply.ingress.as_ref().map_or(Value::Null, side_value),
         "walk": reply.walk, "walkError": reply.walk_error,
     });
-    let verdict = if reply.allowed { "ALLOWED" } else { "DENIED" };
     let differs = !reply.walk.is_empty() && !reply.walk_error.is_empty();
     let by = if differs { " by the objects; what this node's engine does now is below" } else { "" };
-    let mut text = format!("{} -> {}, {service}: {verdict}{by}", reply.from, reply.to);
-    for (name, side) in [("leaving", &reply.egress), ("arriving", &reply.ingress)] {
-        if let Some(side) = side {
-            text = format!(
-                "{text}\n\n{name} ({}): {}\n{}",
-                end_of(reply, name),
-                word(side.allowed),
-                indent(&side_text(side), 2)
-            );
-        }
-    }
+    let (ends, sides) = ([&*reply.from, &*reply.to], [reply.egress.as_ref(), reply.ingress.as_ref()]);
+    let mut text = verdict_text(reply.allowed, by, ends, service, sides);
     let walk = match (reply.walk.is_empty(), reply.walk_error.is_empty()) {
         (false, true) => Some(reply.walk.join("\n")),
         (false, false) => Some(format!("{}\nnote: {}", reply.walk.join("\n"), reply.walk_error)),
@@ -60,15 +50,30 @@ fn report(reply: &ExplainFlowReply, service: Service) -> Report {
     Report { value, text }
 }
 
-fn end_of<'a>(reply: &'a ExplainFlowReply, direction: &str) -> &'a str {
-    if direction == "leaving" { &reply.from } else { &reply.to }
+/// The verdict in the first line, `by` behind it; then what each end says.
+pub(super) fn verdict_text(
+    allowed: bool,
+    by: &str,
+    ends: [&str; 2],
+    service: Service,
+    sides: [Option<&SideVerdict>; 2],
+) -> String {
+    let verdict = if allowed { "ALLOWED" } else { "DENIED" };
+    let mut text = format!("{} -> {}, {service}: {verdict}{by}", ends[0], ends[1]);
+    for ((name, end), side) in ["leaving", "arriving"].into_iter().zip(ends).zip(sides) {
+        if let Some(side) = side {
+            let said = indent(&side_text(side), 2);
+            text = format!("{text}\n\n{name} ({end}): {}\n{said}", word(side.allowed));
+        }
+    }
+    text
 }
 
 fn word(allowed: bool) -> &'static str {
     if allowed { "allowed" } else { "denied" }
 }
 
-fn side_value(side: &SideVerdict) -> Value {
+pub(super) fn side_value(side: &SideVerdict) -> Value {
     json!({
         "allowed": side.allowed, "isolated": side.isolated, "policies": side.policies, "policy": side.policy,
         "position": side.position, "reason": side.reason, "hint": side.hint, "staged": side.staged,

@@ -17,6 +17,7 @@
 //! | `status` | `{agent: {...}, engine: {...}}`, each `{error}` when it does not answer |
 //! | `explain` | `{allowed, from, to, service, egress, ingress, walk, walkError}` |
 //! | `flow-log` | one `{source, destination, allowed, egress, ingress, loggedBy, stagedEgress, ...}` a flow |
+//! | `explain -f` | `{allowed, from, to, service, egress, ingress, tables, notes}` |
 //! | `trace` | one `{timeNs, worker, inPort, packet, length, head, steps, outPort, dropReason, lost}` a packet |
 
 mod cli;
@@ -27,6 +28,7 @@ mod explain;
 mod files;
 mod flow_log;
 mod objects;
+mod offline;
 mod output;
 mod policies;
 mod protocol;
@@ -120,7 +122,11 @@ async fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
             return Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Verb::Explain(explain) => {
-            let (report, allowed) = explain::explain(&mut agent(&cli.agent_socket).await?, explain).await?;
+            let (report, allowed) = if explain.filename.is_empty() {
+                explain::explain(&mut agent(&cli.agent_socket).await?, explain).await?
+            } else {
+                offline::explain(explain)?
+            };
             print(&report, cli.output)?;
             return Ok(if allowed { ExitCode::SUCCESS } else { ExitCode::from(EXIT_DENIED) });
         }
