@@ -193,9 +193,6 @@ impl Kind {
     #[must_use]
     pub const fn unenforced(self) -> Option<&'static str> {
         match self {
-            Self::ClusterNetworkPolicy | Self::AdminNetworkPolicy | Self::BaselineAdminNetworkPolicy => {
-                Some("policies of the whole cluster are not enforced yet; NetworkPolicy is")
-            }
             Self::Service => {
                 Some("services are not implemented yet; policies refer to them by EndpointSlices")
             }

@@ -58,16 +58,30 @@ async fn objects_are_applied_listed_and_deleted() {
 #[tokio::test]
 async fn what_nobody_enforces_is_refused_by_name() {
     let bench = Bench::new().await;
+    let refusal = async |text: String| {
+        let documents = vec![pb::Document { file: "c.yaml".into(), text }];
+        let request = pb::ApplyObjectsRequest { documents, ..Default::default() };
+        let status = bench.api.apply(Request::new(request)).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+        status.message().to_owned()
+    };
     let head =
         "{apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy, metadata: {name: p}";
-    let spec = "spec: {tier: Admin, priority: 1, subject: {namespaces: {}}}";
-    let documents = vec![pb::Document { file: "c.yaml".into(), text: format!("{head}, {spec}}}") }];
-    let request = pb::ApplyObjectsRequest { documents, ..Default::default() };
-    let status = bench.api.apply(Request::new(request)).await.unwrap_err();
-    let says = "c.yaml, document 1, ClusterNetworkPolicy p: kind: policies of the whole cluster are not enforced yet";
-    assert_eq!(status.code(), Code::InvalidArgument);
-    assert!(status.message().starts_with(says), "{status}");
+    let rule = "{action: Accept, to: [{nodes: {}}, {domainNames: [example.org]}]}";
+    let spec = format!("spec: {{tier: Admin, priority: 1, subject: {{namespaces: {{}}}}, egress: [{rule}]}}");
+    assert_eq!(
+        refusal(format!("{head}, {spec}}}")).await,
+        "c.yaml, document 1, ClusterNetworkPolicy p: spec.egress[0].to[1].domainNames: domainNames are not enforced yet; \
+         networks are"
+    );
+    let service = "{apiVersion: v1, kind: Service, metadata: {name: s}, spec: {ports: [{port: 80}]}}";
+    let says = "c.yaml, document 1, Service default/s: kind: services are not implemented yet; policies refer to them by \
+                EndpointSlices";
+    assert_eq!(refusal(service.to_owned()).await, says);
     assert!(list(&bench, "cnp", false, "").await.unwrap().is_empty());
+    let spec = spec.replace(", {domainNames: [example.org]}", "");
+    assert_eq!(bench.apply(&format!("{head}, {spec}}}")).await, ["ClusterNetworkPolicy p created"]);
+    assert_eq!(list(&bench, "cnp", false, "").await.unwrap().len(), 1);
 }
 
 #[tokio::test]

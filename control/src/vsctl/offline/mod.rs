@@ -86,8 +86,8 @@ fn report(answer: Explanation, explain: &Explain, verdicts: &[Verdict], notes: &
 }
 
 fn side(side: Side) -> SideVerdict {
-    let Side { allowed, isolated, policies, policy, position, reason, hint } = side;
-    SideVerdict { allowed, isolated, policies, policy, position, reason, hint }
+    let Side { allowed, isolated, policies, policy, position, reason, hint, staged } = side;
+    SideVerdict { allowed, isolated, policies, policy, position, reason, hint, staged }
 }
 
 #[cfg(test)]
@@ -138,7 +138,8 @@ spec:
         assert!(allowed, "{}", report.text);
         assert_eq!(report.value["ingress"]["policy"], "NetworkPolicy media/relay");
         assert_eq!(report.value["ingress"]["position"], "ingress rule 1, from 1");
-        let tables = "arriving: allowed by NetworkPolicy media/relay, ingress rule 1, from 1, port sip";
+        let tables =
+            "arriving: allowed by NetworkPolicy media/relay, ingress rule 1, from 1, port sip = 5060/UDP";
         assert_eq!(report.value["tables"][1], tables, "{}", report.text);
         let given = "pod media/relay has no address in these files, and was given 198.18.0.1 and 2001:db8::1";
         assert_eq!(report.value["notes"], json!([given]));
