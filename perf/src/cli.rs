@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use clap::{Args, Parser, Subcommand};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::machine::{Machine, Watch};
+use crate::machine::{Hiccups, Machine, Watch};
 use crate::result::{Config, ResultFile, SCHEMA};
 use crate::scenario::{self, Scenario};
 use crate::session::{Interrupt, Session};
@@ -182,11 +182,13 @@ fn run(names: &[String], options: &Options) -> Result<()> {
     let raised = crate::machine::raise();
     let mut machine = Machine::describe();
     output::hint(&table::machine(&machine));
+    let warnings: Vec<String> = machine.hiccups.iter().filter_map(Hiccups::warning).collect();
     let (watch, start) = (Watch::start(), Instant::now());
     let mut session = Session::new(config, interrupt, options.no_progress);
     if !raised {
         session.note("without root nothing is kept from taking the cores: no priority is raised");
     }
+    warnings.into_iter().for_each(|warning| session.note(warning));
     let outcome = run_all(&scenarios, &mut session);
     machine.steal_percent = watch.steal_percent();
     session.config.took_s = start.elapsed().as_secs_f64();
@@ -207,7 +209,7 @@ fn run(names: &[String], options: &Options) -> Result<()> {
 
 /// Runs what can be run: a scenario that this machine cannot serve is named and left out, and fails the run at its end.
 fn run_all(scenarios: &[&dyn Scenario], session: &mut Session) -> Result<()> {
-    let mut failed = None;
+    let mut failed = Vec::new();
     for scenario in scenarios {
         let about = scenario.about();
         let start = Instant::now();
@@ -219,11 +221,11 @@ fn run_all(scenarios: &[&dyn Scenario], session: &mut Session) -> Result<()> {
             Err(Error::Interrupted) => return Err(Error::Interrupted),
             Err(error) => {
                 session.note(format!("{}: {error}", about.name));
-                failed.get_or_insert(error);
+                failed.push(about.name);
             }
         }
     }
-    failed.map_or_else(|| session.check_matched(), Err)
+    if failed.is_empty() { session.check_matched() } else { Err(Error::Failed(failed.join(", "))) }
 }
 
 fn unmet(about: &scenario::About) -> Option<Error> {

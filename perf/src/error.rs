@@ -25,6 +25,9 @@ pub enum Error {
     /// The switch has become worse than what is kept of it allows.
     #[error("{0}")]
     Regressed(String),
+    /// Scenarios that failed, each with a note that says why.
+    #[error("failed: {0}; the notes say why")]
+    Failed(String),
     /// A file that cannot be read, written, or is not what it should be.
     #[error("{}: {problem}", file.display())]
     File {

@@ -70,18 +70,18 @@ pub fn results(file: &ResultFile) -> String {
             let _ = write!(text, "\n{scenario}\n{}\n{}", of_scenario(&rows), reasons(&rows));
         }
     }
-    for note in &file.notes {
-        let _ = writeln!(text, "note: {note}");
-    }
     let voids = file.results.iter().filter(|row| row.void.is_some()).count();
     if voids > 0 {
         let _ =
             writeln!(text, "{voids} figures are void (marked !): measure them again on a quieter machine");
     }
+    if !file.notes.is_empty() {
+        let _ = writeln!(text, "{} notes were printed while it ran; --json keeps them", file.notes.len());
+    }
     let end = if file.complete { "" } else { "; NOT COMPLETE: what is above is what there was by then" };
     let _ = writeln!(
         text,
-        "{} figures in {:.0} s, the hypervisor took {:.1} %{end}",
+        "{} figures in {:.0} s, the hypervisor took {:.1} % of all cores on the whole{end}",
         file.results.len(),
         file.config.took_s,
         file.machine.steal_percent
@@ -93,17 +93,27 @@ pub fn results(file: &ResultFile) -> String {
     text
 }
 
-/// Why figures are void: each reason once, with how many it is said of.
+/// Why figures are void: each reason once, with the cases and how many figures it is said of.
 fn reasons(rows: &[&Measurement]) -> String {
-    let mut counts: Vec<(&str, usize)> = Vec::new();
-    for reason in rows.iter().filter_map(|row| row.void.as_deref()) {
-        match counts.iter_mut().find(|(known, _)| *known == reason) {
-            Some((_, count)) => *count += 1,
-            None => counts.push((reason, 1)),
+    /// Cases that are named.
+    const NAMED: usize = 3;
+    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+    for (reason, row) in rows.iter().filter_map(|row| Some((row.void.as_deref()?, row))) {
+        match reasons.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, cases)) => cases.push(&row.case),
+            None => reasons.push((reason, vec![&row.case])),
         }
     }
-    let lines = counts.iter().map(|(reason, count)| format!("! {reason} ({count} of {})\n", rows.len()));
-    lines.collect()
+    let line = |(reason, cases): &(&str, Vec<&str>)| {
+        let different: BTreeSet<&str> = cases.iter().copied().collect();
+        let named: Vec<&str> = different.iter().copied().take(NAMED).collect();
+        let more = match different.len().saturating_sub(NAMED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        format!("! {}{more}: {reason} ({} of {})\n", named.join(", "), cases.len(), rows.len())
+    };
+    reasons.iter().map(line).collect()
 }
 
 fn of_scenario(rows: &[&Measurement]) -> Table {
@@ -180,12 +190,13 @@ mod tests {
             "!0.5000",
             "!2.000",
             "!3.000",
-            "\n! too busy (2 of 4)\n! too short (1 of 4)\n",
+            "\n! vxlan/v4: too busy (2 of 4)\n! vxlan/v4: too short (1 of 4)\n",
             "3 figures are void",
             "NOT COMPLETE",
-            "note: no ovs",
+            "1 notes were printed",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
+        assert!(!text.contains("no ovs"), "it was printed when it came up: {text}");
     }
 }

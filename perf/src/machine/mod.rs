@@ -47,6 +47,20 @@ pub struct Hiccups {
     pub longest_us: f64,
 }
 
+impl Hiccups {
+    /// A warning, when the core lost so much with nothing being measured that figures taken on it will be void.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        let Self { core, lost_percent, .. } = *self;
+        (lost_percent > TAKEN_MAX).then(|| {
+            format!(
+                "core {core} lost {lost_percent:.0} % of its time before anything was measured on it: at more than \
+                 {TAKEN_MAX} % figures are void, so end what else runs here"
+            )
+        })
+    }
+}
+
 /// Gaps up to this are the loop's own.
 const GAP: Duration = Duration::from_micros(10);
 /// How long each core is watched at the start.
@@ -154,6 +168,8 @@ mod tests {
 
     #[test]
     fn a_core_that_is_not_there_is_all_lost() {
-        assert!(hiccups(1000, Duration::from_millis(1)).lost_percent > 99.9);
+        let gone = hiccups(1000, Duration::from_millis(1));
+        assert!(gone.lost_percent > 99.9 && gone.warning().is_some_and(|text| text.contains("core 1000")));
+        assert_eq!(Hiccups { lost_percent: TAKEN_MAX, ..gone }.warning(), None);
     }
 }

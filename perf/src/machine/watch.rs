@@ -51,10 +51,13 @@ impl Watch {
     /// The larger of what the hypervisor took from a core and what the most patient thread waited, in percent of the time.
     #[must_use]
     pub fn taken_percent(&self) -> f64 {
-        let elapsed = self.elapsed();
+        self.core_steal_percent().max(self.waited_percent())
+    }
+
+    /// How long the most patient thread was ready and did not run, in percent of the time.
+    fn waited_percent(&self) -> f64 {
         let waited = self.threads.iter().map(|thread| waited(&thread.path).saturating_sub(thread.waited_ns));
-        let waited = waited.max().unwrap_or(0) as f64 / 1e9;
-        self.core_steal_percent().max(waited / elapsed * 100.0)
+        waited.max().unwrap_or(0) as f64 / 1e9 / self.elapsed() * 100.0
     }
 
     /// What the hypervisor took from all cores together, in percent of the time of all of them.
@@ -77,10 +80,15 @@ impl Watch {
     /// Why what was measured since the start is void; None: it is not.
     #[must_use]
     pub fn void(&self) -> Option<String> {
-        let taken = self.taken_percent();
-        (taken > TAKEN_MAX)
-            .then(|| format!("the machine took {taken:.0} % of the time away (more than {TAKEN_MAX} %)"))
+        void(self.core_steal_percent(), self.waited_percent())
     }
+}
+
+/// Says who took more than [`TAKEN_MAX`] of a core: the hypervisor, or who else ran on it; both in percent of the time.
+fn void(stolen: f64, waited: f64) -> Option<String> {
+    let (taken, who) = if stolen >= waited { (stolen, "the hypervisor") } else { (waited, "other programs") };
+    (taken > TAKEN_MAX)
+        .then(|| format!("{who} took {taken:.0} % of a core that was measured on (more than {TAKEN_MAX} %)"))
 }
 
 impl Steal {
@@ -152,5 +160,18 @@ mod tests {
         let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(watch)).collect();
         let voids: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
         assert!(voids.iter().all(Option::is_some), "{voids:?}");
+    }
+
+    #[test]
+    fn who_took_the_core_is_said() {
+        for (stolen, waited, expected) in [
+            (TAKEN_MAX, TAKEN_MAX, None),
+            (20.0, 3.0, Some("the hypervisor took 20 % ")),
+            (13.0, 58.0, Some("other programs took 58 % ")),
+        ] {
+            let said = void(stolen, waited);
+            assert_eq!(said.is_some(), expected.is_some(), "{said:?}");
+            assert!(said.unwrap_or_default().starts_with(expected.unwrap_or_default()));
+        }
     }
 }
