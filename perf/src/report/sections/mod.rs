@@ -73,7 +73,7 @@ pub(super) fn sections(run: &Run<'_>, prefix: &str) -> Vec<Section> {
             "engine" => stages(run, prefix) + &panels(run, scenario, prefix),
             _ => panels(run, scenario, prefix),
         };
-        let body = if body.is_empty() { all_void(run, scenario) } else { body };
+        let body = void(run, scenario, body.is_empty()) + &body;
         push(&mut found, prefix, scenario, title, about, &body);
         if scenario == "engine" {
             let about = "What a packet costs as tables grow, relative to the smaller table. The dashed line is what it may grow to.";
@@ -96,19 +96,18 @@ fn push(found: &mut Vec<Section>, prefix: &str, name: &str, title: &str, about: 
     }
 }
 
-/// What is said of a scenario that was measured in vain. Empty: it was not measured.
-fn all_void(run: &Run<'_>, scenario: &str) -> String {
-    let void: Vec<&str> = run
-        .rows
-        .iter()
-        .filter(|row| row.scenario == scenario)
-        .filter_map(|row| row.void.as_deref())
-        .collect();
+/// What is said of a scenario of which figures are void; `all`: nothing is drawn of it. Empty: none is void.
+fn void(run: &Run<'_>, scenario: &str, all: bool) -> String {
+    let rows = || run.rows.iter().filter(|row| row.scenario == scenario);
+    let void: Vec<&str> = rows().filter_map(|row| row.void.as_deref()).collect();
     let Some(first) = void.first() else { return String::new() };
-    let (number, why) = (void.len(), escape(first));
-    format!(
-        "<p class=\"warning wide\">{number} figures, all of them void, so nothing is drawn. The first: {why}.</p>"
-    )
+    let (number, of, why) = (void.len(), rows().count(), escape(first));
+    let told = if all && number == of {
+        format!("{number} figures, all of them void, so nothing is drawn")
+    } else {
+        format!("{number} of {of} void, and not drawn")
+    };
+    format!("<p class=\"warning wide\">{told}. The first: {why}.</p>")
 }
 
 /// A plot with its heading. `wide`: over all columns.
@@ -125,7 +124,7 @@ fn range(row: &Measurement) -> Option<(f64, f64)> {
 }
 
 /// Metrics that say how something was measured, and are nobody's merit: they stand in the tables.
-const OF_THE_MEASURING: [&str; 3] = ["left-out", "trials", "width"];
+const OF_THE_MEASURING: [&str; 5] = ["left-out", "trials", "width", "search-width", "ends"];
 
 /// Every figure of a scenario but ratios (which stand beside the peers), stages and what only tells of the measuring: curves where cases lie
 /// along an axis, bars beside peers where there are some, and else one plot of bars for all cases of a metric.
@@ -364,6 +363,16 @@ mod tests {
         assert!(html.contains("1 figures, all of them void") && html.contains("steal 40 %"), "{html}");
         assert!(!html.contains("<svg"));
         assert!(drawn(Vec::new()).is_empty());
+        let part = figure("rate", "Mpps").void_because(Some("steal 40 %".to_owned()));
+        let html = drawn(vec![figure("packet", "cycles"), part]);
+        assert!(html.contains("1 of 2 void") && html.contains("<svg"), "{html}");
+    }
+
+    #[test]
+    fn what_only_tells_of_the_measuring_is_not_drawn() {
+        let calls = |metric| Measurement::of_rounds("calls", "relayed/g711/most", metric, "calls", &[5.0]);
+        let html = drawn(vec![calls("calls"), calls("ends"), calls("search-width")]);
+        assert_eq!(html.matches("<svg").count(), 1, "{html}");
     }
 
     #[test]
