@@ -12,7 +12,7 @@ use super::words::{all_of, distinct};
 pub(super) fn stages(run: &Run<'_>, prefix: &str) -> String {
     /// More would not be read; the table has them all.
     const SHOWN: usize = 24;
-    /// What a packet of a known flow may cost in all, in cycles.
+    /// The project's goal for a packet of a known flow, in cycles.
     const BUDGET: f64 = 110.0;
     let (mut names, mut found): (Vec<String>, Vec<Stack>) = (Vec::new(), Vec::new());
     for row in run.usable("engine") {
@@ -42,9 +42,12 @@ pub(super) fn stages(run: &Run<'_>, prefix: &str) -> String {
     }
     legend += "</ul>";
     let id = format!("{prefix}engine-stages");
-    let budget = Some((BUDGET, "budget of a known flow: 110"));
+    let budget = Some((BUDGET, "the project's goal for one packet: 110"));
     let plot = stacks(&id, "Cycles a packet by stage", "cycles", &found, &names, budget, 1080.0);
-    let mut sub = format!("less is better{}", all_of(&common));
+    let mut sub = format!(
+        "less is better · taken in a run of its own, by probes that cost something themselves{}",
+        all_of(&common)
+    );
     if more > 0 {
         sub += &format!(" · {more} further cases are in the table");
     }
