@@ -39,6 +39,10 @@ pub fn better(metric: &str, unit: &str) -> Option<Better> {
     if ratio_of(metric).is_some() {
         return Some(Better::More);
     }
+    // How often something was done that is neither good nor bad by itself: what it costs is another figure.
+    if metric == "sleeps" || metric == "turns" {
+        return None;
+    }
     let is = |words: &[&str]| words.iter().any(|word| metric.contains(word));
     if is(&["mos", "goodput", "ndr", "pdr", "throughput"]) || metric == "calls" {
         return Some(Better::More);

@@ -195,6 +195,9 @@ fn which_way_is_better() {
         ("idle-cost", "%", Some(Less)),
         ("lost", "packets", Some(Less)),
         ("players", "1", None),
+        ("sleeps", "1/s", None),
+        ("turns", "1/s", None),
+        ("turn", "ns", Some(Less)),
     ] {
         assert_eq!(better(metric, unit), expected, "{metric} {unit}");
     }

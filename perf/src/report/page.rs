@@ -7,6 +7,7 @@ use super::data::Run;
 use super::raw::raw;
 use super::sections::{SCENARIOS, Section, sections, unit_in_words};
 use super::svg::{escape, short};
+use crate::machine::{Hiccups, Machine};
 use crate::result::{Measurement, ResultFile};
 use crate::table::number;
 
@@ -152,7 +153,7 @@ fn tiles(run: &Run<'_>) -> String {
         return html;
     }
     let sign = if html.contains('×') {
-        "<p class=\"sign\">1.2× kernel: 1.2 times as good as the kernel in the same rounds.</p>"
+        "<p class=\"sign\">1.2× kernel: 1.2 times as good as the kernel in the same rounds. Below 1 the peer is better.</p>"
     } else {
         ""
     };
@@ -161,8 +162,15 @@ fn tiles(run: &Run<'_>) -> String {
 
 fn machine(run: &Run<'_>, prefix: &str) -> Section {
     let machine = run.machine();
-    let steal: Vec<String> =
-        run.files.iter().map(|(_, file)| format!("{:.1} %", file.machine.steal_percent)).collect();
+    // What differs from run to run is told of each.
+    let of_each = |told: &dyn Fn(&Machine) -> String| {
+        let each = run.files.iter().map(|(name, file)| match &run.files[..] {
+            [_] => told(&file.machine),
+            _ => format!("{name}: {}", told(&file.machine)),
+        });
+        each.collect::<Vec<_>>().join("\n")
+    };
+    let steal = of_each(&|machine| format!("{:.1} %", machine.steal_percent));
     let mut facts = vec![
         ("Processor", machine.cpu.clone()),
         ("Cores", machine.cores.to_string()),
@@ -170,19 +178,14 @@ fn machine(run: &Run<'_>, prefix: &str) -> Section {
         ("Kernel", format!("Linux {}", machine.kernel)),
         ("Time stamp counter", crate::table::tsc(machine)),
         ("Compiler", machine.rustc.clone()),
-        ("Taken by the hypervisor", steal.join(", ")),
+        ("Taken by the hypervisor", steal),
     ];
-    let cores: Vec<String> = machine
-        .hiccups
-        .iter()
-        .map(|core| {
-            format!(
-                "core {}: {:.1} % lost, longest gap {:.0} µs",
-                core.core, core.lost_percent, core.longest_us
-            )
-        })
-        .collect();
-    facts.push(("Hiccups while nothing ran", cores.join("\n")));
+    let core = |core: &Hiccups| {
+        let Hiccups { core, lost_percent, longest_us, .. } = core;
+        format!("core {core}: {lost_percent:.1} % lost, longest gap {longest_us:.0} µs")
+    };
+    let cores = of_each(&|machine| machine.hiccups.iter().map(core).collect::<Vec<_>>().join("\n"));
+    facts.push(("Hiccups while nothing ran", cores));
     let mut body = String::from("<dl class=\"facts\">");
     for (name, fact) in facts.iter().filter(|(_, fact)| !fact.is_empty()) {
         let _ = write!(body, "<div><dt>{name}</dt><dd>{}</dd></div>", escape(fact));
@@ -291,6 +294,24 @@ fn date(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_machine_took_is_told_of_each_file() {
+        let file = |steal_percent| ResultFile {
+            schema: crate::result::SCHEMA.to_owned(),
+            commit: "a".to_owned(),
+            machine: Machine { steal_percent, ..Machine::default() },
+            config: crate::result::Config::default(),
+            complete: true,
+            results: Vec::new(),
+            notes: Vec::new(),
+        };
+        let files = [("one.json".to_owned(), file(1.0)), ("two.json".to_owned(), file(2.0))];
+        let told = machine(&Run::of(&files)[0], "").body;
+        assert!(told.contains("one.json: 1.0 %\ntwo.json: 2.0 %"), "{told}");
+        let told = machine(&Run::of(&files[..1])[0], "").body;
+        assert!(told.contains("<dd>1.0 %</dd>"), "{told}");
+    }
 
     #[test]
     fn dates() {

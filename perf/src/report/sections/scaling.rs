@@ -3,6 +3,7 @@
 use super::super::data::{Run, Series, series};
 use super::super::lines::{Curve, Plot, Point};
 use super::super::svg::{escape, short, tick_label, trimmed};
+use super::words::all_of;
 use super::{card, measured, range, shorten};
 use crate::result::Measurement;
 
@@ -49,8 +50,12 @@ pub(super) fn scaling(run: &Run<'_>, prefix: &str) -> String {
             curves,
             ..Plot::default()
         };
+        let others = plot.curves.iter().any(|curve| curve.name.contains(" (to "));
         let chip = format!("<p class=\"verdict {class}\">{}</p>", escape(&verdict));
-        let mut sub = common;
+        let mut sub = format!("1 is the cost with {from} {}{}", law.axis, all_of(&common));
+        if others {
+            sub += " · of a curve that was not measured there, with what its name says";
+        }
         if more > 0 {
             sub += &format!(" · {more} further curves are in the table");
         }
@@ -97,18 +102,18 @@ fn along(run: &Run<'_>, axis: &str) -> Vec<Curve> {
     Vec::new()
 }
 
-/// The same curve as factors of its value at `from`, or at its first point.
+/// The same curve as factors of its value at `from`; or at its first point, which its name says then.
 fn relative(curve: &Curve, from: f64) -> Curve {
-    let base = curve
-        .points
-        .iter()
-        .find(|point| point.0 == from)
-        .or(curve.points.first())
-        .map_or(1.0, |point| point.1);
+    let at_from = curve.points.iter().find(|point| point.0 == from);
+    let (place, base, _) = at_from.or(curve.points.first()).copied().unwrap_or((from, 1.0, None));
+    let name = match at_from {
+        Some(_) => curve.name.clone(),
+        None => format!("{} (to {})", curve.name, short_count(place)),
+    };
     let scaled = |(at, value, range): &Point| {
         (*at, value / base, range.map(|(a, b)| (a.min(b) / base, a.max(b) / base)))
     };
-    Curve { points: curve.points.iter().map(scaled).collect(), ..curve.clone() }
+    Curve { name, points: curve.points.iter().map(scaled).collect(), ..curve.clone() }
 }
 
 /// What is known of a law whose ends were not both measured.
@@ -134,5 +139,23 @@ fn judged(law: &Law, curves: &[Curve]) -> (String, &'static str) {
         None => (so_far(law, curves), "open"),
         Some(factor) if factor <= law.factor => (format!("{factor:.2}×: kept"), "kept"),
         Some(factor) => (format!("{factor:.2}×: more than {}×", short(law.factor)), "broken"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_curve_is_relative_to_is_named() {
+        let curve = |first: f64| Curve {
+            name: "v4".to_owned(),
+            points: vec![(first, 2.0, None), (1e4, 4.0, Some((3.0, 5.0)))],
+            ..Curve::default()
+        };
+        let at_from = relative(&curve(1e2), 1e2);
+        assert_eq!((at_from.name.as_str(), at_from.points[1]), ("v4", (1e4, 2.0, Some((1.5, 2.5)))));
+        let at_first = relative(&curve(1e3), 1e2);
+        assert_eq!((at_first.name.as_str(), at_first.points[0].1), ("v4 (to 1k)", 1.0));
     }
 }
