@@ -19,7 +19,7 @@ use crate::{Error, Result, output, table};
     name = "vswitch-perf",
     version,
     about,
-    after_help = "A scenario is one of `vswitch-perf list`, or `all` for the default set."
+    after_help = "A scenario is one of `vswitch-perf list`, or `all` for all of them; what each measures by default, with --quick and with --full, `list` says."
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -70,7 +70,7 @@ struct Options {
     /// Write the results to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Few cases, short runs: the default set in two minutes.
+    /// Few cases, short runs: all scenarios in two minutes.
     #[arg(long)]
     quick: bool,
     /// All cases, the slow ones too.
@@ -96,8 +96,21 @@ struct Options {
 #[command(name = "vswitch-perf", no_binary_name = true)]
 struct Single {
     scenario: String,
+    /// More than one is for `run`.
+    #[arg(hide = true)]
+    more: Vec<String>,
     #[command(flatten)]
     options: Options,
+}
+
+impl Single {
+    fn alone(&self) -> Result<()> {
+        if self.more.is_empty() {
+            return Ok(());
+        }
+        let (first, more) = (&self.scenario, self.more.join(" "));
+        Err(Error::Unknown(format!("for several scenarios it is `vswitch-perf run {first} {more}`")))
+    }
 }
 
 /// What the binary does.
@@ -111,7 +124,7 @@ pub fn main() -> ExitCode {
         Command::Report { files, output } => report(&files, &output),
         Command::Scenario(words) => {
             let single = Single::parse_from(words);
-            run(&[single.scenario], &single.options)
+            single.alone().and_then(|()| run(&[single.scenario], &single.options))
         }
     };
     match outcome {
@@ -251,4 +264,17 @@ fn chosen(names: &[String]) -> Result<Vec<&'static dyn Scenario>> {
         }
     }
     Ok(chosen)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_scenarios_are_for_run_and_that_is_said() {
+        let single = |words: &[&str]| Single::try_parse_from(words).unwrap();
+        single(&["lockstep", "--quick"]).alone().unwrap();
+        let error = single(&["lockstep", "engine", "--quick"]).alone().unwrap_err().to_string();
+        assert!(error.contains("`vswitch-perf run lockstep engine`"), "{error}");
+    }
 }
