@@ -20,14 +20,44 @@ pub fn list(scenarios: &[&dyn Scenario]) -> String {
             (false, cores) => format!("{cores} core(s)"),
             (true, cores) => format!("root, {cores} core(s)"),
         };
-        let set = if about.default { "" } else { "  (not in the default set)" };
-        let _ = write!(
-            text,
-            "{}{set}\n  {}\n  cases    {}\n  metrics  {}\n  peers    {}\n  needs    {needs}\n\n",
-            about.name, about.measures, about.cases, about.metrics, about.peers
-        );
+        let sets = if about.sets.is_empty() { "the same cases with --quick and --full" } else { about.sets };
+        let _ = writeln!(text, "{}\n  {}", about.name, wrapped(about.measures, 2));
+        for (title, told) in [("cases", about.cases), ("", sets)] {
+            let _ = writeln!(text, "  {title:<8} {}", wrapped(told, INDENT));
+        }
+        for (place, (metric, told)) in about.metrics.iter().enumerate() {
+            let title = if place == 0 { "metrics" } else { "" };
+            let _ = writeln!(text, "  {title:<8} {}", wrapped(&format!("{metric}, {told}"), INDENT + 2));
+        }
+        for (title, told) in [("peers", about.peers), ("needs", needs.as_str())] {
+            let _ = writeln!(text, "  {title:<8} {}", wrapped(told, INDENT));
+        }
+        text.push('\n');
     }
     text
+}
+
+/// Columns before what is said of a scenario.
+const INDENT: usize = 11;
+
+/// Text in lines of at most 110 columns, all but the first indented; a word that is longer has a line of its own.
+fn wrapped(text: &str, indent: usize) -> String {
+    const WIDE: usize = 110;
+    let (mut lines, mut column) = (String::new(), indent);
+    for word in text.split_whitespace() {
+        let length = word.chars().count();
+        if column > indent && column + 1 + length > WIDE {
+            lines += "\n";
+            lines += &" ".repeat(indent);
+            column = indent;
+        } else if column > indent {
+            lines.push(' ');
+            column += 1;
+        }
+        lines += word;
+        column += length;
+    }
+    lines
 }
 
 /// The machine in a few lines.
@@ -76,7 +106,7 @@ pub fn results(file: &ResultFile) -> String {
             writeln!(text, "{voids} figures are void (marked !): measure them again on a quieter machine");
     }
     if !file.notes.is_empty() {
-        let _ = writeln!(text, "{} notes were printed while it ran; --json keeps them", file.notes.len());
+        let _ = writeln!(text, "notes printed while it ran: {}; --json keeps them", file.notes.len());
     }
     let end = if file.complete { "" } else { "; NOT COMPLETE: what is above is what there was by then" };
     let _ = writeln!(
@@ -158,6 +188,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_list_has_a_line_for_each_metric_and_none_too_long() {
+        let text = list(crate::scenario::ALL);
+        assert!(text.lines().all(|line| line.chars().count() <= 110), "{text}");
+        for part in [
+            "\n  metrics  calls, calls at once",
+            "\n           mos-mean, mos-worst, mos, 1 to 4.5",
+            "below 1e-6",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        for scenario in crate::scenario::ALL {
+            let mut names: Vec<&str> =
+                scenario.about().metrics.iter().flat_map(|(name, _)| name.split(", ")).collect();
+            let all = names.len();
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!(names.len(), all, "{}: a metric told twice", scenario.about().name);
+        }
+    }
+
+    #[test]
     fn numbers_have_four_digits_or_so() {
         let shown = [0.0, 1.0, 12.345, 123.456, 12345.6, 0.0123, 0.000_01, -2.0].map(number);
         assert_eq!(shown, ["0", "1.000", "12.35", "123.5", "12346", "0.0123", "1.0e-5", "-2.000"]);
@@ -193,7 +244,7 @@ mod tests {
             "\n! vxlan/v4: too busy (2 of 4)\n! vxlan/v4: too short (1 of 4)\n",
             "3 figures are void",
             "NOT COMPLETE",
-            "1 notes were printed",
+            "notes printed while it ran: 1",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }

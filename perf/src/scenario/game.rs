@@ -63,11 +63,21 @@ impl Scenario for Game {
             name: NAME,
             measures: "players and servers of games, all at once at every tick: what bursts lose, and how much ticks jitter",
             cases: "tick-HZ/servers-N/players-N (players of each server)",
-            metrics: "burst-loss (part of the packets); delay-p50 and -p99 us (from the tick, of all packets sent: a lost one is later than all others, and where too many are lost there is no figure); delay-max us, jitter us (RFC 3550) of those that arrived; sender-late-p99 us (what of the delay is the sender's own); ratio/PEER/METRIC above 1: we are better",
+            sets: "--quick: tick-64/servers-1/players-64 and tick-128/servers-4/players-64, without kernel-threaded; the others also tick-128/servers-1/players-64 and tick-128/servers-8/players-128, longest with --full",
+            metrics: &[
+                ("burst-loss", "1: part of the packets"),
+                (
+                    "delay-p50, delay-p99",
+                    "us: from the tick, of all packets sent; a lost one is later than all others, and where too many are lost there is no figure",
+                ),
+                ("delay-max", "us: of those that arrived"),
+                ("jitter", "us: RFC 3550, the mean of all streams"),
+                ("sender-late-p99", "us: what of the delay is the sender's own"),
+                ("ratio/PEER/METRIC", "1, of delay-p50, delay-p99: above 1 we are better"),
+            ],
             peers: "kernel (forwarding as it comes, on the sender's core), kernel-threaded (its receive work in threads on the worker's core, behind a veth's ring; not with --quick), kernel-conntrack (as it comes, with nftables: conntrack and a set of 1000)",
             root: true,
             cores: 2,
-            default: true,
         }
     }
 

@@ -23,16 +23,16 @@ pub struct About {
     pub measures: &'static str,
     /// The form of its case names.
     pub cases: &'static str,
-    /// Its metrics with their units.
-    pub metrics: &'static str,
+    /// Which of them are measured with `--quick`, by default and with `--full`. Empty: all of them, alike.
+    pub sets: &'static str,
+    /// Its metrics as results name them, each with its unit and what it is.
+    pub metrics: &'static [(&'static str, &'static str)],
     /// What it is measured beside.
     pub peers: &'static str,
     /// Whether it makes network namespaces, and so needs root.
     pub root: bool,
     /// Cores it needs.
     pub cores: usize,
-    /// Whether it belongs to the default set.
-    pub default: bool,
 }
 
 /// Something to be measured.

@@ -43,14 +43,23 @@ impl Scenario for Pods {
             name: NAME,
             measures: "what a packet costs among 1 to 250 pods, all on one core, and what an idle engine costs",
             cases: "known-flow/v4/plain/.../pods-N/{to-one,to-all}, idle/pods-N/{busy,adaptive}",
-            metrics: "packet (ns, generator and sink included), net (ns, less those of `drop`), growth and \
-                      packet-growth (1: net and packet by those of an engine with one pod to send to, which takes turns \
-                      with this one; net is the engine's own, packet is diluted by generator and sink), turn (ns, empty), turns (1/s), \
-                      cpu (% of a core), sleeps (1/s)",
+            sets: "--quick: pods-1 and -100; by default 1, 10, 50 and 250; --full 1, 2, 10, 50, 100, 175 and 250",
+            metrics: &[
+                ("packet", "ns: generator and sink included"),
+                ("net", "ns: packet less that of `drop`, round by round: the engine's own"),
+                (
+                    "growth",
+                    "1: net by that of an engine with one pod to send to, which takes turns with this one",
+                ),
+                ("packet-growth", "1: the same of packet, diluted by generator and sink"),
+                ("turn", "ns: a turn in which nothing comes (busy)"),
+                ("turns", "1/s: as many of these fit into a second (busy)"),
+                ("cpu", "% of a core that an idle worker takes (adaptive)"),
+                ("sleeps", "1/s: how often it sleeps (adaptive)"),
+            ],
             peers: "drop: generator straight into the sink",
             root: true,
             cores: 1,
-            default: true,
         }
     }
 

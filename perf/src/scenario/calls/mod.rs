@@ -81,11 +81,30 @@ impl Scenario for VoIp {
             name: NAME,
             measures: "relayed G.711 calls (20 ms packets, 214-byte frames; 200 packets/s of a call cross the switch): the most without loss, and how they sound",
             cases: "relayed/g711/most, relayed/g711/calls-N",
-            metrics: "calls (by MLRsearch: loss below 1e-6, half of the trials may be spoilt), packet-rate Mpps, loss-bound (95 %, of the trials that lost nothing), search-width (how far apart the most carried and the least not carried are), ends (calls the sender could play with nobody forwarding); loss, one-way delay-p99 and -p99.9 us (of all packets sent: a lost one is later than all others), delay-mean and -max, jitter us of those that arrived, mos 1 to 4.5, sender-late-p99 us (what of the delay is the sender's own); ratio/PEER/METRIC above 1: we are better",
+            sets: "--quick: most and calls-100, without kernel-threaded; by default also calls-500; --full also calls-1000, with trials long enough to show 1e-6",
+            metrics: &[
+                (
+                    "calls",
+                    "calls at once, by MLRsearch: the most with a loss below 1e-6, half of the trials may be spoilt. A sender that hands 1 % of its packets over 5 ms too late could not play as many, and that number counts as too many",
+                ),
+                ("packet-rate", "Mpps: what these calls are in packets"),
+                (
+                    "loss-bound",
+                    "1: the loss at most (95 %) by the trials that lost nothing; 1e-6 takes 3 million packets, so --full",
+                ),
+                ("search-width", "1: how far apart the most carried and the least not carried are"),
+                ("ends", "calls: what the sender could play with nobody forwarding"),
+                ("loss", "1: part of the packets"),
+                ("delay-mean, delay-max", "us: one way, of the packets that arrived"),
+                ("delay-p99, delay-p99.9", "us: of all packets sent; a lost one is later than all others"),
+                ("jitter-mean, jitter-worst", "us: RFC 3550, of all streams and of the worst"),
+                ("mos-mean, mos-worst", "mos, 1 to 4.5: E-model (G.107), of all streams and of the worst"),
+                ("sender-late-p99", "us: what of the delay is the sender's own"),
+                ("ratio/PEER/METRIC", "1, of calls, delay-p99, delay-p99.9: above 1 we are better"),
+            ],
             peers: "kernel (forwarding as it comes, on the sender's core: its calls are what that core can do of both), kernel-threaded (its receive work in threads on the worker's core, behind a veth's ring; not with --quick), kernel-conntrack (as it comes, with nftables: conntrack and a set of 1000)",
             root: true,
             cores: 2,
-            default: true,
         }
     }
 

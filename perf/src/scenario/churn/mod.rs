@@ -37,11 +37,21 @@ impl Scenario for Churn {
             name: NAME,
             measures: "change under 20 000 packets/s of pods that have nothing to do with it: how long until it is in force, what is lost and delayed meanwhile",
             cases: "quiet, policy/rules-N/load and /swap (every rule replaced), routes/routes-N/load and /withdraw, pods/pods-N/come and /go (one by one)",
-            metrics: "in-force ms (asked to acknowledged; of pods for each; ours asked within this process, not by its API's socket, and the state saved to memory, not to a disk; the kernel's with the start of ip or nft by nsenter and setpriv, and the reading of its text), lost packets, delay-p99 us (of all packets sent) and -max, sender-late-max us (what of the delay is the sender's own); ratio/PEER/in-force above 1: we are faster. What changes shares the two cores with the traffic: while it does, only what the sender loses makes a figure void",
+            sets: "--quick: rules-10k, routes-100k, pods-4; by default rules-100k, also routes-1M (ours alone), pods-16; --full pods-128, and the kernel's routes-1M and kernel-threaded",
+            metrics: &[
+                (
+                    "in-force",
+                    "ms: asked to acknowledged; of pods for each; ours asked within this process, not by its API's socket, and the state saved to memory, not to a disk; the kernel's with the start of ip or nft by nsenter and setpriv, and the reading of its text. What changes shares the two cores with the traffic: while it does, only what the sender loses makes a figure void",
+                ),
+                ("lost", "packets"),
+                ("delay-p99", "us: of all packets sent"),
+                ("delay-max", "us: of those that arrived"),
+                ("sender-late-max", "us: what of the delay is the sender's own"),
+                ("ratio/PEER/in-force", "1: above 1 we are faster"),
+            ],
             peers: "kernel (as it comes; routes by ip -batch; a million only with --full), kernel-threaded (its receive work in threads on the worker's core; only with --full), kernel-conntrack (as it comes; nft -f replacing a set of N addresses by which it decides; N rules in a row would be slower by far); none for pods",
             root: true,
             cores: 2,
-            default: true,
         }
     }
 

@@ -49,14 +49,23 @@ impl Scenario for Engine {
                     packet is its flow's first). WAY: plain (pod to pod), direct (pod to another node), vxlan (the same in \
                     VXLAN), from-vxlan. What is not said is routes-1k, size-64, batch-32. The flow table is as large as it \
                     ships, or larger where a case needs it",
-            metrics: "packet (ns, cycles of the time stamp counter): the worker's turn from end to end, less nothing, so with \
-                      one copy of the packet into a frame; rate (Mpps; of new-flow: million new flows a second) = 1 / packet; \
-                      walk (cycles): the stages parse to leave; stage/NAME (cycles), by a probe in a run of its own. Bursts that \
-                      took over 4 times the median are left out: the machine was elsewhere; left-out (%) says how many",
+            sets: "--quick: known-flow in each way, v6, flows-1M, batch-1, rules-100k, and new-flow. By default: each axis from the base (known-flow/v4/vxlan/flows-10k/rules-1k), known-flow and new-flow. --full: also the corners: many flows, rules and routes at once, each size and way in both families",
+            metrics: &[
+                (
+                    "packet",
+                    "ns, and cycles of the time stamp counter: the worker's turn from end to end, less nothing, so with one copy of the packet into a frame. Bursts that took over 4 times the median are left out: the machine was elsewhere",
+                ),
+                ("rate", "Mpps: 1 / packet; of new-flow million new flows a second"),
+                ("left-out", "%: the bursts that were left out; void beyond 5"),
+                ("walk", "cycles: the stages parse to leave together"),
+                (
+                    "stage/NAME",
+                    "cycles: by a probe, which costs something itself, in a run of its own; of some cases",
+                ),
+            ],
             peers: "none",
             root: false,
             cores: 1,
-            default: true,
         }
     }
 

@@ -28,11 +28,14 @@ impl Scenario for Instructions {
                        environment also when another compiler or profile built this",
             cases: "known-flow, new-flow, denied, ttl-expired (with an ICMP error), each /FAMILY/WAY; 256 flows, 100 rules, \
                     100 routes, 64-byte frames, batch 32 where nothing else is said",
-            metrics: "packet (instructions): a turn of the worker, over the packets of its batch, with the copy into a frame",
+            sets: "",
+            metrics: &[(
+                "packet",
+                "instructions: a turn of the worker, over the packets of its batch, with the copy into a frame",
+            )],
             peers: "kept: what the repository keeps",
             root: false,
             cores: 1,
-            default: true,
         }
     }
 

@@ -36,9 +36,16 @@ impl Scenario for Lockstep {
             name: NAME,
             measures: "what a packet costs from veth to veth, all on one core, in batches of 64",
             cases: "known-flow/{v4,v6}/{plain,vxlan}/flows-1k/rules-{0,1k,10k}/batch-64",
-            metrics: "packet (ns, generator and sink included), net (ns, less those of `drop`), ratio/PEER/packet \
-                      and ratio/PEER/net (1: the peer's time by ours; above 1 we are faster. That of packet is \
-                      diluted by generator and sink, which all share)",
+            sets: "--quick: rules-0 of each, and plain/v4 with rules-1k; the others add rules-10k, plain/v6 and vxlan with rules-1k",
+            metrics: &[
+                ("packet", "ns: generator and sink included"),
+                ("net", "ns: packet less that of `drop`, round by round"),
+                (
+                    "ratio/PEER/packet",
+                    "1: the peer's time by ours, above 1 we are faster; diluted by generator and sink, which all share",
+                ),
+                ("ratio/PEER/net", "1: the same of net, so of what forwards alone"),
+            ],
             peers: "drop: generator straight into the sink; kernel: forwarding (VXLAN in the cases that encapsulate); \
                     bare: AF_XDP and no decision, nor encapsulation, so that its ratios of a vxlan case set our \
                     50 bytes more beside none; nftables behind connection tracking: conntrack (all new ones pass), \
@@ -46,7 +53,6 @@ impl Scenario for Lockstep {
                     answered-1k (linear-1k with flows that were answered)",
             root: true,
             cores: 1,
-            default: true,
         }
     }
 
