@@ -214,7 +214,7 @@ fn rule(dice: &mut Dice) -> Value {
     }
     // A rule is of one family as soon as it speaks of addresses.
     let is_ipv4 = dice.chance(65);
-    if rule.get("protocol").is_none() && dice.chance(10) {
+    if rule.get("protocol").is_none() && rule.get("notProtocol").is_none() && dice.chance(10) {
         rule["ipVersion"] = if is_ipv4 { 4 } else { 6 }.into();
     }
     for end in ["source", "destination"] {

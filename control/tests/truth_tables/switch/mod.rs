@@ -23,11 +23,6 @@ pub(crate) struct Switch {
     revision: u64,
 }
 
-/// Whether an object is of a kind that is compiled: Calico's are not yet.
-pub(crate) fn is_compiled(object: &Value) -> bool {
-    object["apiVersion"] != "projectcalico.org/v3"
-}
-
 impl Switch {
     /// Makes these objects, and no others, the state of the cluster.
     pub(crate) fn apply(&mut self, objects: &[Value]) {

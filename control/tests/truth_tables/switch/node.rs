@@ -121,12 +121,14 @@ impl Node {
         })
     }
 
-    /// Policy and position of the rule that decided, without the named port the state says besides.
+    /// Policy and position of the rule that decided, without what the state says besides where one rule became many.
     pub(super) fn name_of_rule(&self, verdict: Verdict) -> (&str, &str) {
         let policies = self.state.policies.values();
         let mut rules = policies.flat_map(|policy| policy.rules.iter().map(move |rule| (policy, rule)));
         rules.find(|(_, rule)| rule.id == verdict.rule).map_or(("", ""), |(policy, rule)| {
-            (policy.name.as_str(), rule.position.split(", port ").next().unwrap_or_default())
+            let besides = [", port ", ", service port "];
+            let end = besides.iter().filter_map(|text| rule.position.find(text)).min();
+            (policy.name.as_str(), &rule.position[..end.unwrap_or(rule.position.len())])
         })
     }
 
