@@ -53,13 +53,13 @@ impl<'a> Flow<'a> {
             return Side::open(format!("node {node} always reaches its own pods"));
         }
         let asked = self.asked(pod, direction, &|placed| placed.is_enforced());
-        let mut side = if asked.unknown.is_empty() && asked.homeless.is_empty() {
-            let decision = self.ask(&asked, direction, None);
-            self.side(&asked, &decision, direction)
-        } else {
+        let is_closed = !asked.unknown.is_empty() || !asked.homeless.is_empty();
+        let mut side = if is_closed {
             self.closed(&asked, direction)
+        } else {
+            self.side(&asked, &self.ask(&asked, direction, None), direction)
         };
-        side.staged = self.staged(pod, direction);
+        side.staged = self.staged(pod, direction, is_closed);
         side
     }
 
@@ -128,16 +128,16 @@ impl<'a> Flow<'a> {
         Decision { allowed: true, rule: None, tier: None, passed, unknown: false }
     }
 
-    /// What would become of it if all that is staged were in force.
-    fn staged(&self, pod: &PodView<'_>, direction: PolicyType) -> String {
+    /// What would become of it if all that is staged were in force; nothing is said when nothing staged concerns it.
+    fn staged(&self, pod: &PodView<'_>, direction: PolicyType, is_closed: bool) -> String {
         let concerned = self.asked(pod, direction, &|placed| placed.standing != Standing::Enforced);
         if concerned.policies.is_empty() {
             return String::new();
         }
-        let asked = self.asked(pod, direction, &|placed| placed.standing != Standing::StagedRemoval);
-        if !asked.unknown.is_empty() || !asked.homeless.is_empty() {
-            return "it would be denied".into();
+        if is_closed {
+            return "it would be denied, too".into();
         }
+        let asked = self.asked(pod, direction, &|placed| placed.standing != Standing::StagedRemoval);
         let decision = self.ask(&asked, direction, None);
         let by = decision.rule.map(|rule| format!(", by {}", super::words::name_of_rule(rule)));
         let verdict = if decision.allowed { "allowed" } else { "denied" };
