@@ -126,6 +126,7 @@ fn spec(is_global: bool) -> impl Strategy<Value = Value> {
     )
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "what it takes is written in place")]
 fn object(kind: &str, metadata: Value, spec: Value) -> Value {
     json!({"apiVersion": "projectcalico.org/v3", "kind": kind, "metadata": metadata, "spec": spec})
 }

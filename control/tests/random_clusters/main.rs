@@ -111,16 +111,31 @@ fn agree(inputs: &Inputs, states: &[DesiredState]) {
     }
 }
 
-/// The rule of the verdict is written where the explanation says; what it was narrowed to comes after that.
+/// The rule of the verdict is written where the explanation says; what it was narrowed to comes after that. The one that
+/// marks the flow for the log is named, too.
 fn assert_same_rule(state: &DesiredState, verdict: Verdict, side: &Side, context: &dyn Fn() -> String) {
-    let rules =
-        state.policies.values().flat_map(|policy| policy.rules.iter().map(move |rule| (policy, rule)));
-    match rules.into_iter().find(|(_, rule)| rule.id == verdict.rule) {
+    let find = |id| {
+        let rules =
+            state.policies.values().flat_map(|policy| policy.rules.iter().map(move |rule| (policy, rule)));
+        rules.into_iter().find(|(_, rule)| rule.id == id)
+    };
+    let is_narrower = |position: &str, than: &str| {
+        position.strip_prefix(than).is_some_and(|rest| rest.is_empty() || rest.starts_with(", "))
+    };
+    match find(verdict.rule) {
         None => assert_eq!((side.policy.as_str(), side.position.as_str()), ("", ""), "{}", context()),
         Some((policy, rule)) => {
             assert_eq!(policy.name, side.policy, "{}", context());
-            let narrowed = rule.position.strip_prefix(&side.position);
-            assert!(narrowed.is_some_and(|rest| rest.is_empty() || rest.starts_with(", ")), "{}", context());
+            assert!(is_narrower(&rule.position, &side.position), "{}", context());
+        }
+    }
+    let logged = side.reason.strip_prefix("logged by ");
+    match verdict.log.and_then(find) {
+        None => assert_eq!(logged, None, "{}", context()),
+        Some((policy, rule)) => {
+            let first = logged.and_then(|logged| logged.split("; ").next()?.split(", then ").next());
+            let position = first.and_then(|first| first.strip_prefix(&format!("{}, ", policy.name)));
+            assert!(position.is_some_and(|than| is_narrower(&rule.position, than)), "{}", context());
         }
     }
 }

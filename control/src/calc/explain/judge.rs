@@ -6,7 +6,7 @@ use super::{Flow, Side};
 use crate::calc::cluster::{Owner, PodView};
 use crate::calc::policy::Placed;
 use crate::calc::policy::select::Candidate;
-use crate::calc::policy::view::{RuleAction, RuleView, TierName};
+use crate::calc::policy::view::{RuleAction, RuleView};
 use crate::calc::referred::TierView;
 use crate::object::PolicyType;
 
@@ -22,6 +22,8 @@ pub(super) struct Decision<'a> {
     pub(super) tier: Option<&'a TierView>,
     /// Rules that passed the flow on to the next tier.
     pub(super) passed: Vec<RuleOf<'a>>,
+    /// Rules that mark the flow for the log.
+    pub(super) logged: Vec<RuleOf<'a>>,
     /// Whether the rule decided because the other end's labels are not known.
     pub(super) unknown: bool,
 }
@@ -74,13 +76,6 @@ impl<'a> Flow<'a> {
         let Some(pod) = Candidate::pod(pod, self.cluster) else { return asked };
         let policies = self.policies.iter().filter(|placed| placed.view.rules(direction).is_some());
         for placed in policies.filter(|placed| is_meant(placed)) {
-            // A service account's profile is asked only after one of the namespace: that of a namespace without an
-            // object allows everything.
-            let is_profile = placed.view.tier == TierName::Profiles;
-            let is_second = is_profile && placed.view.subject.account.is_some();
-            if is_second && !asked.policies.iter().any(|(first, _)| first.view.tier == TierName::Profiles) {
-                continue;
-            }
             match (placed.selects(&pod), &placed.tier) {
                 (Some(false), _) => {}
                 (Some(true), Some(tier)) => asked.policies.push((placed, tier)),
@@ -98,7 +93,7 @@ impl<'a> Flow<'a> {
         direction: PolicyType,
         without: Option<&RuleView>,
     ) -> Decision<'a> {
-        let mut passed = Vec::new();
+        let (mut passed, mut logged) = (Vec::new(), Vec::new());
         'tiers: for tier in asked.policies.chunk_by(|(_, one), (_, other)| one.place == other.place) {
             for (placed, _) in tier {
                 for rule in placed.view.rules(direction).into_iter().flatten() {
@@ -107,7 +102,11 @@ impl<'a> Flow<'a> {
                     }
                     let is_meant = self.is_meant(rule, direction);
                     let (allowed, unknown) = match (rule.action, is_meant) {
-                        (_, Some(false)) | (RuleAction::Log, _) | (RuleAction::Allow, None) => continue,
+                        (_, Some(false)) | (RuleAction::Allow | RuleAction::Log, None) => continue,
+                        (RuleAction::Log, Some(true)) => {
+                            logged.push((*placed, rule));
+                            continue;
+                        }
                         (RuleAction::Allow, Some(true)) => (true, false),
                         (RuleAction::Deny | RuleAction::Pass, None) => (false, true),
                         (RuleAction::Deny, Some(true)) => (false, false),
@@ -116,16 +115,30 @@ impl<'a> Flow<'a> {
                             continue 'tiers;
                         }
                     };
-                    return Decision { allowed, rule: Some((*placed, rule)), tier: None, passed, unknown };
+                    return Decision {
+                        allowed,
+                        rule: Some((*placed, rule)),
+                        tier: None,
+                        passed,
+                        logged,
+                        unknown,
+                    };
                 }
             }
             if let [(_, tier), ..] = tier
                 && !tier.passes
             {
-                return Decision { allowed: false, rule: None, tier: Some(*tier), passed, unknown: false };
+                return Decision {
+                    allowed: false,
+                    rule: None,
+                    tier: Some(*tier),
+                    passed,
+                    logged,
+                    unknown: false,
+                };
             }
         }
-        Decision { allowed: true, rule: None, tier: None, passed, unknown: false }
+        Decision { allowed: true, rule: None, tier: None, passed, logged, unknown: false }
     }
 
     /// What would become of it if all that is staged were in force; nothing is said when nothing staged concerns it.

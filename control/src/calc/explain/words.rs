@@ -27,12 +27,11 @@ impl<'a> Flow<'a> {
         }
         let names: Vec<_> = asked.policies.iter().map(|(placed, tier)| name_in(placed, tier)).collect();
         let mut side = Side { allowed: decision.allowed, isolated: true, policies: names, ..Side::default() };
-        let passed: Vec<_> = decision.passed.iter().map(|rule| name_of_rule(*rule)).collect();
-        let passed = if passed.is_empty() {
-            String::new()
-        } else {
-            format!("passed to the next tier by {}; ", passed.join(", then "))
+        let told = |rules: &[RuleOf<'_>], what: &str| {
+            let names: Vec<_> = rules.iter().map(|rule| name_of_rule(*rule)).collect();
+            if names.is_empty() { String::new() } else { format!("{what} by {}; ", names.join(", then ")) }
         };
+        let before = told(&decision.logged, "logged") + &told(&decision.passed, "passed to the next tier");
         let decided = match (decision.rule, decision.tier) {
             (Some(rule), _) => {
                 side.policy = rule.0.view.source.to_string();
@@ -61,7 +60,7 @@ impl<'a> Flow<'a> {
                 "no rule decided it, and these policies leave that to be allowed".into()
             }
         };
-        side.reason = format!("{passed}{decided}");
+        side.reason = format!("{before}{decided}");
         side
     }
 

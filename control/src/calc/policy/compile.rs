@@ -8,7 +8,7 @@ use super::in_order::Placed;
 use super::rules::RuleMaker;
 use super::scope::Members;
 use super::select::Candidate;
-use super::view::{Source, TierName};
+use super::view::Source;
 use crate::calc::Numbering;
 use crate::calc::address_list::AddressLists;
 use crate::calc::cluster::Cluster;
@@ -47,17 +47,11 @@ pub(in crate::calc) fn compile(
         }
         for direction in PolicyType::ALL {
             let Some(views) = placed.view.rules(direction) else { continue };
-            let (mut selected, mut unknown) = (selected.clone(), unknown.clone());
-            if comes_after_a_namespaces(placed) {
-                selected.retain(|id| subjects.has_profiles(*id, direction));
-                unknown.retain(|id| subjects.has_profiles(*id, direction));
-            }
+            subjects.close(&unknown, direction, placed);
             let Some(tier) = placed.tier.as_ref() else {
-                unknown.append(&mut selected);
-                subjects.close(&unknown, direction, placed);
+                subjects.close(&selected, direction, placed);
                 continue;
             };
-            subjects.close(&unknown, direction, placed);
             if selected.is_empty() {
                 continue;
             }
@@ -93,12 +87,6 @@ fn local<'a>(
         .collect()
 }
 
-/// Whether it is the profile of a service account. A pod's first profile is that of its namespace, and that allows
-/// everything unless there is an object that says otherwise; then nothing asks the second.
-fn comes_after_a_namespaces(placed: &Placed) -> bool {
-    placed.view.tier == TierName::Profiles && placed.view.subject.account.is_some()
-}
-
 /// What applies to whom, on its way.
 #[derive(Default)]
 struct Subjects {
@@ -125,11 +113,6 @@ impl Subjects {
         if placed.is_enforced() {
             self.closed.extend(identities.iter().map(|identity| (*identity, direction)));
         }
-    }
-
-    fn has_profiles(&self, identity: IdentityId, direction: PolicyType) -> bool {
-        let last = self.tiers.get(&(identity, direction)).and_then(|tiers| tiers.last());
-        last.is_some_and(|tier| tier.name == TierView::PROFILES)
     }
 
     fn into_model(mut self) -> BTreeMap<IdentityId, Subject> {

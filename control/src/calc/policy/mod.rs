@@ -22,7 +22,6 @@ mod rules;
 mod scope;
 pub(super) mod select;
 mod selected;
-#[allow(dead_code, reason = "the other kinds say the rest of it")]
 pub(super) mod view;
 
 pub(super) use compile::{PolicyKey, compile};

@@ -5,6 +5,7 @@ mod calico_random;
 mod explaining;
 mod policies;
 mod routing;
+mod tiers;
 
 use std::net::IpAddr;
 
