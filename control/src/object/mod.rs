@@ -17,6 +17,7 @@ use serde_json::Value;
 
 mod block;
 pub mod calico;
+mod closed;
 mod cluster_policy;
 mod core;
 mod endpoint;
@@ -184,19 +185,6 @@ objects! {
 }
 
 impl Object {
-    /// What stands in for an object that cannot be read, if it is a policy: one that allows nothing, whatever it said.
-    #[must_use]
-    pub fn closed(key: &Key) -> Option<Self> {
-        match key.kind {
-            Kind::NetworkPolicy => Some(NetworkPolicy::closed(&key.namespace, &key.name).into()),
-            Kind::CalicoNetworkPolicy => {
-                Some(calico::NetworkPolicy::closed(&key.namespace, &key.name).into())
-            }
-            Kind::GlobalNetworkPolicy => Some(calico::GlobalNetworkPolicy::closed(&key.name).into()),
-            _ => None,
-        }
-    }
-
     /// Its key.
     #[must_use]
     pub fn key(&self) -> Key {

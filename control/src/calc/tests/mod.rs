@@ -1,7 +1,6 @@
 //! Clusters written as manifests, and what is made of them.
 
 mod calico;
-mod calico_random;
 mod explaining;
 mod policies;
 mod routing;

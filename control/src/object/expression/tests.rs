@@ -1,5 +1,8 @@
 //! The language, by its published examples: which labels each matches, how it prints, and where each wrong one is wrong.
 
+use proptest::prelude::*;
+use proptest::sample::select;
+
 use super::*;
 use crate::object::{LabelSelector, Operator, Requirement};
 
@@ -235,4 +238,46 @@ fn a_selector_keeps_its_text_and_its_error_names_the_place() {
     assert!(!selector.is_blank() && Selector::default().is_blank());
     let error = serde_json::from_str::<Selector>(r#""a==b""#).unwrap_err().to_string();
     assert!(error.contains("the label b stands where") && error.contains("a==b\n     ^"), "{error}");
+}
+
+fn expression() -> impl Strategy<Value = Expr> {
+    let key = || select(vec!["a", "in", "not", "has", "all", "a.b/c-d_e"]).prop_map(str::to_owned);
+    let value = || select(vec!["", "v", "a b", "\"", "'", "&& ||", "ü"]).prop_map(str::to_owned);
+    let values = || prop::collection::btree_set(value(), 0..3);
+    let leaf = prop_oneof![
+        Just(Expr::All),
+        Just(Expr::Global),
+        key().prop_map(Expr::Has),
+        (key(), value()).prop_map(|(key, value)| Expr::Equals(key, value)),
+        (key(), value()).prop_map(|(key, value)| Expr::NotEquals(key, value)),
+        (key(), values()).prop_map(|(key, values)| Expr::In(key, values)),
+        (key(), values()).prop_map(|(key, values)| Expr::NotIn(key, values)),
+        (key(), value()).prop_map(|(key, value)| Expr::Contains(key, value)),
+        (key(), value()).prop_map(|(key, value)| Expr::StartsWith(key, value)),
+        (key(), value()).prop_map(|(key, value)| Expr::EndsWith(key, value)),
+    ];
+    leaf.prop_recursive(4, 32, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 2..4).prop_map(Expr::And),
+            prop::collection::vec(inner.clone(), 2..4).prop_map(Expr::Or),
+            inner.prop_map(Expr::negated),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_expression_reads_back_as_it_is_printed(expr in expression()) {
+        prop_assert_eq!(expr.to_string().parse::<Expr>(), Ok(expr));
+    }
+
+    #[test]
+    fn any_text_is_read_or_its_error_points_into_it(
+        text in "([a-c]{1,2}|[ !(){},=&|'\"%ü\t\n]|==|!=|&&|\\|\\||has\\(|all\\(\\)|global\\(\\)| in | not in |contains|starts with){0,12}"
+    ) {
+        if let Err(error) = text.parse::<Expr>() {
+            prop_assert!(error.position <= text.chars().count(), "{:?}: {}", text, error);
+            prop_assert_eq!(error.to_string().lines().count(), 3);
+        }
+    }
 }

@@ -5,8 +5,8 @@ use proptest::sample::{select, subsequence};
 use serde_json::{Map, Value, json};
 use vswitch_datapath::policy::{PolicyDirection, oracle};
 
-use super::super::{End, Explainer, Question};
 use super::*;
+use crate::calc::{End, Explainer};
 
 /// Addresses in network sets, in none, and in the pods' range but nobody's.
 const OTHERS: [&str; 4] = ["198.51.100.7", "203.0.113.7", "192.0.2.200", "10.0.0.200"];
@@ -174,7 +174,7 @@ fn cluster() -> impl Strategy<Value = Inputs> {
     let profile = prop::option::weighted(0.3, profile());
     (policies, profile, select(vec!["Deny", "Pass"]), any::<bool>()).prop_map(
         |(policies, profile, default_of_last, kubernetes)| {
-            let mut inputs = inputs(&(calico::base() + &referred(default_of_last)));
+            let mut inputs = inputs(&(base() + &referred(default_of_last)));
             for (number, policy) in policies.into_iter().chain(profile).enumerate() {
                 let name = policy.get("name").cloned().unwrap_or_else(|| json!(format!("p{number}")));
                 let mut metadata = json!({"name": name});
