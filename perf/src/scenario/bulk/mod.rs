@@ -133,11 +133,17 @@ fn measure(
     let watch = Watch::start();
     let came = iperf::streams(iperf3, pair.server.address, seconds, streams)
         .map_err(|error| Error::setup(format!("iperf3 through {}", contender.key()), error))?;
-    let taken = watch.core_steal_percent().max(others);
-    let void = (taken > TAKEN_MAX).then(|| {
-        format!("others had {taken:.0} % of a core just before, or the hypervisor while it ran (more than {TAKEN_MAX} %)")
-    });
-    Ok((came, void))
+    Ok((came, void(watch.core_steal_percent(), others)))
+}
+
+/// Why streams are void: what the hypervisor took of a core while they ran, or others had of one just before, in percent.
+fn void(stolen: f64, others: f64) -> Option<String> {
+    let (taken, who) = if stolen >= others {
+        (stolen, "the hypervisor took")
+    } else {
+        (others, "other programs or the hypervisor had, just before,")
+    };
+    (taken > TAKEN_MAX).then(|| format!("{who} {taken:.0} % of a core (more than {TAKEN_MAX} %)"))
 }
 
 /// iperf3 listening in a pod, until dropped.
