@@ -12,7 +12,7 @@ use crate::flow_log::{FlowLog, FlowRecord, FlowVerdict};
 use crate::fragment::FragmentTable;
 use crate::icmp::IcmpError;
 use crate::parse::{Parsed, Piece, protocol, quoted};
-use crate::tables::{Adjacency, Denied, Judgement, Leaf, Role};
+use crate::tables::{Adjacency, Denied, Judgement, Leaf, Role, StagedVerdict};
 use crate::{BATCH, Buffer, Mark, Packet, PortIndex, Probe};
 
 /// The keys of a batch's packets, in the order of `packets`: dense, for the batched look-up.
@@ -253,7 +253,9 @@ fn miss(
     let in_port = scratch.ingress[index];
     let asked = Asked::of(context, in_port, parsed);
     let judged = asked.judge();
-    asked.tell(&judged, memory.log, hash);
+    if asked.is_to_be_told(&judged) {
+        asked.tell(&judged, memory.log, hash);
+    }
     let judgement = judged.map_err(|denied| {
         scratch.denied[index] = Some(denied.rule);
         Fate::Dropped(denied.reason)
@@ -295,7 +297,15 @@ impl<'a> Asked<'a> {
         self.context.tables.judge(in_port, source, destination, self.parsed.protocol, self.port)
     }
 
-    /// Counts what was said for the rules that said it, and tells of it where somebody wants to know.
+    /// Whether anybody wants to know more of it than that it was opened.
+    #[inline]
+    fn is_to_be_told(&self, judged: &Result<Judgement, Denied>) -> bool {
+        let unmarked = judged.is_ok_and(|judgement| judgement.marks == [None; 2]);
+        !unmarked || self.context.tables.policy.staged().is_some()
+    }
+
+    /// Counts what was said for the rules that said it, and tells of it where that is worth it.
+    #[cold]
     fn tell(&self, judged: &Result<Judgement, Denied>, log: &mut FlowLog, hash: u64) {
         let Context { tables, now, counters } = *self.context;
         let (rules, revision) = (&counters.rules, tables.revision);
@@ -308,14 +318,13 @@ impl<'a> Asked<'a> {
                 (FlowVerdict::Denied { reason: *reason, rule: *rule }, *marks)
             }
         };
-        marks.into_iter().flatten().for_each(|rule| rules.marked(rule, revision));
-        let Self { in_port, source, destination, parsed, .. } = *self;
-        let staged = tables.judge_staged(in_port, source, destination, parsed.protocol, self.port);
-        for verdict in staged.iter().flat_map(|staged| [staged.egress, staged.ingress]).flatten() {
-            rules.staged(verdict.allow, verdict.rule, revision);
+        // A flood of what is denied comes here, packet by packet, and nearly all of it is neither marked nor staged.
+        if marks != [None; 2] {
+            marks.into_iter().flatten().for_each(|rule| rules.marked(rule, revision));
         }
+        let Self { in_port, source, destination, parsed, .. } = *self;
         let allowed = judged.is_ok();
-        let staged = staged.filter(|staged| staged.allow() != allowed);
+        let staged = if tables.policy.staged().is_some() { self.staged_otherwise(allowed) } else { None };
         if allowed && marks == [None; 2] && staged.is_none() {
             return;
         }
@@ -333,6 +342,17 @@ impl<'a> Asked<'a> {
             staged,
             suppressed: 0,
         });
+    }
+
+    /// Counts what would be said, were what is staged in force, and gives it where that is another verdict.
+    fn staged_otherwise(&self, allowed: bool) -> Option<StagedVerdict> {
+        let Self { in_port, source, destination, parsed, .. } = *self;
+        let Context { tables, counters, .. } = *self.context;
+        let staged = tables.judge_staged(in_port, source, destination, parsed.protocol, self.port)?;
+        for verdict in [staged.egress, staged.ingress].into_iter().flatten() {
+            counters.rules.staged(verdict.allow, verdict.rule, tables.revision);
+        }
+        Some(staged).filter(|staged| staged.allow() != allowed)
     }
 
     /// The record of a flow that policy allows, where a way leads on. Policy came first: who may not send learns nothing
