@@ -6,7 +6,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use vswitch_model::IdentityId;
 
 use super::select::{Candidate, both, either, not};
-use super::view::{EntityMatch, IpVersion, PodMatch};
+use super::view::{EntityMatch, IpVersion, Namespaces, PodMatch};
 use crate::calc::address_list::{AddressList, AddressLists, ServicePort};
 use crate::calc::cluster::Cluster;
 use crate::calc::identity::{Identities, IdentityKey, Who};
@@ -106,7 +106,9 @@ pub(super) struct Members<'a> {
     pub(super) identities: &'a Identities,
     pub(super) lists: &'a AddressLists,
     /// By list: the identities in it, ascending.
-    pub(super) covered: BTreeMap<u32, Vec<IdentityId>>,
+    covered: BTreeMap<u32, Vec<IdentityId>>,
+    /// By namespace: the identities of its pods, ascending.
+    of_namespace: BTreeMap<&'a str, Vec<IdentityId>>,
 }
 
 /// A scope made ready to be asked of many identities.
@@ -126,7 +128,11 @@ impl<'a> Members<'a> {
         for (id, key) in &identities.by_number {
             key.lists.iter().for_each(|list| covered.entry(*list).or_default().push(*id));
         }
-        Self { cluster, identities, lists, covered }
+        let mut of_namespace: BTreeMap<&str, Vec<IdentityId>> = BTreeMap::new();
+        for (id, pod) in identities.pods() {
+            of_namespace.entry(&pod.namespace).or_default().push(id);
+        }
+        Self { cluster, identities, lists, covered, of_namespace }
     }
 
     /// The identities meant, or, of a negative scope, not meant; ascending. Those of which it is not known count as
@@ -149,11 +155,17 @@ impl<'a> Members<'a> {
         }
     }
 
-    /// The shortest list that holds all who may be meant.
+    /// The shortest list that holds all who may be meant. None: there is none.
     fn shortest(&self, prepared: &Prepared<'_>) -> Option<&[IdentityId]> {
+        let own = match &prepared.scope.entity.pods {
+            Some(PodMatch { namespaces: Namespaces::Named(name), .. }) if prepared.sets.is_empty() => {
+                Some(self.of_namespace.get(name.as_str()).map_or(&[][..], Vec::as_slice))
+            }
+            _ => None,
+        };
         let covered =
             |list: &Option<u32>| list.and_then(|list| self.covered.get(&list)).map_or(&[][..], Vec::as_slice);
-        prepared.lists_in.iter().map(covered).min_by_key(|ids| ids.len())
+        prepared.lists_in.iter().map(covered).chain(own).min_by_key(|ids| ids.len())
     }
 
     fn prepare<'s>(&self, scope: &'s Scope) -> Prepared<'s> {
