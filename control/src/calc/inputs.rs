@@ -1,6 +1,6 @@
 //! Everything the calculation reads: the objects of the cluster, by kind.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::object::{
@@ -52,6 +52,8 @@ pub struct Inputs {
     pub staged_global_policies: BTreeMap<String, Arc<calico::StagedGlobalNetworkPolicy>>,
     /// Staged policies of Kubernetes'.
     pub staged_kubernetes_policies: BTreeMap<NamespacedName, Arc<calico::StagedKubernetesNetworkPolicy>>,
+    /// Policies of the whole cluster that are there and cannot be read: each denies every pod everything.
+    pub unreadable: BTreeSet<Key>,
     /// Pools by name.
     pub pools: BTreeMap<String, Arc<IpPool>>,
     /// Endpoints by name.
@@ -63,7 +65,9 @@ pub struct Inputs {
 impl Inputs {
     /// Adds an object, or replaces the one of the same key.
     pub fn set(&mut self, object: Object) {
-        let Key { namespace, name, .. } = object.key();
+        let key = object.key();
+        self.unreadable.remove(&key);
+        let Key { namespace, name, .. } = key;
         match object {
             Object::Namespace(object) => drop(self.namespaces.insert(name, Arc::new(object))),
             Object::Pod(object) => drop(self.pods.insert((namespace, name), Arc::new(object))),
@@ -108,6 +112,7 @@ impl Inputs {
 
     /// Removes the object of this key, if there is one.
     pub fn remove(&mut self, key: &Key) {
+        self.unreadable.remove(key);
         let full_name = (key.namespace.clone(), key.name.clone());
         match key.kind {
             Kind::Namespace => drop(self.namespaces.remove(&key.name)),

@@ -200,6 +200,16 @@ impl Kind {
         }
     }
 
+    /// Whether it is `policy.networking.k8s.io`'s: a policy of the whole cluster, none of whose fields could say that it
+    /// denies everything.
+    #[must_use]
+    pub const fn is_cluster_policy(self) -> bool {
+        matches!(
+            self,
+            Self::ClusterNetworkPolicy | Self::AdminNetworkPolicy | Self::BaselineAdminNetworkPolicy
+        )
+    }
+
     /// Whether `status` in a manifest is something that only a server writes, and says nothing to us.
     pub(super) const fn has_servers_status(self) -> bool {
         matches!(

@@ -189,6 +189,8 @@ impl Follower {
                 self.forget(&key);
                 if let Some(closed) = Object::closed(&key) {
                     Arc::make_mut(&mut self.picture.inputs).set(closed);
+                } else if key.kind.is_cluster_policy() {
+                    Arc::make_mut(&mut self.picture.inputs).unreadable.insert(key.clone());
                 }
                 Arc::make_mut(&mut self.picture.problems).insert(key, problem);
             }
@@ -350,19 +352,24 @@ mod tests {
     async fn what_cannot_be_read_is_named_and_a_policy_closes() {
         let store = Arc::new(Embedded::in_memory().unwrap());
         let policy = Key::new(Kind::NetworkPolicy, "x", "p");
+        let of_cluster = Key::cluster(Kind::ClusterNetworkPolicy, "p");
         let misplaced = Key::cluster(Kind::Namespace, "other");
         store.create(&policy, b"{\"from\":\"the future\"}".to_vec()).await.unwrap();
+        store.create(&of_cluster, b"{}".to_vec()).await.unwrap();
         store.create(&misplaced, namespace("a", "1").to_json()).await.unwrap();
         let reflector = Reflector::start(store.clone());
         let snapshot = until(&reflector, |s| s.synced).await;
-        assert_eq!(snapshot.problems.keys().collect::<Vec<_>>(), [&misplaced, &policy]);
+        assert_eq!(snapshot.problems.keys().collect::<Vec<_>>(), [&misplaced, &policy, &of_cluster]);
         assert!(snapshot.inputs.namespaces.is_empty());
         let closed = &snapshot.inputs.policies[&("x".to_owned(), "p".to_owned())];
         assert_eq!(**closed, NetworkPolicy::closed("x", "p"));
 
+        assert_eq!(snapshot.inputs.unreadable.iter().collect::<Vec<_>>(), [&of_cluster]);
+
         store.delete(&policy, None).await.unwrap();
+        store.delete(&of_cluster, None).await.unwrap();
         let revision = store.delete(&misplaced, None).await.unwrap();
         let snapshot = reflector.reached(revision).await;
-        assert!(snapshot.problems.is_empty() && snapshot.inputs.policies.is_empty());
+        assert!(snapshot.problems.is_empty() && *snapshot.inputs == Inputs::default());
     }
 }

@@ -56,6 +56,8 @@ pub(super) enum Verb {
     Status,
     /// Why would the first packet of a flow pass, or not.
     Explain(Explain),
+    /// Which flows that exist now would get another verdict if files were applied. Writes nothing.
+    Diff(Diff),
     /// What the engine does with packets, as they pass.
     Trace(Trace),
     /// New flows that are denied or that a rule logs, as they begin, at a bounded rate.
@@ -152,6 +154,22 @@ pub(super) struct Explain {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct Diff {
+    /// A file, a folder (its .yaml, .yml and .json), or - for standard input.
+    #[arg(short, long = "filename", required = true, value_name = "PATH")]
+    pub(super) filename: Vec<String>,
+    /// Namespace of objects that name none.
+    #[arg(short, long, default_value = "default")]
+    pub(super) namespace: String,
+    /// As if what they name were deleted instead.
+    #[arg(long)]
+    pub(super) delete: bool,
+    /// At most so many flows.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) limit: u32,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct Trace {
     /// Packets from this address.
     #[arg(long)]
@@ -215,6 +233,7 @@ mod tests {
             "vsctl delete netpol relay",
             "vsctl delete -f a.yaml -f -",
             "vsctl explain media/relay 10.0.0.1 5060/udp --family 4",
+            "vsctl diff -f a.yaml --delete --limit 10",
             "vsctl explain -f cluster -f policies.yaml a b icmp",
             "vsctl trace --drops --protocol udp --for 5",
             "vsctl flow-log --denied --address 10.0.0.1 --limit 5",
@@ -232,6 +251,7 @@ mod tests {
             "vsctl delete netpol relay -f a.yaml",
             "vsctl apply",
             "vsctl explain a b",
+            "vsctl diff a.yaml",
             "vsctl explain a b 70000/udp",
             "vsctl trace --limit 0",
             "vsctl flow-log --limit 0",

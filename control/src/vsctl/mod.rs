@@ -17,12 +17,14 @@
 //! | `status` | `{agent: {...}, engine: {...}}`, each `{error}` when it does not answer |
 //! | `explain` | `{allowed, from, to, service, egress, ingress, walk, walkError}` |
 //! | `flow-log` | one `{source, destination, allowed, egress, ingress, loggedBy, stagedEgress, ...}` a flow |
+//! | `diff` | `{flows, changes: [{from, to, service, flows, allowedNow, allowedThen, reason}, ...]}` |
 //! | `explain -f` | `{allowed, from, to, service, egress, ingress, tables, notes}` |
 //! | `trace` | one `{timeNs, worker, inPort, packet, length, head, steps, outPort, dropReason, lost}` a packet |
 
 mod cli;
 mod columns;
 mod decode;
+mod diff;
 mod engine;
 mod explain;
 mod files;
@@ -98,6 +100,10 @@ async fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
     let report = match &cli.verb {
         Verb::Apply(apply) => objects::apply(&mut agent(&cli.agent_socket).await?, apply).await?,
         Verb::Describe(describe) => objects::describe(&mut agent(&cli.agent_socket).await?, describe).await?,
+        Verb::Diff(diff) => {
+            let mut engine = engine_client(&cli.engine_socket).await?;
+            diff::diff(&mut agent(&cli.agent_socket).await?, &mut engine, diff).await?
+        }
         Verb::Delete(delete) => objects::delete(&mut agent(&cli.agent_socket).await?, delete).await?,
         Verb::Get(get) => match engine::Noun::parse(&get.kind) {
             Some(noun) => {

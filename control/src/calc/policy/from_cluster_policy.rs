@@ -32,6 +32,29 @@ pub(crate) fn view(kind: Kind, name: &str, policy: &dyn ClusterPolicy) -> Policy
     }
 }
 
+/// What stands in for a policy that cannot be read: before all others it denies every pod everything.
+pub(crate) fn unreadable(kind: Kind, name: &str) -> PolicyView {
+    let deny = || {
+        let everything = RuleView {
+            action: RuleAction::Deny,
+            peer: EntityMatch::default(),
+            own: EntityMatch::default(),
+            traffic: Traffic::default(),
+            position: "which cannot be read".to_owned(),
+        };
+        Some(vec![everything])
+    };
+    PolicyView {
+        source: Source { kind, namespace: String::new(), name: name.to_owned() },
+        tier: TierName::Admin,
+        order: Order(Some(-1.0)),
+        standing: Standing::Enforced,
+        subject: PodMatch { namespaces: Namespaces::Labelled(Expr::All), ..PodMatch::default() },
+        ingress: deny(),
+        egress: deny(),
+    }
+}
+
 fn rule_views(direction: PolicyType, index: usize, rule: &ClusterRule<'_>) -> Vec<RuleView> {
     let traffic = Traffic { any_of: rule.ports.iter().flat_map(ports).collect(), ..Traffic::default() };
     let name = if rule.name.is_empty() { String::new() } else { format!(" \"{}\"", rule.name) };

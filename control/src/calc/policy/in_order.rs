@@ -74,6 +74,7 @@ fn views(inputs: &Inputs) -> Vec<PolicyView> {
     views.extend(
         inputs.baseline_policies.iter().map(|(n, p)| cluster(Kind::BaselineAdminNetworkPolicy, n, &**p)),
     );
+    views.extend(inputs.unreadable.iter().map(|key| from_cluster_policy::unreadable(key.kind, &key.name)));
     views.extend(inputs.calico_policies.values().map(|policy| from_calico::network_policy(policy)));
     views.extend(inputs.global_policies.values().map(|policy| from_calico::global_network_policy(policy)));
     views.extend(inputs.staged_policies.values().map(|p| from_calico::staged_network_policy(p)));

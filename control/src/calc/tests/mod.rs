@@ -1,6 +1,7 @@
 //! Clusters written as manifests, and what is made of them.
 
 mod calico;
+mod cluster_policies;
 mod explaining;
 mod policies;
 mod routing;
