@@ -198,7 +198,7 @@ fn run(names: &[String], options: &Options) -> Result<()> {
     let warnings: Vec<String> = machine.hiccups.iter().filter_map(Hiccups::warning).collect();
     let (watch, start) = (Watch::start(), Instant::now());
     let mut session = Session::new(config, interrupt, options.no_progress);
-    if !raised {
+    if !raised.raised {
         session.note("without root nothing is kept from taking the cores: no priority is raised");
     }
     warnings.into_iter().for_each(|warning| session.note(warning));

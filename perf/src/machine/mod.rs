@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-pub use priority::{PRIORITY, raise, raise_thread};
+pub use priority::{PRIORITY, Raised, raise, raise_thread};
 pub use watch::{TAKEN_MAX, Watch};
 
 /// The machine of a run.

@@ -12,11 +12,43 @@ use crate::{Error, Result};
 /// The highest of the ordinary scheduler (sched(7)).
 pub const PRIORITY: i32 = -20;
 
-/// Gives it to the calling thread, and so to all threads and programs it starts from now on. Whether it could: without
-/// privilege everything stays as it was.
+/// Where the priority of the session's group is told and set (sched(7), "The autogroup feature"): with that, priorities of
+/// threads count within a session only.
+const AUTOGROUP: &str = "/proc/self/autogroup";
+
+/// The priority as it is raised; what of it is not this process's own is put back when the value goes.
+#[derive(Debug)]
+pub struct Raised {
+    /// Whether it could be raised: without privilege everything stays as it was.
+    pub raised: bool,
+    /// What the session's group had before.
+    group: Option<String>,
+}
+
+/// Gives it to the calling thread, and so to all threads and programs it starts from now on, and to the session's group.
 #[must_use]
-pub fn raise() -> bool {
-    setpriority_process(None, PRIORITY).is_ok()
+pub fn raise() -> Raised {
+    let raised = setpriority_process(None, PRIORITY).is_ok();
+    let group = group().filter(|_| raised && set_group(&PRIORITY.to_string()));
+    Raised { raised, group }
+}
+
+impl Drop for Raised {
+    fn drop(&mut self) {
+        if let Some(before) = &self.group {
+            set_group(before);
+        }
+    }
+}
+
+/// `/autogroup-25 nice 0`: its last word. None: there are no such groups.
+fn group() -> Option<String> {
+    let text = std::fs::read_to_string(AUTOGROUP).ok()?;
+    text.split_whitespace().next_back().map(str::to_owned)
+}
+
+fn set_group(priority: &str) -> bool {
+    std::fs::write(AUTOGROUP, priority).is_ok()
 }
 
 /// Gives it to another thread, by its number.
@@ -39,8 +71,17 @@ mod tests {
         let of_self = || rustix::process::getpriority_process(None).unwrap();
         // On a thread of its own: tests beside this one keep theirs.
         let (raised, child) = std::thread::spawn(move || {
-            let raised = raise();
-            (raised, std::thread::spawn(of_self).join().unwrap())
+            let (before, raised) = (group(), raise());
+            let child = std::thread::spawn(of_self).join().unwrap();
+            let of_group = group();
+            assert!(
+                of_group.is_none() || !raised.raised || of_group.as_deref() == Some("-20"),
+                "{of_group:?}"
+            );
+            let was_raised = raised.raised;
+            drop(raised);
+            assert_eq!(group(), before);
+            (was_raised, child)
         })
         .join()
         .unwrap();
