@@ -4,6 +4,7 @@
 //! hand for what an empty turn costs (which is what busy polling costs, over and over), and runs by itself for what
 //! adaptive polling takes of a core.
 
+use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
@@ -261,7 +262,7 @@ fn adaptive(pods: usize, session: &mut Session) -> Result<()> {
         let (ran, slept, start) = (ran_ns(&thread)?, status.sleeps.get(), Instant::now());
         std::thread::sleep(IDLE);
         let seconds = start.elapsed().as_secs_f64();
-        cpu.push((ran_ns(&thread)? - ran) as f64 / 1e9 / seconds * 100.0);
+        cpu.push(ran_ns(&thread)?.saturating_sub(ran) as f64 / 1e9 / seconds * 100.0);
         sleeps.push((status.sleeps.get() - slept) as f64 / seconds);
     }
     session.record(Measurement::of_rounds(NAME, &case, "cpu", "%", &cpu));
@@ -279,10 +280,16 @@ fn workers() -> Vec<String> {
     folders.filter(is_worker).collect()
 }
 
-/// Nanoseconds a thread has run: the first figure of its schedstat.
+/// Nanoseconds a thread has run: the first figure of its schedstat. 0 of one that has ended meanwhile.
 fn ran_ns(folder: &str) -> Result<u64> {
     let path = format!("{folder}/schedstat");
-    let text = std::fs::read_to_string(&path).map_err(|error| Error::setup(&path, error))?;
+    let text = match std::fs::read_to_string(&path) {
+        // ENOENT before it is opened, ESRCH after.
+        Err(error) if error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH) => {
+            return Ok(0);
+        }
+        text => text.map_err(|error| Error::setup(&path, error))?,
+    };
     let first = text.split_whitespace().next().and_then(|figure| figure.parse().ok());
     first.ok_or_else(|| Error::setup(path, "it does not begin with a number"))
 }
