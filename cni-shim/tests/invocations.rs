@@ -1,7 +1,7 @@
 //! Whole invocations, as a container runtime makes them: real binaries, real namespaces, a fake agent.
 
-#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
-#![allow(missing_docs, unreachable_pub, reason = "nobody uses a test from outside")]
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+#![expect(unreachable_pub, reason = "nobody uses a test from outside")]
 
 mod support;
 

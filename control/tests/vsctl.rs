@@ -1,7 +1,6 @@
 //! `vsctl` as a person runs it: the real binary, against servers that answer with fixed messages.
 
-#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
-#![allow(missing_docs, reason = "nobody uses a test from outside")]
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::io::Write;
 use std::path::PathBuf;

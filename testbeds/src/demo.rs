@@ -146,13 +146,16 @@ fn calls(bed: &Bed, options: &Options, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// The counters of both ends, once they do not change any more: the last packets may still be on their way.
+/// The counters of both ends, once all that was sent has arrived and nothing more does; what is still missing after a second
+/// is lost. The silence is for what should not arrive at all: of that nobody knows how much is on its way.
 fn settled(caller: &Netns, relay: &Netns) -> Result<(rtp::Count, rtp::Count)> {
     let mut last = (rtp::count(caller)?, rtp::count(relay)?);
     for _ in 0..20 {
         std::thread::sleep(Duration::from_millis(50));
         let now = (rtp::count(caller)?, rtp::count(relay)?);
-        if now == last {
+        let (at_caller, at_relay) = &now;
+        let missing = (at_caller.sent + at_relay.sent).saturating_sub(at_caller.received + at_relay.received);
+        if now == last && missing == 0 {
             break;
         }
         last = now;

@@ -1,6 +1,6 @@
 //! What a hostile pod or a stranger on the wire may try: each a counted drop, and nothing of it arrives.
 
-#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod common;
 

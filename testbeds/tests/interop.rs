@@ -1,7 +1,7 @@
 //! Interoperation with the kernel: node two is plain Linux, set up as Calico sets it up. Pods reach each other both
 //! ways, and what is on the wire is checked field by field with tshark.
 
-#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod common;
 

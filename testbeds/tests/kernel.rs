@@ -1,6 +1,6 @@
 //! The testbed itself, on kernels in place of our engines: what it builds forwards, and nothing of it stays behind.
 
-#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod common;
 

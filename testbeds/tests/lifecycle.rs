@@ -1,6 +1,6 @@
 //! Pods that come and go in awkward ways, addresses that run out, and people's mistakes.
 
-#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod common;
 

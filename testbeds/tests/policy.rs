@@ -1,7 +1,7 @@
 //! NetworkPolicy as packets feel it: selectors, ports and ranges, ipBlock with except, replies, both families, on one
 //! node and across two, and changes while flows live.
 
-#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod common;
 

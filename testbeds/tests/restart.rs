@@ -1,6 +1,6 @@
 //! The engine dies, restarts, stops; the agent and etcd go and come back. What goes on, goes on.
 
-#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod common;
 

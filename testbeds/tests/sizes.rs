@@ -1,6 +1,6 @@
 //! Packet sizes: all that fit arrive whole, those that do not are told so by the router on their way, both families.
 
-#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod common;
 

@@ -13,7 +13,7 @@ use crate::object::{
 
 impl Core {
     pub(super) async fn describe(&self, request: pb::DescribeRequest) -> Result<pb::DescribeReply, Status> {
-        let key = self.key(&request.kind, &request.namespace, &request.name)?;
+        let key = super::objects::key(&request.kind, &request.namespace, &request.name)?;
         let entry = self.store.get(&key).await.map_err(|e| failure(&e))?;
         let entry = entry.ok_or_else(|| Status::not_found(format!("{key} does not exist")))?;
         let inputs = self.reflector.current().inputs;

@@ -110,7 +110,7 @@ impl Core {
     ) -> Result<pb::DeleteObjectsReply, Status> {
         let named = request.documents.is_empty();
         let mut keys: Vec<Key> = if named {
-            let key = self.key(&request.kind, &request.namespace, &request.name)?;
+            let key = key(&request.kind, &request.namespace, &request.name)?;
             applied_by_people(key.kind)
                 .map_err(|invalid| Status::invalid_argument(format!("{key}: {invalid}")))?;
             vec![key]
@@ -185,15 +185,14 @@ impl Core {
         }
         Ok(pods.into_iter().collect())
     }
+}
 
-    /// The key that a person's words mean.
-    #[allow(clippy::unused_self, reason = "reads as the others do")]
-    pub(super) fn key(&self, kind_text: &str, namespace: &str, name: &str) -> Result<Key, Status> {
-        if name.is_empty() {
-            return Err(Status::invalid_argument("name: must not be empty"));
-        }
-        Ok(Key::new(kind(kind_text)?, or_default(namespace), name))
+/// The key that a person's words mean.
+pub(super) fn key(kind_text: &str, namespace: &str, name: &str) -> Result<Key, Status> {
+    if name.is_empty() {
+        return Err(Status::invalid_argument("name: must not be empty"));
     }
+    Ok(Key::new(kind(kind_text)?, or_default(namespace), name))
 }
 
 fn or_default(namespace: &str) -> &str {

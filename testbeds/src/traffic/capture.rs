@@ -59,7 +59,6 @@ impl Capture {
     pub fn stop(mut self) -> Result<PathBuf> {
         let (mut length, mut changed) = (None, Instant::now());
         wait_until("the capture to be written", Duration::from_secs(20), || {
-            std::thread::sleep(Duration::from_millis(100));
             let before = length;
             length = std::fs::metadata(&self.file).ok().map(|file| file.len());
             if length != before {
