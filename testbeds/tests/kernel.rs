@@ -1,7 +1,5 @@
 //! The testbed itself, on kernels in place of our engines: what it builds forwards, and nothing of it stays behind.
 
-#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
-
 mod common;
 
 use common::{FAMILIES, must, scene, three_pods};

@@ -1,5 +1,4 @@
 //! Every dependency's licence is one that goes with Apache-2.0, as SPDX expressions say it.
-#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::process::Command;
 

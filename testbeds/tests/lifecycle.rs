@@ -1,7 +1,5 @@
 //! Pods that come and go in awkward ways, addresses that run out, and people's mistakes.
 
-#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
-
 mod common;
 
 use std::process::Stdio;

@@ -1,8 +1,6 @@
 //! NetworkPolicy as packets feel it: selectors, ports and ranges, ipBlock with except, replies, both families, on one
 //! node and across two, and changes while flows live.
 
-#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
-
 mod common;
 
 use std::net::SocketAddr;

@@ -1,7 +1,5 @@
 //! Packet sizes: all that fit arrive whole, those that do not are told so by the router on their way, both families.
 
-#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
-
 mod common;
 
 use common::{FAMILIES, must, scene, three_pods};
