@@ -184,7 +184,8 @@ impl DesiredState {
         self.check_routes()
     }
 
-    fn check_limits(&self) -> Result<(), Invalid> {
+    /// Whether the state is within the limits of [`crate::limits`].
+    pub fn check_limits(&self) -> Result<(), Invalid> {
         let rules = self.policies.values().map(|policy| policy.rules.len()).sum::<usize>();
         let matches =
             self.policies.values().flat_map(|p| &p.rules).map(|rule| rule.ports.len()).sum::<usize>();

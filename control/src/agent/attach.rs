@@ -48,7 +48,7 @@ impl Core {
         let had_port = {
             let progress = self.engine.progress();
             let progress = progress.borrow();
-            progress.in_force.as_ref().is_some_and(|f| f.state.ports.contains_key(&endpoint.spec.port))
+            progress.in_force.as_ref().is_some_and(|f| f.ports.contains_key(&endpoint.spec.port))
         };
         let attached = match timeout_at(deadline, self.record(&endpoint)).await {
             Ok(Ok(revision)) => {
@@ -324,7 +324,7 @@ fn judge(progress: &Progress, endpoint: &Endpoint, revision: Revision, request: 
         return Judged::NotYet;
     };
     let spec = &endpoint.spec;
-    if !in_force.state.ports.get(&spec.port).is_some_and(|port| is_port_of(port, spec)) {
+    if !in_force.ports.get(&spec.port).is_some_and(|port| is_port_of(port, spec)) {
         return Judged::NotYet;
     }
     match in_force.failed_ports.get(spec.port.as_str()) {

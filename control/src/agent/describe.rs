@@ -49,7 +49,7 @@ impl Core {
         }
         let progress = self.engine.progress().borrow().clone();
         let port = &endpoint.spec.port;
-        let text = match progress.in_force.filter(|in_force| in_force.state.ports.contains_key(port)) {
+        let text = match progress.in_force.filter(|in_force| in_force.ports.contains_key(port)) {
             None => "no".to_owned(),
             Some(in_force) => match in_force.failed_ports.get(port.as_str()) {
                 Some(reason) => format!("no: {reason}"),

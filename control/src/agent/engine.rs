@@ -3,6 +3,8 @@
 //! Nothing is queued. There is one wanted state, the newest; it goes out as a delta when the engine is known to have
 //! what the delta starts from, and whole when it isn't: after a reconnect, after an error, or when the engine says it
 //! has another generation. The engine applies the difference either way.
+//!
+//! What differs between two states is told by the calculation, and is all that is looked at on the way out.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,11 +20,11 @@ use vswitch_model::api::engine::engine_client::EngineClient;
 use vswitch_model::api::engine::{
     ApplyRequest, EngineStatus, ExplainReply, ExplainRequest, GetStatusRequest,
 };
-use vswitch_model::api::{MESSAGE_SIZE_MAX, apply_request, connect};
-use vswitch_model::{DesiredState, Generation};
+use vswitch_model::api::{MESSAGE_SIZE_MAX, connect};
+use vswitch_model::{Generation, Port, PortName};
 
-use super::Calculate;
-use crate::calc::Calculated;
+use super::wanted::Wanted;
+use crate::calc::Calculator;
 use crate::store::{Revision, Snapshot};
 
 /// First pause after a failure, doubled each time.
@@ -41,8 +43,8 @@ const APPLY_TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) struct InForce {
     /// Its number.
     pub(super) generation: Generation,
-    /// The state itself.
-    pub(super) state: Arc<DesiredState>,
+    /// Its ports.
+    pub(super) ports: Arc<BTreeMap<PortName, Port>>,
     /// The last change of the store that is in it.
     pub(super) revision: Revision,
     /// The last request for an acknowledgement that it answers.
@@ -83,11 +85,11 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    /// Begins to lead the engine at `socket` to what `calculate` makes of `snapshots`; ends when those do.
+    /// Begins to lead the engine at `socket` to what `calculator` makes of `snapshots`; ends when those do.
     pub(super) fn start(
         socket: PathBuf,
         snapshots: watch::Receiver<Snapshot>,
-        calculate: Calculate,
+        calculator: Calculator,
     ) -> (Self, impl Future<Output = ()> + Send) {
         let (requests, asked) = watch::channel(0);
         let (publish, progress) = watch::channel(Progress::new());
@@ -96,9 +98,9 @@ impl Engine {
             snapshots,
             asked,
             publish,
-            calculate,
             client: None,
-            wanted: None,
+            wanted: Wanted::new(calculator),
+            revision: Revision::default(),
             generation: Generation::default(),
             in_step: false,
             state: Progress::new(),
@@ -152,20 +154,15 @@ impl From<String> for Failure {
     }
 }
 
-/// The newest state, and what it was made of.
-struct Wanted {
-    state: Arc<DesiredState>,
-    revision: Revision,
-}
-
 struct Sync {
     socket: PathBuf,
     snapshots: watch::Receiver<Snapshot>,
     asked: watch::Receiver<u64>,
     publish: watch::Sender<Progress>,
-    calculate: Calculate,
     client: Option<EngineClient<Channel>>,
-    wanted: Option<Wanted>,
+    wanted: Wanted,
+    /// The last change of the store that is in the wanted state.
+    revision: Revision,
     /// The last number given to a state.
     generation: Generation,
     /// Whether the engine is known to have what `state.in_force` says.
@@ -217,31 +214,34 @@ impl Sync {
             }
             (Arc::clone(&snapshot.inputs), snapshot.revision)
         };
-        let Calculated { state, problems } = (self.calculate)(&inputs);
+        let followed = self.wanted.follow(&inputs);
+        let problems = self.wanted.problems();
         for problem in problems.iter().filter(|problem| !self.state.problems.contains(problem)) {
             warn!(problem, "not everything can be done as the objects say");
         }
-        self.state.problems = problems;
-        if let Err(invalid) = state.check() {
-            let error = format!("the desired state is not whole: {invalid}; the one before stays in force");
-            if self.state.calculation_error.as_ref() != Some(&error) {
-                warn!(%invalid, "the desired state is not whole; the one before stays in force");
+        self.state.problems = problems.to_vec();
+        let is_other = match followed {
+            Ok(is_other) => is_other,
+            Err(invalid) => {
+                let error =
+                    format!("the desired state is not whole: {invalid}; the one before stays in force");
+                if self.state.calculation_error.as_ref() != Some(&error) {
+                    warn!(%invalid, "the desired state is not whole; the one before stays in force");
+                }
+                self.state.calculation_error = Some(error);
+                return self.tell();
             }
-            self.state.calculation_error = Some(error);
-            return self.tell();
-        }
+        };
         self.state.calculation_error = None;
-        if self.wanted.as_ref().is_some_and(|wanted| *wanted.state == state) {
-            self.wanted = self.wanted.take().map(|wanted| Wanted { revision, ..wanted });
-        } else {
+        self.revision = revision;
+        if is_other {
             self.generation.0 += 1;
             self.state.calculated = self.generation;
-            self.wanted = Some(Wanted { state: Arc::new(state), revision });
         }
         // What is in force may hold the newest changes already: those that concern this node's state in no way.
-        if let (Some(wanted), Some(in_force)) = (&self.wanted, &mut self.state.in_force)
+        if let Some(in_force) = &mut self.state.in_force
             && self.in_step
-            && in_force.state == wanted.state
+            && self.wanted.is_sent()
         {
             in_force.revision = revision;
         }
@@ -249,28 +249,25 @@ impl Sync {
     }
 
     fn is_due(&self) -> bool {
-        let Some(wanted) = &self.wanted else { return false };
-        let is_new =
-            |in_force: &InForce| in_force.state != wanted.state || in_force.request < *self.asked.borrow();
-        !self.in_step || self.state.in_force.as_ref().is_none_or(is_new)
+        let is_asked = |in_force: &InForce| in_force.request < *self.asked.borrow();
+        self.wanted.is_there()
+            && (!self.in_step || !self.wanted.is_sent() || self.state.in_force.as_ref().is_none_or(is_asked))
     }
 
     async fn bring_into_force(&mut self) -> Result<(), Failure> {
-        let Some(wanted) = &self.wanted else { return Ok(()) };
-        let (state, revision) = (Arc::clone(&wanted.state), wanted.revision);
         let request = *self.asked.borrow_and_update();
-        let base = self.state.in_force.clone().filter(|_| self.in_step);
+        let base = self.state.in_force.as_ref().filter(|_| self.in_step).map(|base| base.generation);
         if base.is_none() {
             let status = self.status().await?;
             self.generation.0 = self.generation.0.max(status.generation_desired);
         }
         // Never the number of something else that the engine may have seen.
-        if base.as_ref().is_none_or(|base| base.generation >= self.generation) {
+        if base.is_none_or(|base| base >= self.generation) {
             self.generation.0 += 1;
         }
         let generation = self.generation;
-        let from = base.as_ref().map(|base| (base.generation, &*base.state));
-        let reply = self.apply(apply_request(generation, from, &state)).await;
+        let Some(message) = self.wanted.request(generation, base) else { return Ok(()) };
+        let reply = self.apply(message).await;
         let failed_ports = match reply {
             Ok(reply) => reply,
             Err(status) if status.code() == Code::FailedPrecondition && self.in_step => {
@@ -287,8 +284,10 @@ impl Sync {
         self.state.calculated = generation;
         self.state.engine_error = None;
         self.state.engine_refuses = false;
-        let failed_ports = Arc::new(failed_ports);
-        self.state.in_force = Some(InForce { generation, state, revision, request, failed_ports });
+        let known = self.state.in_force.take().map(|before| before.ports);
+        let ports = self.wanted.acknowledged(known);
+        let (failed_ports, revision) = (Arc::new(failed_ports), self.revision);
+        self.state.in_force = Some(InForce { generation, ports, revision, request, failed_ports });
         self.tell();
         Ok(())
     }

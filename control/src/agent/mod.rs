@@ -4,7 +4,7 @@
 //! |---|---|
 //! | here | [`Agent`]: what it consists of, starting it |
 //! | `node` | this node's own object, and its own addresses |
-//! | `engine` | the task that keeps the engine in step with the store |
+//! | `engine`, `wanted` | the task that keeps the engine in step with the store |
 //! | `attach` | attachments of pods: CNI |
 //! | `objects`, `describe` | what people apply, list, delete, look at |
 //! | `explain`, `status` | why, and how it is |
@@ -24,7 +24,7 @@ use tonic::Status;
 use tracing::debug;
 use vswitch_model::Vni;
 
-use crate::calc::{self, CalcConfig, Calculated, Inputs, Numbering};
+use crate::calc::{CalcConfig, Calculator};
 use crate::ipam::{self, Ipam};
 use crate::store::{Reflector, Revision, SharedStore, StoreError};
 
@@ -41,6 +41,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod tiers;
+mod wanted;
 
 pub mod underlay;
 
@@ -52,9 +53,6 @@ pub use underlay::Underlay;
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often idle blocks are looked for.
 const GIVE_BACK_EVERY: Duration = Duration::from_secs(10);
-
-/// Makes desired state of objects, and keeps the numbers it gave between calls.
-type Calculate = Box<dyn FnMut(&Inputs) -> Calculated + Send>;
 
 /// What an agent has to know of its node.
 #[derive(Debug, Clone)]
@@ -76,10 +74,9 @@ pub struct Settings {
 }
 
 impl Settings {
-    fn calculation(&self) -> Calculate {
+    fn calculator(&self) -> Calculator {
         let config = CalcConfig { vni: self.vni, vxlan_port: self.vxlan_port, host_mtu: self.pod_mtu };
-        let (node, mut numbering) = (self.node.clone(), Numbering::default());
-        Box::new(move |inputs| calc::calculate(inputs, &node, &config, &mut numbering))
+        Calculator::new(&self.node, config)
     }
 }
 
@@ -120,7 +117,7 @@ impl Agent {
         let (engine, keep_in_step) = engine::Engine::start(
             settings.engine_socket.clone(),
             reflector.snapshots(),
-            settings.calculation(),
+            settings.calculator(),
         );
         tasks.spawn(keep_in_step);
         let core = Arc::new(Core {

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use vswitch_model::Mac;
 
 use super::Core;
-use crate::calc::Inputs;
+use crate::calc::{Inputs, Named};
 use crate::ipam::{Handle, IpamError, Request};
 use crate::object::{AllowedUse, IpPool, Key, Kind, Node, Object, ObjectMeta};
 use crate::store::{self, StoreError};
@@ -31,7 +31,7 @@ pub(super) const OWN_ANNOTATIONS: [&str; 6] = [
 /// What of the store this depends on.
 #[derive(PartialEq, Clone)]
 struct Seen {
-    pools: BTreeMap<String, Arc<IpPool>>,
+    pools: Named<IpPool>,
     node: Option<Arc<Node>>,
 }
 

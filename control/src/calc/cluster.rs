@@ -15,7 +15,7 @@ use vswitch_model::Mac;
 
 use super::Inputs;
 use super::referred::Referred;
-use crate::object::{Endpoint, Labels, Namespace, Node, Protocol};
+use crate::object::{Endpoint, Labels, Node, Protocol};
 
 /// Name, protocol and number of a port.
 pub(super) type NamedPort = (String, Protocol, u16);
@@ -26,9 +26,7 @@ pub(super) struct Cluster<'a> {
     pub(super) pods: Vec<PodView<'a>>,
     pub(super) nodes: BTreeMap<&'a str, NodeView<'a>>,
     pub(super) owners: BTreeMap<IpAddr, Owner<'a>>,
-    /// Labels of namespaces, by name.
-    pub(super) namespaces: BTreeMap<&'a str, Arc<Labels>>,
-    pub(super) referred: Referred<'a>,
+    pub(super) referred: Arc<Referred>,
 }
 
 /// Who has an address.
@@ -74,10 +72,7 @@ pub(super) struct NodeView<'a> {
 
 impl<'a> Cluster<'a> {
     pub(super) fn of(inputs: &'a Inputs, problems: &mut BTreeSet<String>) -> Self {
-        let mut cluster = Self { referred: Referred::of(inputs), ..Self::default() };
-        for (name, namespace) in &inputs.namespaces {
-            cluster.namespaces.insert(name, Arc::new(namespace.labels()));
-        }
+        let mut cluster = Self::default();
         for (name, node) in &inputs.nodes {
             let mut view = NodeView::of(name, node);
             view.addresses.retain(|address| cluster.claim(*address, Owner::Node(name), problems));
@@ -89,14 +84,10 @@ impl<'a> Cluster<'a> {
         }
         cluster.add_endpoints(inputs, problems);
         cluster.add_pods_without_endpoint(inputs, problems);
+        let mut referred = Referred::of(inputs);
+        cluster.pods.iter().for_each(|pod| referred.describe_namespace(pod.namespace));
+        cluster.referred = Arc::new(referred);
         cluster
-    }
-
-    /// Whether the pod is on `node`.
-    pub(super) fn local_pods(&self, node: &str) -> impl Iterator<Item = &PodView<'a>> {
-        self.pods
-            .iter()
-            .filter(move |pod| pod.endpoints.iter().any(|(endpoint, _)| endpoint.spec.node == node))
     }
 
     fn add_endpoints(&mut self, inputs: &'a Inputs, problems: &mut BTreeSet<String>) {
@@ -137,8 +128,7 @@ impl<'a> Cluster<'a> {
     }
 
     fn add_pod(&mut self, namespace: &'a str, name: &'a str, inputs: &'a Inputs) {
-        let object = inputs.pods.get(&(namespace.to_owned(), name.to_owned()));
-        self.describe_namespace(namespace);
+        let object = inputs.pods.find(namespace, name);
         self.pods.push(PodView {
             namespace,
             name,
@@ -148,12 +138,6 @@ impl<'a> Cluster<'a> {
             addresses: BTreeMap::new(),
             endpoints: Vec::new(),
         });
-    }
-
-    /// A namespace nobody has described has its name's label alone.
-    fn describe_namespace(&mut self, namespace: &'a str) {
-        let by_name = || Arc::new(Labels::from([(Namespace::NAME_LABEL.to_owned(), namespace.to_owned())]));
-        self.namespaces.entry(namespace).or_insert_with(by_name);
     }
 
     fn claim_for_pod(

@@ -1,65 +1,64 @@
 //! Everything the calculation reads: the objects of the cluster, by kind.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::objects::{Named, Namespaced};
 use crate::object::{
     AdminNetworkPolicy, BaselineAdminNetworkPolicy, Block, ClusterNetworkPolicy, Endpoint, EndpointSlice,
-    IpPool, Key, Kind, Namespace, NetworkPolicy, Node, Object, Pod, Service, ServiceAccount, calico,
+    IpPool, Key, Kind, Namespace, NetworkPolicy, Node, Object, Pod, ServiceAccount, calico,
 };
 
 /// Namespace and name.
 pub type NamespacedName = (String, String);
 
-/// The objects of the cluster at one moment. Cheap to clone a few times a second, not a packet.
+/// The objects of the cluster at one moment. A copy shares what neither has changed since.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Inputs {
     /// Namespaces by name.
-    pub namespaces: BTreeMap<String, Arc<Namespace>>,
+    pub namespaces: Named<Namespace>,
     /// Pods.
-    pub pods: BTreeMap<NamespacedName, Arc<Pod>>,
+    pub pods: Namespaced<Pod>,
     /// Nodes by name.
-    pub nodes: BTreeMap<String, Arc<Node>>,
+    pub nodes: Named<Node>,
     /// Policies.
-    pub policies: BTreeMap<NamespacedName, Arc<NetworkPolicy>>,
+    pub policies: Namespaced<NetworkPolicy>,
     /// ClusterNetworkPolicies by name.
-    pub cluster_policies: BTreeMap<String, Arc<ClusterNetworkPolicy>>,
+    pub cluster_policies: Named<ClusterNetworkPolicy>,
     /// AdminNetworkPolicies by name.
-    pub admin_policies: BTreeMap<String, Arc<AdminNetworkPolicy>>,
+    pub admin_policies: Named<AdminNetworkPolicy>,
     /// BaselineAdminNetworkPolicies by name.
-    pub baseline_policies: BTreeMap<String, Arc<BaselineAdminNetworkPolicy>>,
+    pub baseline_policies: Named<BaselineAdminNetworkPolicy>,
     /// Service accounts.
-    pub service_accounts: BTreeMap<NamespacedName, Arc<ServiceAccount>>,
-    /// Services.
-    pub services: BTreeMap<NamespacedName, Arc<Service>>,
+    pub service_accounts: Namespaced<ServiceAccount>,
     /// Endpoint slices.
-    pub endpoint_slices: BTreeMap<NamespacedName, Arc<EndpointSlice>>,
+    pub endpoint_slices: Namespaced<EndpointSlice>,
     /// Calico's policies.
-    pub calico_policies: BTreeMap<NamespacedName, Arc<calico::NetworkPolicy>>,
+    pub calico_policies: Namespaced<calico::NetworkPolicy>,
     /// Calico's policies of the cluster by name.
-    pub global_policies: BTreeMap<String, Arc<calico::GlobalNetworkPolicy>>,
+    pub global_policies: Named<calico::GlobalNetworkPolicy>,
     /// Tiers by name; those that are there without an object are not among them.
-    pub tiers: BTreeMap<String, Arc<calico::Tier>>,
+    pub tiers: Named<calico::Tier>,
     /// Network sets.
-    pub network_sets: BTreeMap<NamespacedName, Arc<calico::NetworkSet>>,
+    pub network_sets: Namespaced<calico::NetworkSet>,
     /// Network sets of the cluster by name.
-    pub global_network_sets: BTreeMap<String, Arc<calico::GlobalNetworkSet>>,
+    pub global_network_sets: Named<calico::GlobalNetworkSet>,
     /// Profiles by name.
-    pub profiles: BTreeMap<String, Arc<calico::Profile>>,
+    pub profiles: Named<calico::Profile>,
     /// Staged policies of Calico's.
-    pub staged_policies: BTreeMap<NamespacedName, Arc<calico::StagedNetworkPolicy>>,
+    pub staged_policies: Namespaced<calico::StagedNetworkPolicy>,
     /// Staged policies of the cluster by name.
-    pub staged_global_policies: BTreeMap<String, Arc<calico::StagedGlobalNetworkPolicy>>,
+    pub staged_global_policies: Named<calico::StagedGlobalNetworkPolicy>,
     /// Staged policies of Kubernetes'.
-    pub staged_kubernetes_policies: BTreeMap<NamespacedName, Arc<calico::StagedKubernetesNetworkPolicy>>,
+    pub staged_kubernetes_policies: Namespaced<calico::StagedKubernetesNetworkPolicy>,
     /// Policies of the whole cluster that are there and cannot be read: each denies every pod everything.
     pub unreadable: BTreeSet<Key>,
     /// Pools by name.
-    pub pools: BTreeMap<String, Arc<IpPool>>,
+    pub pools: Named<IpPool>,
     /// Endpoints by name.
-    pub endpoints: BTreeMap<String, Arc<Endpoint>>,
+    pub endpoints: Named<Endpoint>,
     /// Blocks by name.
-    pub blocks: BTreeMap<String, Arc<Block>>,
+    pub blocks: Named<Block>,
 }
 
 impl Inputs {
@@ -83,7 +82,8 @@ impl Inputs {
             Object::ServiceAccount(object) => {
                 drop(self.service_accounts.insert((namespace, name), Arc::new(object)));
             }
-            Object::Service(object) => drop(self.services.insert((namespace, name), Arc::new(object))),
+            // No policy refers to one: Calico's mean their endpoint slices.
+            Object::Service(_) => {}
             Object::EndpointSlice(object) => {
                 drop(self.endpoint_slices.insert((namespace, name), Arc::new(object)));
             }
@@ -110,6 +110,30 @@ impl Inputs {
         }
     }
 
+    /// A policy, or what policies consist of besides: tiers, sets, profiles. None: there is none, or the key is that of
+    /// something else.
+    #[must_use]
+    pub fn policy_or_part(&self, key: &Key) -> Option<Object> {
+        let full_name = (key.namespace.clone(), key.name.clone());
+        let name = &key.name;
+        Some(match key.kind {
+            Kind::NetworkPolicy => copy(self.policies.get(&full_name)?),
+            Kind::ClusterNetworkPolicy => copy(self.cluster_policies.get(name)?),
+            Kind::AdminNetworkPolicy => copy(self.admin_policies.get(name)?),
+            Kind::BaselineAdminNetworkPolicy => copy(self.baseline_policies.get(name)?),
+            Kind::CalicoNetworkPolicy => copy(self.calico_policies.get(&full_name)?),
+            Kind::GlobalNetworkPolicy => copy(self.global_policies.get(name)?),
+            Kind::StagedNetworkPolicy => copy(self.staged_policies.get(&full_name)?),
+            Kind::StagedGlobalNetworkPolicy => copy(self.staged_global_policies.get(name)?),
+            Kind::StagedKubernetesNetworkPolicy => copy(self.staged_kubernetes_policies.get(&full_name)?),
+            Kind::Tier => copy(self.tiers.get(name)?),
+            Kind::NetworkSet => copy(self.network_sets.get(&full_name)?),
+            Kind::GlobalNetworkSet => copy(self.global_network_sets.get(name)?),
+            Kind::Profile => copy(self.profiles.get(name)?),
+            _ => return None,
+        })
+    }
+
     /// Removes the object of this key, if there is one.
     pub fn remove(&mut self, key: &Key) {
         self.unreadable.remove(key);
@@ -123,7 +147,7 @@ impl Inputs {
             Kind::AdminNetworkPolicy => drop(self.admin_policies.remove(&key.name)),
             Kind::BaselineAdminNetworkPolicy => drop(self.baseline_policies.remove(&key.name)),
             Kind::ServiceAccount => drop(self.service_accounts.remove(&full_name)),
-            Kind::Service => drop(self.services.remove(&full_name)),
+            Kind::Service => {}
             Kind::EndpointSlice => drop(self.endpoint_slices.remove(&full_name)),
             Kind::IpPool => drop(self.pools.remove(&key.name)),
             Kind::CalicoNetworkPolicy => drop(self.calico_policies.remove(&full_name)),
@@ -137,6 +161,75 @@ impl Inputs {
             Kind::StagedKubernetesNetworkPolicy => drop(self.staged_kubernetes_policies.remove(&full_name)),
             Kind::Endpoint => drop(self.endpoints.remove(&key.name)),
             Kind::Block => drop(self.blocks.remove(&key.name)),
+        }
+    }
+}
+
+fn copy<T: Clone + Into<Object>>(object: &Arc<T>) -> Object {
+    T::clone(object).into()
+}
+
+/// In what objects and others are the same, besides pods. Maps that share their parts are found equal without a look at
+/// these.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Same {
+    /// What policies refer to by name or labels, besides pods and nodes.
+    pub(super) referred: bool,
+    /// Policies; profiles are among what is referred to.
+    pub(super) policies: bool,
+    /// Addresses and whose they are, as far as no pod's object says that, and where packets go.
+    pub(super) addresses: bool,
+}
+
+impl Inputs {
+    pub(super) fn same_as(&self, other: &Self) -> Same {
+        // All by name: a kind that is forgotten here would not be followed.
+        let Self {
+            namespaces,
+            pods: _,
+            nodes,
+            policies,
+            cluster_policies,
+            admin_policies,
+            baseline_policies,
+            service_accounts,
+            endpoint_slices,
+            calico_policies,
+            global_policies,
+            tiers,
+            network_sets,
+            global_network_sets,
+            profiles,
+            staged_policies,
+            staged_global_policies,
+            staged_kubernetes_policies,
+            unreadable,
+            pools,
+            endpoints,
+            blocks,
+        } = self;
+        Same {
+            referred: namespaces.is_equal(&other.namespaces)
+                && service_accounts.is_equal(&other.service_accounts)
+                && endpoint_slices.is_equal(&other.endpoint_slices)
+                && tiers.is_equal(&other.tiers)
+                && network_sets.is_equal(&other.network_sets)
+                && global_network_sets.is_equal(&other.global_network_sets)
+                && profiles.is_equal(&other.profiles),
+            policies: policies.is_equal(&other.policies)
+                && cluster_policies.is_equal(&other.cluster_policies)
+                && admin_policies.is_equal(&other.admin_policies)
+                && baseline_policies.is_equal(&other.baseline_policies)
+                && calico_policies.is_equal(&other.calico_policies)
+                && global_policies.is_equal(&other.global_policies)
+                && staged_policies.is_equal(&other.staged_policies)
+                && staged_global_policies.is_equal(&other.staged_global_policies)
+                && staged_kubernetes_policies.is_equal(&other.staged_kubernetes_policies)
+                && *unreadable == other.unreadable,
+            addresses: nodes.is_equal(&other.nodes)
+                && endpoints.is_equal(&other.endpoints)
+                && blocks.is_equal(&other.blocks)
+                && pools.is_equal(&other.pools),
         }
     }
 }

@@ -2,30 +2,39 @@
 //!
 //! [`calculate`] says what one node's engine must have. What it gives depends on the objects alone, never on what they
 //! were before; only which numbers stand for things is kept, in a [`Numbering`], so that what has not changed keeps
-//! its number and a small change of the objects is a small change of the state.
+//! its number and a small change of the objects is a small change of the state. A [`Calculator`] comes to the same
+//! states at the cost of what has changed.
 //!
 //! [`explain()`] says why the first packet of a flow would pass or not, from the same objects by another way.
-
-use std::collections::BTreeSet;
 
 use vswitch_model::{DesiredState, Vni};
 
 mod address_list;
+mod calculator;
 mod cluster;
 pub mod explain;
 mod identity;
 mod inputs;
+mod kept;
 mod numbering;
+mod objects;
+mod output;
 mod policy;
 mod referred;
 mod route;
 #[cfg(test)]
 mod tests;
 
+pub use calculator::Calculator;
 pub use explain::{End, ExplainError, Explainer, Explanation, Question, Side, explain};
 pub use inputs::{Inputs, NamespacedName};
 pub use numbering::Numbering;
+pub use objects::{Named, Namespaced};
+pub use output::Touched;
 pub use policy::selected_pods;
+
+use self::kept::Kept;
+use self::output::Output;
 
 /// What the calculation needs to know that is no object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,17 +67,7 @@ pub struct Calculated {
 /// before, or new.
 #[must_use]
 pub fn calculate(inputs: &Inputs, node: &str, config: &CalcConfig, numbering: &mut Numbering) -> Calculated {
-    let mut problems = BTreeSet::new();
-    let cluster = cluster::Cluster::of(inputs, &mut problems);
-    let policies = policy::in_order(inputs, &cluster, &mut problems);
-    let in_force = policy::in_force(policies, &cluster, node);
-    let wanted = policy::Wanted::by(&in_force, &cluster);
-    let lists = address_list::AddressLists::of(&wanted.lists, numbering);
-    let identities = identity::Identities::of(&cluster, node, &lists, wanted.labels_of_nodes, numbering);
-    let mut state = DesiredState { prefixes: identities.prefixes.clone(), ..DesiredState::default() };
-    policy::compile(&cluster, node, &in_force, (&identities, &lists), numbering, &mut state);
-    state.identities = identities.into_model(&lists);
-    route::compile(inputs, &cluster, node, config, numbering, &mut state, &mut problems);
-    numbering.end_of_calculation();
-    Calculated { state, problems: problems.into_iter().collect() }
+    let mut output = Output::default();
+    let kept = Kept::from_nothing(inputs, (node, config), numbering, &mut output);
+    Calculated { problems: kept.problems(), state: output.into_state() }
 }

@@ -2,28 +2,40 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use vswitch_model::TierDefault;
 
 use super::Inputs;
 use super::address_list::ServicePort;
+use super::objects::Namespaced;
 use super::policy::view::{Order, Source, TierName};
-use crate::object::calico::{ProfileOf, Tier, TierDefaultAction, TierSpec};
-use crate::object::{EndpointSlice, Kind, Labels};
+use crate::object::calico::{
+    GlobalNetworkSet, NetworkSet, Profile, ProfileOf, Tier, TierDefaultAction, TierSpec,
+};
+use crate::object::{EndpointSlice, Kind, Labels, Namespace, ServiceAccount};
 
-/// All of them.
+/// All of them. It does not refer to the objects it was made of, so that it can be kept.
 #[derive(Debug, Default)]
-pub(super) struct Referred<'a> {
+pub(super) struct Referred {
     /// Calico's tiers by name.
-    tiers: BTreeMap<&'a str, TierView>,
-    /// Labels of service accounts, by namespace and name.
-    accounts: BTreeMap<&'a str, BTreeMap<&'a str, &'a Labels>>,
-    pub(super) network_sets: Vec<NetworkSetView<'a>>,
-    /// Labels that profiles lend, by namespace and, where it is one's, service account.
-    profile_labels: BTreeMap<(&'a str, Option<&'a str>), &'a Labels>,
+    tiers: BTreeMap<String, TierView>,
+    /// Labels of namespaces, by name.
+    namespaces: BTreeMap<String, Labels>,
+    accounts: Namespaced<ServiceAccount>,
+    pub(super) network_sets: Vec<NetworkSetView>,
+    /// By namespace.
+    profiles: BTreeMap<String, Profiles>,
     /// Endpoints of services, by namespace and name.
-    services: BTreeMap<&'a str, BTreeMap<&'a str, Vec<ServiceEndpoints>>>,
+    services: BTreeMap<String, BTreeMap<String, Vec<ServiceEndpoints>>>,
+}
+
+/// Profiles of a namespace.
+#[derive(Debug, Default)]
+struct Profiles {
+    own: Option<Arc<Profile>>,
+    of_accounts: BTreeMap<String, Arc<Profile>>,
 }
 
 /// A tier: where it is, and what follows when no rule of it matched.
@@ -45,12 +57,33 @@ pub(super) struct TierPlace {
 
 /// A NetworkSet.
 #[derive(Debug)]
-pub(super) struct NetworkSetView<'a> {
+pub(super) struct NetworkSetView {
     pub(super) source: Source,
     /// None: of the whole cluster.
-    pub(super) namespace: Option<&'a str>,
-    pub(super) labels: &'a Labels,
-    pub(super) nets: &'a [IpNet],
+    pub(super) namespace: Option<String>,
+    object: NetworkSetObject,
+}
+
+#[derive(Debug)]
+enum NetworkSetObject {
+    Own(Arc<NetworkSet>),
+    Global(Arc<GlobalNetworkSet>),
+}
+
+impl NetworkSetView {
+    pub(super) fn labels(&self) -> &Labels {
+        match &self.object {
+            NetworkSetObject::Own(set) => &set.metadata.labels,
+            NetworkSetObject::Global(set) => &set.metadata.labels,
+        }
+    }
+
+    pub(super) fn nets(&self) -> &[IpNet] {
+        match &self.object {
+            NetworkSetObject::Own(set) => &set.spec.nets,
+            NetworkSetObject::Global(set) => &set.spec.nets,
+        }
+    }
 }
 
 /// Endpoints with the same ports: addresses, and what they are to be reached at.
@@ -60,32 +93,59 @@ pub(super) struct ServiceEndpoints {
     pub(super) ports: Vec<ServicePort>,
 }
 
-impl<'a> Referred<'a> {
-    pub(super) fn of(inputs: &'a Inputs) -> Self {
-        let mut referred = Self::default();
-        for ((namespace, name), account) in &inputs.service_accounts {
-            let accounts = referred.accounts.entry(namespace).or_default();
-            accounts.insert(name, &account.metadata.labels);
+impl Referred {
+    pub(super) fn of(inputs: &Inputs) -> Self {
+        let mut referred = Self { accounts: inputs.service_accounts.clone(), ..Self::default() };
+        for (name, namespace) in &inputs.namespaces {
+            referred.namespaces.insert(name.clone(), namespace.labels());
         }
         for ((namespace, _), slice) in &inputs.endpoint_slices {
             if let Some(service) = slice.service() {
-                let services = referred.services.entry(namespace).or_default();
-                services.entry(service).or_default().push(ServiceEndpoints::of(slice));
+                let services = referred.services.entry(namespace.clone()).or_default();
+                services.entry(service.to_owned()).or_default().push(ServiceEndpoints::of(slice));
             }
         }
         for (name, tier) in &inputs.tiers {
-            referred.tiers.insert(name, TierView::of(name, &tier.spec));
+            referred.tiers.insert(name.clone(), TierView::of(name, &tier.spec));
         }
         referred.network_sets = network_sets(inputs);
         for profile in inputs.profiles.values() {
-            let whose = match profile.of() {
-                Some(ProfileOf::Namespace(namespace)) => (namespace, None),
-                Some(ProfileOf::ServiceAccount(namespace, account)) => (namespace, Some(account)),
-                None => continue,
-            };
-            referred.profile_labels.insert(whose, &profile.spec.labels_to_apply);
+            match profile.of() {
+                Some(ProfileOf::Namespace(namespace)) => {
+                    referred.profiles.entry(namespace.to_owned()).or_default().own =
+                        Some(Arc::clone(profile));
+                }
+                Some(ProfileOf::ServiceAccount(namespace, account)) => {
+                    let profiles = referred.profiles.entry(namespace.to_owned()).or_default();
+                    profiles.of_accounts.insert(account.to_owned(), Arc::clone(profile));
+                }
+                None => {}
+            }
         }
         referred
+    }
+
+    /// Sees to it that a namespace has labels: one that nobody has described has its name's alone.
+    pub(super) fn describe_namespace(&mut self, name: &str) {
+        if !self.namespaces.contains_key(name) {
+            let by_name = Labels::from([(Namespace::NAME_LABEL.to_owned(), name.to_owned())]);
+            self.namespaces.insert(name.to_owned(), by_name);
+        }
+    }
+
+    /// Labels of a namespace; all of pods have some.
+    pub(super) fn namespace(&self, name: &str) -> Option<&Labels> {
+        self.namespaces.get(name)
+    }
+
+    /// Names and labels of all namespaces that are described or have pods.
+    pub(super) fn namespaces(&self) -> impl Iterator<Item = (&str, &Labels)> {
+        self.namespaces.iter().map(|(name, labels)| (name.as_str(), labels))
+    }
+
+    /// Whether pods may have labels from profiles.
+    pub(super) fn has_profiles(&self) -> bool {
+        !self.profiles.is_empty()
     }
 
     /// The tier of this name. None: it is not there.
@@ -109,13 +169,15 @@ impl<'a> Referred<'a> {
     /// Labels that profiles lend the pods of a namespace, and those of them that run as `account`; the first of a name
     /// counts.
     pub(super) fn profile_labels(&self, namespace: &str, account: Option<&str>) -> [Option<&Labels>; 2] {
-        let of = |account| self.profile_labels.get(&(namespace, account)).copied();
-        [of(None), account.and_then(|account| of(Some(account)))]
+        let Some(profiles) = self.profiles.get(namespace) else { return [None; 2] };
+        let of_account = account.and_then(|account| profiles.of_accounts.get(account));
+        [profiles.own.as_ref(), of_account]
+            .map(|profile| profile.map(|profile| &profile.spec.labels_to_apply))
     }
 
     /// Labels of a service account, if it has any.
     pub(super) fn account(&self, namespace: &str, name: &str) -> Option<&Labels> {
-        self.accounts.get(namespace)?.get(name).copied()
+        self.accounts.find(namespace, name).map(|account| &account.metadata.labels)
     }
 
     /// The endpoints of a service; none when it is not there.
@@ -156,18 +218,16 @@ impl TierView {
     }
 }
 
-fn network_sets(inputs: &Inputs) -> Vec<NetworkSetView<'_>> {
+fn network_sets(inputs: &Inputs) -> Vec<NetworkSetView> {
     let own = inputs.network_sets.iter().map(|((namespace, name), set)| NetworkSetView {
         source: Source { kind: Kind::NetworkSet, namespace: namespace.clone(), name: name.clone() },
-        namespace: Some(namespace),
-        labels: &set.metadata.labels,
-        nets: &set.spec.nets,
+        namespace: Some(namespace.clone()),
+        object: NetworkSetObject::Own(Arc::clone(set)),
     });
     let global = inputs.global_network_sets.iter().map(|(name, set)| NetworkSetView {
         source: Source { kind: Kind::GlobalNetworkSet, namespace: String::new(), name: name.clone() },
         namespace: None,
-        labels: &set.metadata.labels,
-        nets: &set.spec.nets,
+        object: NetworkSetObject::Global(Arc::clone(set)),
     });
     own.chain(global).collect()
 }

@@ -3,10 +3,12 @@
 //! The picture is consistent (of one revision) and survives the store's absence: it stays what it was and is marked
 //! stale until the store is back. Before the first list has come in there is no picture, and nobody is given one.
 //!
-//! An object in the store that cannot be read is a problem that the picture names. A NetworkPolicy of that sort stands
-//! as one that isolates its whole namespace: what is unknown means deny.
+//! An object in the store that cannot be read is a problem that the picture names. Of a policy, and of what policies
+//! consist of besides (tiers, sets, profiles), the last version that could be read stays in the picture for as long as
+//! the agent remembers it. Where there was none, a policy stands as one that denies all it may be for: what is unknown
+//! means deny.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,7 +55,8 @@ impl Reflector {
     #[must_use]
     pub fn start(store: SharedStore) -> Self {
         let (publish, snapshots) = watch::channel(Snapshot::default());
-        let task = tokio::spawn(Follower { store, publish, picture: Snapshot::default() }.run());
+        let follower = Follower { store, publish, picture: Snapshot::default(), good: BTreeSet::new() };
+        let task = tokio::spawn(follower.run());
         Self { snapshots, task }
     }
 
@@ -92,6 +95,8 @@ struct Follower {
     store: SharedStore,
     publish: watch::Sender<Snapshot>,
     picture: Snapshot,
+    /// Of what cannot be read, that of which the last good version is in the picture.
+    good: BTreeSet<Key>,
 }
 
 impl Follower {
@@ -150,14 +155,19 @@ impl Follower {
     }
 
     fn replace(&mut self, listing: Listing) {
-        self.picture = Snapshot {
-            synced: true,
-            revision: listing.revision,
-            stale: self.picture.stale.take(),
-            ..Snapshot::default()
-        };
+        let stale = self.picture.stale.take();
+        let empty = Snapshot { synced: true, revision: listing.revision, stale, ..Snapshot::default() };
+        let before = std::mem::replace(&mut self.picture, empty);
+        let good_before = std::mem::take(&mut self.good);
         for entry in listing.entries {
-            self.put(entry.key.clone(), entry.object().map_err(|e| e.to_string()));
+            let key = entry.key.clone();
+            let object = entry.object().map_err(|e| e.to_string());
+            // What stood in for it was no version of it.
+            let was_good = !before.problems.contains_key(&key) || good_before.contains(&key);
+            if let Some(last) = before.inputs.policy_or_part(&key).filter(|_| was_good) {
+                Arc::make_mut(&mut self.picture.inputs).set(last);
+            }
+            self.put(key, object);
         }
     }
 
@@ -179,26 +189,42 @@ impl Follower {
         };
         match object.and_then(in_its_place) {
             Ok(object) => {
-                if self.picture.problems.contains_key(&key) {
-                    Arc::make_mut(&mut self.picture.problems).remove(&key);
-                }
+                self.is_read(&key);
                 Arc::make_mut(&mut self.picture.inputs).set(object);
             }
             Err(problem) => {
                 warn!(%key, problem, "an object in the store cannot be read");
-                self.forget(&key);
-                if let Some(closed) = Object::closed(&key) {
-                    Arc::make_mut(&mut self.picture.inputs).set(closed);
-                } else if key.kind.is_cluster_policy() {
-                    Arc::make_mut(&mut self.picture.inputs).unreadable.insert(key.clone());
-                }
-                Arc::make_mut(&mut self.picture.problems).insert(key, problem);
+                self.cannot_be_read(key, &problem);
             }
         }
     }
 
+    fn cannot_be_read(&mut self, key: Key, problem: &str) {
+        let inputs = Arc::make_mut(&mut self.picture.inputs);
+        let is_stand_in = self.picture.problems.contains_key(&key) && !self.good.contains(&key);
+        let problem = if !is_stand_in && inputs.policy_or_part(&key).is_some() {
+            self.good.insert(key.clone());
+            format!("{problem}; the last version that could be read stays in force")
+        } else {
+            inputs.remove(&key);
+            if let Some(closed) = Object::closed(&key) {
+                inputs.set(closed);
+            } else if key.kind.is_cluster_policy() {
+                inputs.unreadable.insert(key.clone());
+            }
+            problem.to_owned()
+        };
+        Arc::make_mut(&mut self.picture.problems).insert(key, problem);
+    }
+
     fn forget(&mut self, key: &Key) {
         Arc::make_mut(&mut self.picture.inputs).remove(key);
+        self.is_read(key);
+    }
+
+    /// Notes that there is nothing at this key that cannot be read.
+    fn is_read(&mut self, key: &Key) {
+        self.good.remove(key);
         if self.picture.problems.contains_key(key) {
             Arc::make_mut(&mut self.picture.problems).remove(key);
         }
@@ -206,170 +232,4 @@ impl Follower {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    use futures::future::BoxFuture;
-    use futures::stream;
-
-    use super::*;
-    use crate::object::{Kind, Namespace, NetworkPolicy, ObjectMeta};
-    use crate::store::{Embedded, Entry, Store, Watch, apply};
-
-    fn namespace(name: &str, label: &str) -> Object {
-        let mut metadata = ObjectMeta::named(name);
-        metadata.labels.insert("l".into(), label.into());
-        Namespace { metadata }.into()
-    }
-
-    async fn until(reflector: &Reflector, what: impl Fn(&Snapshot) -> bool) -> Snapshot {
-        let mut snapshots = reflector.snapshots();
-        let waited = tokio::time::timeout(Duration::from_secs(20), snapshots.wait_for(|s| what(s))).await;
-        waited.expect("in time").unwrap().clone()
-    }
-
-    /// A store that can be away: calls fail and watches break.
-    struct Flaky {
-        inner: Embedded,
-        away: Arc<AtomicBool>,
-        /// Raised to break the watches there are.
-        broken: watch::Sender<u32>,
-    }
-
-    impl Flaky {
-        fn new(history: usize) -> Arc<Self> {
-            let inner = Embedded::in_memory_keeping(history).unwrap();
-            Arc::new(Self { inner, away: Arc::default(), broken: watch::Sender::new(0) })
-        }
-
-        fn go(&self, away: bool) {
-            self.away.store(away, Ordering::SeqCst);
-            self.broken.send_modify(|n| *n += 1);
-        }
-
-        fn here(&self) -> Result<()> {
-            let away = self.away.load(Ordering::SeqCst);
-            if away { Err(StoreError::Unavailable("away".into())) } else { Ok(()) }
-        }
-    }
-
-    impl Store for Flaky {
-        fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Entry>>> {
-            async { self.here().map(|()| self.inner.get(key))?.await }.boxed()
-        }
-
-        fn list(&self, kind: Option<Kind>) -> BoxFuture<'_, Result<Listing>> {
-            async move { self.here().map(|()| self.inner.list(kind))?.await }.boxed()
-        }
-
-        fn create<'a>(&'a self, key: &'a Key, value: Vec<u8>) -> BoxFuture<'a, Result<Revision>> {
-            self.inner.create(key, value)
-        }
-
-        fn update<'a>(
-            &'a self,
-            key: &'a Key,
-            value: Vec<u8>,
-            base: Revision,
-        ) -> BoxFuture<'a, Result<Revision>> {
-            self.inner.update(key, value, base)
-        }
-
-        fn delete<'a>(&'a self, key: &'a Key, base: Option<Revision>) -> BoxFuture<'a, Result<Revision>> {
-            self.inner.delete(key, base)
-        }
-
-        fn watch(&self, kind: Option<Kind>, from: Revision) -> BoxFuture<'_, Result<Watch>> {
-            async move {
-                self.here()?;
-                let events = self.inner.watch(kind, from).await?;
-                let mut broken = self.broken.subscribe();
-                let breaks = async move {
-                    let _ = broken.changed().await;
-                    Err(StoreError::Unavailable("broken".into()))
-                };
-                Ok(stream::select(events, stream::once(breaks)).boxed())
-            }
-            .boxed()
-        }
-    }
-
-    #[tokio::test]
-    async fn the_picture_follows_the_store() {
-        let store = Arc::new(Embedded::in_memory().unwrap());
-        apply(store.as_ref(), &namespace("a", "1")).await.unwrap();
-        let reflector = Reflector::start(store.clone());
-        assert!(!reflector.current().synced, "nothing is known before the first list");
-        let first = until(&reflector, |s| s.synced).await;
-        assert_eq!(first.inputs.namespaces.len(), 1);
-
-        apply(store.as_ref(), &namespace("b", "1")).await.unwrap();
-        apply(store.as_ref(), &namespace("a", "2")).await.unwrap();
-        let revision = store.delete(&namespace("b", "").key(), None).await.unwrap();
-        let snapshot = reflector.reached(revision).await;
-        assert_eq!(snapshot.inputs.namespaces.keys().collect::<Vec<_>>(), ["a"]);
-        assert_eq!(snapshot.inputs.namespaces["a"].metadata.labels["l"], "2");
-        assert_eq!(first.inputs.namespaces["a"].metadata.labels["l"], "1", "a picture once taken stays");
-    }
-
-    #[tokio::test]
-    async fn the_picture_stays_while_the_store_is_away_and_catches_up_after() {
-        // With a short history the changes made meanwhile are compacted, and it must list again.
-        for (history, changes) in [(1000, 3), (4, 20)] {
-            let store = Flaky::new(history);
-            apply(&store.inner, &namespace("a", "0")).await.unwrap();
-            let reflector = Reflector::start(store.clone());
-            until(&reflector, |s| s.synced && s.stale.is_none()).await;
-            store.go(true);
-            let stale = until(&reflector, |s| s.stale.is_some()).await;
-            assert!(stale.synced && stale.inputs.namespaces.contains_key("a"));
-            store.inner.delete(&namespace("a", "").key(), None).await.unwrap();
-            for n in 0..changes {
-                apply(&store.inner, &namespace("b", &n.to_string())).await.unwrap();
-            }
-            assert!(reflector.current().inputs.namespaces.contains_key("a"));
-            store.go(false);
-            let back =
-                until(&reflector, |s| s.stale.is_none() && s.inputs.namespaces.contains_key("b")).await;
-            let last = store.inner.list(None).await.unwrap().revision;
-            let last = if back.revision < last { reflector.reached(last).await } else { back };
-            assert_eq!(last.inputs.namespaces.keys().collect::<Vec<_>>(), ["b"]);
-            assert_eq!(last.inputs.namespaces["b"].metadata.labels["l"], (changes - 1).to_string());
-        }
-    }
-
-    #[tokio::test]
-    async fn nothing_is_synced_while_the_store_has_never_answered() {
-        let store = Flaky::new(10);
-        store.go(true);
-        let reflector = Reflector::start(store.clone());
-        assert!(!until(&reflector, |s| s.stale.is_some()).await.synced);
-        store.go(false);
-        until(&reflector, |s| s.synced && s.stale.is_none()).await;
-    }
-
-    #[tokio::test]
-    async fn what_cannot_be_read_is_named_and_a_policy_closes() {
-        let store = Arc::new(Embedded::in_memory().unwrap());
-        let policy = Key::new(Kind::NetworkPolicy, "x", "p");
-        let of_cluster = Key::cluster(Kind::ClusterNetworkPolicy, "p");
-        let misplaced = Key::cluster(Kind::Namespace, "other");
-        store.create(&policy, b"{\"from\":\"the future\"}".to_vec()).await.unwrap();
-        store.create(&of_cluster, b"{}".to_vec()).await.unwrap();
-        store.create(&misplaced, namespace("a", "1").to_json()).await.unwrap();
-        let reflector = Reflector::start(store.clone());
-        let snapshot = until(&reflector, |s| s.synced).await;
-        assert_eq!(snapshot.problems.keys().collect::<Vec<_>>(), [&misplaced, &policy, &of_cluster]);
-        assert!(snapshot.inputs.namespaces.is_empty());
-        let closed = &snapshot.inputs.policies[&("x".to_owned(), "p".to_owned())];
-        assert_eq!(**closed, NetworkPolicy::closed("x", "p"));
-
-        assert_eq!(snapshot.inputs.unreadable.iter().collect::<Vec<_>>(), [&of_cluster]);
-
-        store.delete(&policy, None).await.unwrap();
-        store.delete(&of_cluster, None).await.unwrap();
-        let revision = store.delete(&misplaced, None).await.unwrap();
-        let snapshot = reflector.reached(revision).await;
-        assert!(snapshot.problems.is_empty() && *snapshot.inputs == Inputs::default());
-    }
-}
+mod tests;

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod calico;
+mod following;
 mod kubernetes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +15,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
 use vswitch_control::calc::{CalcConfig, End, Explainer, Inputs, Numbering, Question, Side, calculate};
+use vswitch_control::object::Object;
 use vswitch_control::object::manifest::from_value;
 use vswitch_datapath::policy::{PolicyDirection, Verdict, View, oracle};
 use vswitch_model::{DesiredState, IdentityId, IdentityKind, PolicyId, SetId, Subject, Tier};
@@ -39,6 +41,10 @@ const PORTS: [(u8, u16); 9] = [
 ];
 
 fn cluster() -> impl Strategy<Value = Inputs> {
+    objects().prop_map(|objects| objects.into_iter().collect())
+}
+
+fn objects() -> impl Strategy<Value = Vec<Object>> {
     let pods: Vec<_> =
         (0..PODS.len()).map(|number| prop::option::weighted(0.8, kubernetes::pod(number))).collect();
     let namespaces = prop::collection::vec(prop::option::weighted(0.7, kubernetes::labels()), 2);

@@ -7,7 +7,7 @@ mod convert;
 mod listen;
 mod socket;
 
-pub use convert::apply_request;
+pub use convert::{apply_request, delta_request};
 pub use listen::{CannotListen, Socket};
 pub use socket::{AGENT_SOCKET, ENGINE_SOCKET, Unreachable, connect};
 

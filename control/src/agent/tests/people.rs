@@ -251,11 +251,8 @@ async fn objects_are_described_by_what_they_mean() {
 async fn status_tells_how_it_is() {
     let bench = Bench::with_cluster().await;
     bench.apply(POLICY).await;
-    let registered = |p: &engine::Progress| {
-        let local = p.in_force.as_ref().and_then(|in_force| in_force.state.local.as_ref());
-        local.is_some_and(|local| local.host_addresses.len() == 2)
-    };
-    bench.until_progress(registered).await;
+    let registered = |local: &vswitch_model::Local| local.host_addresses.len() == 2;
+    bench.engine.until(|content| content.state.local.as_ref().is_some_and(registered)).await;
     let generation = bench.attach(request("a", "relay", 1)).await.unwrap();
     let ready = bench.api.ready(Request::new(pb::ReadyRequest {})).await.unwrap().into_inner();
     assert_eq!((ready.ready, ready.reason.as_str(), ready.pod_mtu), (true, "", 1430));

@@ -73,7 +73,7 @@ impl<'a> Flow<'a> {
         is_meant: &dyn Fn(&Placed) -> bool,
     ) -> Asked<'a> {
         let mut asked = Asked::default();
-        let Some(pod) = Candidate::pod(pod, self.cluster) else { return asked };
+        let Some(pod) = Candidate::pod(pod, &self.cluster.referred) else { return asked };
         let policies = self.policies.iter().filter(|placed| placed.view.rules(direction).is_some());
         for placed in policies.filter(|placed| is_meant(placed)) {
             match (placed.selects(&pod), &placed.tier) {

@@ -106,12 +106,13 @@ impl Flow<'_> {
             both(selects(wanted), not(unwanted.map_or(Some(false), selects)))
         };
         let pod = match place.owner {
-            Some(Owner::Pod(pod)) => Candidate::pod(&self.cluster.pods[pod], self.cluster),
+            Some(Owner::Pod(pod)) => Candidate::pod(&self.cluster.pods[pod], &self.cluster.referred),
             _ => None,
         };
         let is_pod = pod.map_or(Some(false), |pod| is_wanted(&pod, false));
         let sets = self.cluster.referred.network_sets.iter();
-        let sets = sets.filter(|set| set.nets.iter().any(|net| net.contains(&place.address)));
-        sets.map(|set| is_wanted(&Candidate::network_set(set, self.cluster), true)).fold(is_pod, either)
+        let sets = sets.filter(|set| set.nets().iter().any(|net| net.contains(&place.address)));
+        sets.map(|set| is_wanted(&Candidate::network_set(set, &self.cluster.referred), true))
+            .fold(is_pod, either)
     }
 }

@@ -157,7 +157,7 @@ impl<'a> Explainer<'a> {
         // Whoever calculates tells of problems.
         let mut problems = BTreeSet::new();
         let cluster = Cluster::of(inputs, &mut problems);
-        let policies = in_order(inputs, &cluster, &mut problems);
+        let policies = in_order(inputs, &cluster.referred, &mut problems);
         Self { inputs, cluster, policies }
     }
 

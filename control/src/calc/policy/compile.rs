@@ -1,19 +1,23 @@
 //! Which policies apply to which pods of a node, tier by tier.
+//!
+//! A [`Compiler`] keeps what it has made, and makes anew what a change concerns: from nothing everything is new.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use vswitch_model::{DesiredState, IdentityId, Policy, PolicyId, Subject, Tier, TierDefault};
+use vswitch_model::{IdentityId, Policy, PolicyId};
 
 use super::in_order::Placed;
-use super::rules::RuleMaker;
-use super::scope::Members;
+use super::members::Members;
+use super::rules::{RuleKey, RuleMaker, has_names};
 use super::select::Candidate;
-use super::view::Source;
-use crate::calc::Numbering;
-use crate::calc::address_list::AddressLists;
-use crate::calc::cluster::Cluster;
-use crate::calc::identity::{Identities, PodKey, Who};
-use crate::calc::referred::TierView;
+use super::sets::{SetKey, Sets};
+use super::subjects::Subjects;
+use super::view::{RuleAction, Source};
+use crate::calc::identity::{IdentityKey, PodKey};
+use crate::calc::output::Output;
+use crate::calc::referred::Referred;
+use crate::calc::{NamespacedName, Numbering};
 use crate::object::PolicyType;
 
 /// Names a policy of one direction.
@@ -23,112 +27,322 @@ pub(in crate::calc) struct PolicyKey {
     pub(super) direction: PolicyType,
 }
 
-/// Puts sets, policies and subjects of `node` into `state`. The policies are those in force, in order; their lists of
-/// CIDRs are among `lists`.
-pub(in crate::calc) fn compile(
-    cluster: &Cluster<'_>,
-    node: &str,
-    policies: &[Placed],
-    (identities, lists): (&Identities, &AddressLists),
-    numbering: &mut Numbering,
-    state: &mut DesiredState,
-) {
-    let local = local(cluster, node, identities);
-    let mut subjects = Subjects::default();
-    let mut maker = RuleMaker::new(Members::new(cluster, identities, lists), numbering, state);
-    for placed in policies {
-        let (mut selected, mut unknown) = (Vec::new(), Vec::new());
-        for (id, pod) in &local {
-            match Candidate::identity(pod, cluster).map_or(Some(false), |pod| placed.selects(&pod)) {
-                Some(true) => selected.push(*id),
-                None => unknown.push(*id),
+/// What became of policies.
+#[derive(Debug)]
+pub(in crate::calc) struct Compiler {
+    pub(in crate::calc) members: Members,
+    /// All there are, in order.
+    policies: Vec<InPlace>,
+    sets: Sets,
+    /// Sets that some policy uses no more; looked at once all policies are made.
+    unused: BTreeSet<Arc<SetKey>>,
+    /// The identities of this node's pods.
+    local: BTreeSet<IdentityId>,
+}
+
+/// A policy, and what it comes to on this node.
+#[derive(Debug)]
+pub(in crate::calc) struct InPlace {
+    placed: Placed,
+    /// How many pods of this node it selects or may select.
+    pods: usize,
+    /// Identities of this node's pods that it selects.
+    selected: BTreeSet<IdentityId>,
+    /// And those of which that is not known.
+    unknown: BTreeSet<IdentityId>,
+    /// By direction, in the order of [`PolicyType::ALL`].
+    made: [Option<Made>; 2],
+    /// Whether it has not been asked yet whom it selects.
+    is_new: bool,
+}
+
+#[derive(Debug)]
+struct Made {
+    id: PolicyId,
+    used: BTreeSet<Arc<SetKey>>,
+}
+
+/// Identities that came and went.
+#[derive(Debug, Default)]
+pub(in crate::calc) struct Moves {
+    pub(in crate::calc) added: BTreeSet<IdentityId>,
+    pub(in crate::calc) removed: BTreeMap<IdentityId, IdentityKey>,
+    /// The identities of this node's pods now.
+    pub(in crate::calc) local: BTreeSet<IdentityId>,
+}
+
+impl InPlace {
+    /// `pods`: those of this node.
+    pub(in crate::calc) fn new<'p>(
+        placed: Placed,
+        pods: impl Iterator<Item = &'p PodKey>,
+        referred: &Referred,
+    ) -> Self {
+        let mut policy = Self {
+            placed,
+            pods: 0,
+            selected: BTreeSet::new(),
+            unknown: BTreeSet::new(),
+            made: [None, None],
+            is_new: true,
+        };
+        policy.pods = pods.filter(|pod| policy.may_select(pod, referred)).count();
+        policy
+    }
+
+    fn may_select(&self, pod: &PodKey, referred: &Referred) -> bool {
+        Candidate::identity(pod, referred).is_some_and(|pod| self.placed.selects(&pod) != Some(false))
+    }
+
+    fn source(&self) -> &Source {
+        &self.placed.view.source
+    }
+
+    /// The policy, if it selects or may select a pod of this node.
+    pub(in crate::calc) fn in_force(&self) -> Option<&Placed> {
+        (self.pods > 0).then_some(&self.placed)
+    }
+
+    /// Who is closed in a direction that the policy speaks of: those of whom it is not known whether they are selected,
+    /// and when there is no knowing what the policy allows, those selected.
+    fn closed(&self) -> impl Iterator<Item = IdentityId> {
+        let is_homeless = self.placed.tier.is_none();
+        let selected = self.selected.iter().filter(move |_| is_homeless);
+        self.unknown.iter().chain(selected).copied().filter(|_| self.placed.is_enforced())
+    }
+}
+
+impl Compiler {
+    /// Nothing is made yet.
+    pub(in crate::calc) fn new(policies: Vec<InPlace>, members: Members) -> Self {
+        let (sets, unused, local) = (Sets::default(), BTreeSet::new(), BTreeSet::new());
+        Self { members, policies, sets, unused, local }
+    }
+
+    /// Those in force.
+    pub(in crate::calc) fn in_force(&self) -> impl Iterator<Item = &Placed> {
+        self.policies.iter().filter_map(InPlace::in_force)
+    }
+
+    /// Counts a pod of this node that became another, came or went. Whether other policies are in force then.
+    pub(in crate::calc) fn recount(&mut self, before: Option<&PodKey>, now: Option<&PodKey>) -> bool {
+        let referred = &self.members.referred;
+        let mut turned = false;
+        for policy in &mut self.policies {
+            let may_select = |pod: Option<&PodKey>| pod.is_some_and(|pod| policy.may_select(pod, referred));
+            let pods = policy.pods + usize::from(may_select(now)) - usize::from(may_select(before));
+            turned |= (pods > 0) != (policy.pods > 0);
+            policy.pods = pods;
+        }
+        turned
+    }
+
+    /// Puts other policies in the place of all; those that stay as they are keep what was made of them. `pods`: those of
+    /// this node. Gives the identities whose policies may be others.
+    pub(in crate::calc) fn replace(
+        &mut self,
+        all: Vec<Placed>,
+        pods: &BTreeMap<NamespacedName, PodKey>,
+        numbering: &mut Numbering,
+        output: &mut Output,
+    ) -> BTreeSet<IdentityId> {
+        let before = std::mem::take(&mut self.policies);
+        let mut before: BTreeMap<Source, InPlace> =
+            before.into_iter().map(|policy| (policy.source().clone(), policy)).collect();
+        let mut concerned = BTreeSet::new();
+        let mut policies = Vec::new();
+        for placed in all {
+            let policy = match before.remove(&placed.view.source) {
+                Some(same) if same.placed == placed => same,
+                other => {
+                    let mut new = InPlace::new(placed, pods.values(), &self.members.referred);
+                    if let Some(other) = other {
+                        concerned.extend(other.selected.iter().chain(&other.unknown));
+                        new.made = other.made;
+                    }
+                    new
+                }
+            };
+            policies.push(policy);
+        }
+        for mut gone in before.into_values() {
+            concerned.extend(gone.selected.iter().chain(&gone.unknown));
+            for (made, direction) in gone.made.iter_mut().zip(PolicyType::ALL) {
+                let key = PolicyKey { source: gone.placed.view.source.clone(), direction };
+                if let Some(made) = made.take() {
+                    self.unmake(&key, &made, numbering, output);
+                }
+            }
+        }
+        self.policies = policies;
+        concerned
+    }
+
+    /// Goes over to other identities, and to whatever policies are new. `concerned`: identities whose policies may be
+    /// others.
+    pub(in crate::calc) fn follow(
+        &mut self,
+        moves: &Moves,
+        mut concerned: BTreeSet<IdentityId>,
+        numbering: &mut Numbering,
+        output: &mut Output,
+    ) {
+        let had_unknown = self.members.has_unknown();
+        moves.removed.iter().for_each(|(id, key)| self.members.remove(*id, key));
+        moves.added.iter().for_each(|id| self.members.add(*id));
+        let removed: Vec<_> = moves.removed.keys().copied().collect();
+        let turned = self.sets.follow(&self.members, (&moves.added, &removed), numbering, output);
+        let unknown_turned = had_unknown != self.members.has_unknown();
+        let moved = !moves.added.is_empty() || !moves.removed.is_empty();
+
+        let came: BTreeSet<_> = moves.local.difference(&self.local).copied().collect();
+        let went: BTreeSet<_> = self.local.difference(&moves.local).copied().collect();
+        self.local.clone_from(&moves.local);
+        for place in 0..self.policies.len() {
+            let policy = &self.policies[place];
+            let (is_new, selected_any) = (policy.is_new, !policy.selected.is_empty());
+            let has_other_pods = self.select(place, &came, &went);
+            let policy = &self.policies[place];
+            if is_new {
+                concerned.extend(policy.selected.iter().chain(&policy.unknown));
+            }
+            let is_turned = is_new || selected_any == policy.selected.is_empty();
+            for (index, direction) in PolicyType::ALL.into_iter().enumerate() {
+                let policy = &self.policies[place];
+                let uses_turned =
+                    policy.made[index].as_ref().is_some_and(|made| !made.used.is_disjoint(&turned));
+                let has_other_ports = match direction {
+                    PolicyType::Ingress => has_other_pods,
+                    PolicyType::Egress => moved,
+                };
+                if is_turned
+                    || uses_turned
+                    || (unknown_turned && policy.has(direction, |rule| rule.action == RuleAction::Pass))
+                    || (has_other_ports && policy.has(direction, has_names))
+                {
+                    self.make(place, (index, direction), numbering, output);
+                }
+            }
+        }
+        self.sets.sweep(&std::mem::take(&mut self.unused), numbering, output);
+        concerned.extend(came.iter().chain(&went));
+        self.apply(&concerned, output);
+    }
+
+    /// Asks whom a policy selects of those it has not been asked of. Whether the answer is another than before.
+    fn select(&mut self, place: usize, came: &BTreeSet<IdentityId>, went: &BTreeSet<IdentityId>) -> bool {
+        let Self { members, policies, local, .. } = self;
+        let policy = &mut policies[place];
+        let mut is_other = false;
+        for id in went {
+            is_other |= policy.selected.remove(id);
+            policy.unknown.remove(id);
+        }
+        let asked = if std::mem::take(&mut policy.is_new) { &*local } else { came };
+        for id in asked {
+            let key = members.identities.by_number.get(id);
+            let candidate = key.and_then(|key| members.candidate(key));
+            match candidate.map_or(Some(false), |pod| policy.placed.selects(&pod)) {
+                Some(true) => is_other |= policy.selected.insert(*id),
+                None => {
+                    policy.unknown.insert(*id);
+                }
                 Some(false) => {}
             }
         }
-        for direction in PolicyType::ALL {
-            let Some(views) = placed.view.rules(direction) else { continue };
-            subjects.close(&unknown, direction, placed);
-            let Some(tier) = placed.tier.as_ref() else {
-                subjects.close(&selected, direction, placed);
-                continue;
-            };
-            if selected.is_empty() {
-                continue;
+        is_other
+    }
+
+    /// Makes a policy of one direction, anew or for the first time, or unmakes it when it selects nobody any more.
+    fn make(
+        &mut self,
+        place: usize,
+        (index, direction): (usize, PolicyType),
+        numbering: &mut Numbering,
+        output: &mut Output,
+    ) {
+        let policy = &mut self.policies[place];
+        let key = PolicyKey { source: policy.source().clone(), direction };
+        let before = policy.made[index].take();
+        let views = policy.placed.view.rules(direction).filter(|_| policy.placed.tier.is_some());
+        let Some(views) = views.filter(|_| !policy.selected.is_empty()) else {
+            if let Some(before) = before {
+                self.unmake(&key, &before, numbering, output);
             }
-            let key = PolicyKey { source: placed.view.source.clone(), direction };
-            let mut rules = Vec::new();
-            for view in views {
-                maker.rules(&key, view, &selected, &mut rules);
-            }
-            let id = PolicyId(maker.numbering.policies.number(&key));
-            let name = key.source.to_string();
-            maker.state.policies.insert(id, Policy { id, name, standing: placed.standing, rules });
-            selected.iter().for_each(|identity| subjects.add(*identity, direction, tier, id));
+            return;
+        };
+        let selected: Vec<_> = policy.selected.iter().copied().collect();
+        let mut rules = Vec::new();
+        let mut maker = RuleMaker {
+            members: &self.members,
+            sets: &mut self.sets,
+            numbering,
+            output,
+            used: BTreeSet::new(),
+        };
+        for view in views {
+            maker.rules(&key, view, &selected, &mut rules);
         }
+        let used = std::mem::take(&mut maker.used);
+        let id = PolicyId(numbering.policies.number(&key));
+        let made = Policy { id, name: key.source.to_string(), standing: policy.placed.standing, rules };
+        self.sets.hold(&used);
+        if let Some(before) = before {
+            self.sets.let_go(&before.used, &mut self.unused);
+        }
+        self.policies[place].made[index] = Some(Made { id, used });
+        put(made, &key, numbering, output);
     }
-    state.subjects = subjects.into_model();
-}
 
-/// The identities of this node's pods.
-fn local<'a>(
-    cluster: &Cluster<'_>,
-    node: &str,
-    identities: &'a Identities,
-) -> BTreeMap<IdentityId, &'a PodKey> {
-    let endpoints = cluster.local_pods(node).flat_map(|pod| &pod.endpoints);
-    let addresses =
-        endpoints.filter(|(endpoint, _)| endpoint.spec.node == node).flat_map(|(_, addresses)| addresses);
-    addresses
-        .filter_map(|address| identities.of_address(*address))
-        .filter_map(|id| match &identities.by_number.get(&id)?.who {
-            Who::Pod(pod) => Some((id, pod)),
-            _ => None,
-        })
-        .collect()
-}
-
-/// What applies to whom, on its way.
-#[derive(Default)]
-struct Subjects {
-    tiers: BTreeMap<(IdentityId, PolicyType), Vec<Tier>>,
-    /// Those who are denied everything, because it is not known what is allowed them.
-    closed: BTreeSet<(IdentityId, PolicyType)>,
-}
-
-impl Subjects {
-    /// Policies come in order, so the tier is the last one or a new one.
-    fn add(&mut self, identity: IdentityId, direction: PolicyType, tier: &TierView, policy: PolicyId) {
-        let tiers = self.tiers.entry((identity, direction)).or_default();
-        match tiers.last_mut().filter(|last| last.name == tier.place.name) {
-            Some(last) => last.policies.push(policy),
-            None => tiers.push(Tier {
-                name: tier.place.name.clone(),
-                policies: vec![policy],
-                default: tier.default(),
-            }),
+    fn unmake(&mut self, key: &PolicyKey, made: &Made, numbering: &mut Numbering, output: &mut Output) {
+        self.sets.let_go(&made.used, &mut self.unused);
+        numbering.policies.release(key);
+        for rule in output.remove_policy(made.id).into_iter().flat_map(|policy| policy.rules) {
+            numbering.rules.release(&RuleKey { policy: key.clone(), position: rule.position });
         }
     }
 
-    fn close(&mut self, identities: &[IdentityId], direction: PolicyType, placed: &Placed) {
-        if placed.is_enforced() {
-            self.closed.extend(identities.iter().map(|identity| (*identity, direction)));
-        }
-    }
-
-    fn into_model(mut self) -> BTreeMap<IdentityId, Subject> {
-        for end in self.closed {
-            let denied = Tier { name: "closed".into(), policies: Vec::new(), default: TierDefault::Deny };
-            self.tiers.insert(end, vec![denied]);
-        }
-        let mut subjects: BTreeMap<IdentityId, Subject> = BTreeMap::new();
-        for ((identity, direction), tiers) in self.tiers {
-            let new = || Subject { identity, ingress: Vec::new(), egress: Vec::new() };
-            let subject = subjects.entry(identity).or_insert_with(new);
-            match direction {
-                PolicyType::Ingress => subject.ingress = tiers,
-                PolicyType::Egress => subject.egress = tiers,
+    /// Works out what applies to some identities.
+    fn apply(&self, identities: &BTreeSet<IdentityId>, output: &mut Output) {
+        let mut subjects = Subjects::default();
+        for policy in &self.policies {
+            for (made, direction) in policy.made.iter().zip(PolicyType::ALL) {
+                if policy.placed.view.rules(direction).is_some() {
+                    let closed = policy.closed().filter(|id| identities.contains(id));
+                    subjects.closed.extend(closed.map(|id| (id, direction)));
+                }
+                let (Some(made), Some(tier)) = (made, &policy.placed.tier) else { continue };
+                for id in policy.selected.iter().filter(|id| identities.contains(id)) {
+                    subjects.add(*id, direction, tier, made.id);
+                }
             }
         }
-        subjects
+        let mut subjects = subjects.into_model();
+        for id in identities {
+            let subject = subjects.remove(id);
+            if output.state().subjects.get(id) != subject.as_ref() {
+                output.set_subject(*id, subject);
+            }
+        }
     }
+}
+
+impl InPlace {
+    fn has(&self, direction: PolicyType, is_such: impl Fn(&super::view::RuleView) -> bool) -> bool {
+        self.placed.view.rules(direction).into_iter().flatten().any(is_such)
+    }
+}
+
+/// Puts a policy in the place of what it was, and releases the numbers of the rules that it has no more.
+fn put(policy: Policy, key: &PolicyKey, numbering: &mut Numbering, output: &mut Output) {
+    if let Some(before) = output.state().policies.get(&policy.id) {
+        if *before == policy {
+            return;
+        }
+        let now: BTreeSet<_> = policy.rules.iter().map(|rule| rule.position.as_str()).collect();
+        for rule in before.rules.iter().filter(|rule| !now.contains(rule.position.as_str())) {
+            numbering.rules.release(&RuleKey { policy: key.clone(), position: rule.position.clone() });
+        }
+    }
+    output.set_policy(policy);
 }

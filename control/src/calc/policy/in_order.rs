@@ -8,8 +8,7 @@ use super::select::Candidate;
 use super::view::{PolicyView, Source, Standing};
 use super::{from_calico, from_cluster_policy, from_network_policy};
 use crate::calc::Inputs;
-use crate::calc::cluster::Cluster;
-use crate::calc::referred::TierView;
+use crate::calc::referred::{Referred, TierView};
 use crate::object::{ClusterPolicy, Kind};
 
 /// A policy in its place.
@@ -37,11 +36,11 @@ impl Placed {
 /// (felix/calc/policy_sorter.go). Policies whose tier is not there come last; staged removals are not among them.
 pub(in crate::calc) fn in_order(
     inputs: &Inputs,
-    cluster: &Cluster<'_>,
+    referred: &Referred,
     problems: &mut BTreeSet<String>,
 ) -> Vec<Placed> {
     let views = views(inputs);
-    let is_there = |view: &&PolicyView| cluster.referred.tier(&view.tier).is_some();
+    let is_there = |view: &&PolicyView| referred.tier(&view.tier).is_some();
     let replaced: BTreeSet<Source> = views.iter().filter(is_there).filter_map(replaces).collect();
     let mut placed: Vec<_> = views
         .into_iter()
@@ -52,7 +51,7 @@ pub(in crate::calc) fn in_order(
                 Standing::Staged(_) => ModelStanding::Staged,
                 Standing::StagedRemoval(_) => return None,
             };
-            let tier = cluster.referred.tier(&view.tier);
+            let tier = referred.tier(&view.tier);
             if tier.is_none() {
                 problems.insert(problem(&view));
             }

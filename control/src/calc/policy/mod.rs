@@ -2,7 +2,8 @@
 //!
 //! An object is turned into a [`view::PolicyView`] by a function of its kind (`from_*`), the views are put in the order
 //! in which they are asked ([`in_order()`]), and those that may select a pod of the node are compiled: into sets of
-//! identities ([`scope`]), ranges of ports ([`ports`]), rules, and what applies to whom ([`compile()`]).
+//! identities ([`scope`], [`members`], [`sets`]), ranges of ports ([`ports`]), [`rules`], and what applies to whom
+//! ([`Compiler`]).
 //!
 //! What is not known counts against the flow. A pod of unknown labels that a policy may select is denied everything in
 //! the directions the policy speaks of; as the other end of a rule it is not who is allowed, it is who is denied, and
@@ -17,34 +18,32 @@ mod from_calico;
 mod from_cluster_policy;
 mod from_network_policy;
 mod in_order;
+mod members;
 mod ports;
 mod rules;
 mod scope;
 pub(super) mod select;
 mod selected;
+mod sets;
+mod subjects;
 pub(super) mod view;
 
-pub(super) use compile::{PolicyKey, compile};
+pub(super) use compile::{Compiler, InPlace, Moves, PolicyKey};
 pub(super) use in_order::{Placed, in_order};
-pub(super) use rules::{RuleKey, SetKey};
+pub(super) use members::Members;
+pub(super) use rules::RuleKey;
 pub use selected::selected_pods;
+pub(super) use sets::SetKey;
 
 use self::scope::everything;
 use self::select::Candidate;
 use self::view::{EntityMatch, RuleView};
 use super::address_list::AddressList;
-use super::cluster::Cluster;
+use super::referred::Referred;
 use crate::object::PolicyType;
 
-/// Policies that select, or may select, a pod of this node.
-pub(super) fn in_force(all: Vec<Placed>, cluster: &Cluster<'_>, node: &str) -> Vec<Placed> {
-    let local: Vec<_> = cluster.local_pods(node).filter_map(|pod| Candidate::pod(pod, cluster)).collect();
-    let may_select = |placed: &Placed| local.iter().any(|pod| placed.selects(pod) != Some(false));
-    all.into_iter().filter(may_select).collect()
-}
-
 /// What policies want of addresses.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Wanted {
     /// The lists of CIDRs they speak of, excepted ones included.
     pub(super) lists: BTreeMap<AddressList, Vec<IpNet>>,
@@ -54,11 +53,11 @@ pub(super) struct Wanted {
 
 impl Wanted {
     /// What these policies want.
-    pub(super) fn by(policies: &[Placed], cluster: &Cluster<'_>) -> Self {
+    pub(super) fn by<'a>(policies: impl Iterator<Item = &'a Placed>, referred: &Referred) -> Self {
         let mut wanted = Self::default();
-        for rule in policies.iter().flat_map(rules_of) {
+        for rule in policies.flat_map(rules_of) {
             for entity in [&rule.peer, &rule.own] {
-                wanted.add(entity, cluster);
+                wanted.add(entity, referred);
             }
             if let Some(family) = rule.traffic.ip_version {
                 let nets = vec![everything(family)];
@@ -68,25 +67,25 @@ impl Wanted {
         wanted
     }
 
-    fn add(&mut self, entity: &EntityMatch, cluster: &Cluster<'_>) {
+    fn add(&mut self, entity: &EntityMatch, referred: &Referred) {
         for nets in [&entity.nets, &entity.not_nets].into_iter().filter(|nets| !nets.is_empty()) {
             self.lists.insert(AddressList::nets(nets), nets.clone());
         }
         self.labels_of_nodes |= entity.nodes.is_some();
         if let Some(service) = &entity.service {
             let (namespace, name) = (&service.namespace, &service.name);
-            let ports = cluster.referred.service_ports(namespace, name);
+            let ports = referred.service_ports(namespace, name);
             let ports = ports.into_iter().filter(|_| service.with_ports).map(Some);
             for port in ports.chain([None]) {
-                let nets = cluster.referred.service_addresses(namespace, name, port).map(IpNet::from);
+                let nets = referred.service_addresses(namespace, name, port).map(IpNet::from);
                 let list = AddressList::Service(namespace.clone(), name.clone(), port);
                 self.lists.insert(list, nets.collect());
             }
         }
         for pods in [&entity.pods, &entity.not_pods].into_iter().flatten().filter(|pods| pods.network_sets) {
-            let sets = cluster.referred.network_sets.iter();
-            for set in sets.filter(|set| pods.selects(&Candidate::network_set(set, cluster)) == Some(true)) {
-                self.lists.insert(AddressList::Set(set.source.clone()), set.nets.to_vec());
+            let sets = referred.network_sets.iter();
+            for set in sets.filter(|set| pods.selects(&Candidate::network_set(set, referred)) == Some(true)) {
+                self.lists.insert(AddressList::Set(set.source.clone()), set.nets().to_vec());
             }
         }
     }

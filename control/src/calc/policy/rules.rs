@@ -8,43 +8,38 @@
 //! - a service as the destination is a rule for each port of its endpoints, narrowed to those that have it;
 //! - Pass is followed by a rule that denies those of whom it is not known whether they are meant.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use vswitch_model::{Action, DesiredState, IdentityId, IdentitySet, Rule, RuleId, SetId};
+use vswitch_model::{Action, IdentityId, Rule, RuleId, SetId};
 
 use super::compile::PolicyKey;
+use super::members::Members;
 use super::ports::{Range, intersection, port_matches};
-use super::scope::{Members, PortName, PortNumber, Scope};
+use super::scope::{PortName, PortNumber, Scope};
+use super::sets::{SetKey, Sets};
 use super::view::{PortView, Ports, RuleAction, RuleView};
 use crate::calc::Numbering;
 use crate::calc::address_list::ServicePort;
 use crate::calc::identity::IdentityKey;
+use crate::calc::output::Output;
 use crate::object::{PolicyType, Protocol};
 
 /// Names a rule: its policy, and its position there with what it was narrowed to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::calc) struct RuleKey {
-    policy: PolicyKey,
-    position: String,
-}
-
-/// What a set holds, by definition rather than by members.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::calc) struct SetKey {
-    scope: Scope,
-    /// Whether those of whom it is not known count as meant.
-    unknown: bool,
+    pub(super) policy: PolicyKey,
+    pub(super) position: String,
 }
 
 /// Makes rules.
 pub(super) struct RuleMaker<'a> {
-    pub(super) members: Members<'a>,
+    pub(super) members: &'a Members,
+    pub(super) sets: &'a mut Sets,
     pub(super) numbering: &'a mut Numbering,
-    pub(super) state: &'a mut DesiredState,
-    /// The sets made so far. None: it is empty, and need not be.
-    sets: BTreeMap<SetKey, Option<SetId>>,
-    /// Whether there are pods of unknown labels.
-    has_unknown: bool,
+    pub(super) output: &'a mut Output,
+    /// The sets that the rules made so far refer to, or would if there were anybody in them.
+    pub(super) used: BTreeSet<Arc<SetKey>>,
 }
 
 /// A rule on its way: what it does, and to whom as far as that is settled.
@@ -63,15 +58,6 @@ struct Draft<'v> {
 }
 
 impl<'a> RuleMaker<'a> {
-    pub(super) fn new(
-        members: Members<'a>,
-        numbering: &'a mut Numbering,
-        state: &'a mut DesiredState,
-    ) -> Self {
-        let has_unknown = members.identities.pods().any(|(_, pod)| pod.is_pod() && pod.labels.is_none());
-        Self { members, numbering, state, sets: BTreeMap::new(), has_unknown }
-    }
-
     /// The rules for one rule of a policy that selects these identities.
     pub(super) fn rules(
         &mut self,
@@ -95,7 +81,7 @@ impl<'a> RuleMaker<'a> {
             RuleAction::Log => self.add(&draft(Action::Log, false, ""), selected, rules),
             RuleAction::Pass => {
                 self.add(&draft(Action::Pass, false, ""), selected, rules);
-                if self.has_unknown {
+                if self.members.has_unknown() {
                     self.add(&draft(Action::Deny, true, ", labels not known"), selected, rules);
                 }
             }
@@ -111,7 +97,7 @@ impl<'a> RuleMaker<'a> {
         let Some(service) = destination.service.as_ref().filter(|service| service.with_ports) else {
             return self.add_by_exception(draft, selected, rules);
         };
-        let ports = self.members.cluster.referred.service_ports(&service.namespace, &service.name);
+        let ports = self.members.referred.service_ports(&service.namespace, &service.name);
         for port in ports {
             let (protocol, first, last) = port;
             let case = format!("{}, service port {first}-{last} of protocol {protocol}", draft.case);
@@ -199,7 +185,7 @@ impl<'a> RuleMaker<'a> {
 
     /// The identities at which the port of a flow is to be found.
     fn destinations(&self, draft: &Draft<'_>, selected: &[IdentityId]) -> Vec<&'a IdentityKey> {
-        let identities = self.members.identities;
+        let identities = &self.members.identities;
         if draft.policy.direction == PolicyType::Ingress {
             return selected.iter().filter_map(|id| identities.by_number.get(id)).collect();
         }
@@ -207,7 +193,7 @@ impl<'a> RuleMaker<'a> {
         if peer.is_negative() {
             return identities.by_number.values().filter(|key| key.pod().is_some()).collect();
         }
-        let meant = self.members.listed(&peer, draft.unknown);
+        let meant = self.members.listed(&peer, &self.members.prepare(&peer), draft.unknown);
         meant.iter().filter_map(|id| identities.by_number.get(id)).collect()
     }
 
@@ -218,19 +204,7 @@ impl<'a> RuleMaker<'a> {
         }
         let is_negative = scope.is_negative();
         let key = SetKey { scope, unknown };
-        let set = match self.sets.get(&key) {
-            Some(set) => *set,
-            None => {
-                let members = self.members.listed(&key.scope, unknown);
-                let set = (!is_negative || !members.is_empty()).then(|| {
-                    let id = SetId(self.numbering.sets.number(&key));
-                    self.state.sets.insert(id, IdentitySet { id, members });
-                    id
-                });
-                self.sets.insert(key, set);
-                set
-            }
-        };
+        let set = self.sets.of(key, self.members, self.numbering, self.output, &mut self.used);
         if is_negative { (None, set) } else { (set, None) }
     }
 }
@@ -295,4 +269,10 @@ fn describe(ports: &[(PortName, PortNumber)]) -> String {
         format!(", port {} = {number}/{}", name.name, name.protocol)
     };
     ports.iter().map(one).collect()
+}
+
+/// Whether a rule comes to other rules when names of ports mean other numbers, at whatever pods.
+pub(super) fn has_names(view: &RuleView) -> bool {
+    let mut ports = view.traffic.any_of.iter().chain(&view.traffic.none_of);
+    ports.any(|port| matches!(port.ports, Ports::Named(_)))
 }

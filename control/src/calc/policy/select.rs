@@ -5,9 +5,9 @@
 //! does not have itself it has from its profiles, and, by a prefix, from its namespace and service account.
 
 use super::view::{Expr, Namespaces, PodMatch};
-use crate::calc::cluster::{Cluster, PodView};
+use crate::calc::cluster::PodView;
 use crate::calc::identity::PodKey;
-use crate::calc::referred::NetworkSetView;
+use crate::calc::referred::{NetworkSetView, Referred};
 use crate::object::Labels;
 use crate::object::expression::{Known, LabelSource};
 
@@ -41,42 +41,49 @@ enum Account<'a> {
 
 impl<'a> Candidate<'a> {
     /// A pod. None: it is a container that is no pod, of which no policy speaks.
-    pub(in crate::calc) fn pod(pod: &'a PodView<'_>, cluster: &'a Cluster<'_>) -> Option<Self> {
+    pub(in crate::calc) fn pod(pod: &'a PodView<'_>, referred: &'a Referred) -> Option<Self> {
         (!pod.name.is_empty())
-            .then(|| Self::of_pod(pod.namespace, pod.labels.as_ref(), pod.account, cluster))
+            .then(|| Self::of_pod(pod.namespace, pod.labels.as_ref(), pod.account, referred))
             .flatten()
     }
 
     /// Pods of one identity.
-    pub(in crate::calc) fn identity(pod: &'a PodKey, cluster: &'a Cluster<'_>) -> Option<Self> {
+    pub(in crate::calc) fn identity(pod: &'a PodKey, referred: &'a Referred) -> Option<Self> {
         let account = pod.account.as_deref();
-        pod.is_pod().then(|| Self::of_pod(&pod.namespace, pod.labels.as_ref(), account, cluster)).flatten()
+        pod.is_pod().then(|| Self::of_pod(&pod.namespace, pod.labels.as_ref(), account, referred)).flatten()
     }
 
     fn of_pod(
         namespace: &'a str,
         labels: Option<&'a Labels>,
         account: Option<&'a str>,
-        cluster: &'a Cluster<'_>,
+        referred: &'a Referred,
     ) -> Option<Self> {
         // Every pod's namespace is among them.
-        let namespace_labels = cluster.namespaces.get(namespace)?;
-        let profiles = cluster.referred.profile_labels(namespace, account);
-        let account = account
-            .map_or(Account::Unknown, |name| Account::Known(name, cluster.referred.account(namespace, name)));
+        let namespace_labels = referred.namespace(namespace)?;
+        let profiles = referred.profile_labels(namespace, account);
+        let account =
+            account.map_or(Account::Unknown, |name| Account::Known(name, referred.account(namespace, name)));
         Some(Self { namespace: Some((namespace, namespace_labels)), labels, account, profiles })
     }
 
     /// A NetworkSet.
-    pub(in crate::calc) fn network_set(set: &'a NetworkSetView<'_>, cluster: &'a Cluster<'_>) -> Self {
+    pub(in crate::calc) fn network_set(set: &'a NetworkSetView, referred: &'a Referred) -> Self {
         static NONE: Labels = Labels::new();
-        let labels = |name: &str| cluster.namespaces.get(name).map_or(&NONE, AsRef::as_ref);
+        let namespace = set.namespace.as_deref();
         Self {
-            namespace: set.namespace.map(|name| (name, labels(name))),
-            labels: Some(set.labels),
+            namespace: namespace.map(|name| (name, referred.namespace(name).unwrap_or(&NONE))),
+            labels: Some(set.labels()),
             account: Account::None,
-            profiles: set.namespace.map_or([None; 2], |name| cluster.referred.profile_labels(name, None)),
+            profiles: namespace.map_or([None; 2], |name| referred.profile_labels(name, None)),
         }
+    }
+
+    /// Whether a pod may have a label of this key, other than by profiles, without having it itself.
+    pub(super) fn has_from_elsewhere(key: &str) -> bool {
+        [NAMESPACE, ORCHESTRATOR, SERVICE_ACCOUNT].contains(&key)
+            || key.starts_with(OF_NAMESPACE)
+            || key.starts_with(OF_ACCOUNT)
     }
 
     /// A label that it does not have itself.
@@ -155,7 +162,7 @@ impl PodMatch {
 }
 
 /// What is in no namespace has none of a namespace's labels.
-fn is_of_namespaces(expr: &Expr, namespace: Option<(&str, &Labels)>) -> bool {
+pub(super) fn is_of_namespaces(expr: &Expr, namespace: Option<(&str, &Labels)>) -> bool {
     match expr {
         Expr::All => namespace.is_some(),
         Expr::Global => namespace.is_none(),

@@ -23,7 +23,9 @@ pub fn selected_pods(inputs: &Inputs, object: &Object) -> Vec<NamespacedName> {
     };
     let cluster = Cluster::of(inputs, &mut BTreeSet::new());
     let selects = |pod: &Candidate<'_>| view.subject.selects(pod) == Some(true);
-    let pods =
-        cluster.pods.iter().filter(|pod| Candidate::pod(pod, &cluster).is_some_and(|pod| selects(&pod)));
+    let pods = cluster
+        .pods
+        .iter()
+        .filter(|pod| Candidate::pod(pod, &cluster.referred).is_some_and(|pod| selects(&pod)));
     pods.map(|pod| (pod.namespace.to_owned(), pod.name.to_owned())).collect()
 }

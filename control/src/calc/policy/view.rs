@@ -1,4 +1,4 @@
-//! What a policy says, whatever its kind: the one form that [`super::compile()`] and [`crate::calc::explain()`] read.
+//! What a policy says, whatever its kind: the one form that [`super::Compiler`] and [`crate::calc::explain()`] read.
 //!
 //! Each kind has its own way here (`from_*`), a function of one object: what it takes other objects to know (the order
 //! of a tier, the labels of a namespace, the addresses of a service) is left as a name.

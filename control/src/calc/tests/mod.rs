@@ -3,6 +3,7 @@
 mod calico;
 mod cluster_policies;
 mod explaining;
+mod following;
 mod policies;
 mod routing;
 mod tiers;

@@ -3,4 +3,4 @@
 mod incoming;
 mod outgoing;
 
-pub use outgoing::apply_request;
+pub use outgoing::{apply_request, delta_request};

@@ -18,12 +18,19 @@ pub fn apply_request(
     base: Option<(Generation, &DesiredState)>,
     to: &DesiredState,
 ) -> pb::ApplyRequest {
-    let change = match base {
-        Some((base, from)) => {
-            pb::apply_request::Change::Delta(Delta { base, changes: from.changes_to(to) }.into())
+    match base {
+        Some((base, from)) => delta_request(generation, base, from.changes_to(to)),
+        None => {
+            let change = pb::apply_request::Change::Full(to.clone().into());
+            pb::ApplyRequest { generation: generation.0, change: Some(change) }
         }
-        None => pb::apply_request::Change::Full(to.clone().into()),
-    };
+    }
+}
+
+/// The request that leads an engine from `base` to `generation` by these changes.
+#[must_use]
+pub fn delta_request(generation: Generation, base: Generation, changes: Vec<Change>) -> pb::ApplyRequest {
+    let change = pb::apply_request::Change::Delta(Delta { base, changes }.into());
     pb::ApplyRequest { generation: generation.0, change: Some(change) }
 }
 
