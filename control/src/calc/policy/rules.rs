@@ -108,7 +108,9 @@ impl<'a> RuleMaker<'a> {
 
     /// One rule for each way in which excepted names come to numbers.
     fn add_by_exception(&mut self, draft: &Draft<'_>, selected: &[IdentityId], rules: &mut Vec<Rule>) {
-        let destinations = self.destinations(draft, selected);
+        // Who is meant is worth finding out only where a name has to come to a number.
+        let destinations =
+            if has_names(draft.view) { self.destinations(draft, selected) } else { Vec::new() };
         let names: Vec<_> = names(&draft.view.traffic.none_of).into_iter().collect();
         if names.is_empty() {
             return self.add_by_name(draft, &destinations, rules);
