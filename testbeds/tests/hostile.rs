@@ -189,6 +189,14 @@ fn the_wire_is_not_trusted() {
         // What comes after them is the engine's: by then they would have come, too.
         scene.drops("node1", "tunnel-header-invalid", 20, || send(peer, &vxlan(0, VNI, &inner)));
         assert_eq!(uplink_packets(&scene) - before, 20, "packets of another VNI came to the engine");
+        // Under the name of a pod behind a tunnel, without the tunnel.
+        let wire = must(RawPort::open(stranger, "br0"));
+        let uplink = must(RawPort::open(must(scene.netns("node1")), "eth0")).mac;
+        for family in FAMILIES {
+            let [victim, far] = [VICTIM, FAR].map(|pod| must(scene.address(pod, family)));
+            let frame = datagram(wire.mac, uplink, far, victim);
+            scene.drops("node1", "spoofed-address", 20, || (0..20).for_each(|_| must(wire.send(&frame))));
+        }
     });
     scene.no_frame_is_lost();
     scene.stops_whole();

@@ -110,8 +110,8 @@ impl Inputs {
         }
     }
 
-    /// A policy, or what policies consist of besides: tiers, sets, profiles. None: there is none, or the key is that of
-    /// something else.
+    /// A policy, or what policies go by besides: tiers, sets, profiles, and what labels and services their selectors find.
+    /// Not pods: who is unknown is denied. None: there is none, or the key is that of something else.
     #[must_use]
     pub fn policy_or_part(&self, key: &Key) -> Option<Object> {
         let full_name = (key.namespace.clone(), key.name.clone());
@@ -130,6 +130,9 @@ impl Inputs {
             Kind::NetworkSet => copy(self.network_sets.get(&full_name)?),
             Kind::GlobalNetworkSet => copy(self.global_network_sets.get(name)?),
             Kind::Profile => copy(self.profiles.get(name)?),
+            Kind::Namespace => copy(self.namespaces.get(name)?),
+            Kind::ServiceAccount => copy(self.service_accounts.get(&full_name)?),
+            Kind::EndpointSlice => copy(self.endpoint_slices.get(&full_name)?),
             _ => return None,
         })
     }

@@ -161,14 +161,22 @@ async fn what_cannot_be_read_is_named_and_a_policy_closes() {
 }
 
 #[tokio::test]
-async fn a_policy_that_can_no_longer_be_read_stays_as_it_was() {
+async fn what_policy_goes_by_and_can_no_longer_be_read_stays_as_it_was() {
     let store = Flaky::new(4);
     let of_pods = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: x, name: p}, \
                    spec: {podSelector: {}, ingress: [{}]}}";
     let set = "{apiVersion: projectcalico.org/v3, kind: GlobalNetworkSet, metadata: {name: s}, spec: {nets: [192.0.2.0/24]}}";
     let read = |text| crate::object::manifest::parse("test", "default", text).unwrap().remove(0).object;
-    let keys = [read(of_pods), read(set)].map(|object| object.key());
-    for text in [of_pods, set] {
+    let labelled = "{apiVersion: v1, kind: Namespace, metadata: {name: x, labels: {purpose: other}}}";
+    let account =
+        "{apiVersion: v1, kind: ServiceAccount, metadata: {namespace: x, name: a, labels: {role: other}}}";
+    let slice = "{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4, \
+                 metadata: {namespace: x, name: e, labels: {kubernetes.io/service-name: s}}, \
+                 endpoints: [{addresses: [192.0.2.1]}]}";
+    let texts = [labelled, of_pods, account, slice, set];
+    let mut keys = texts.map(|text| read(text).key());
+    keys.sort();
+    for text in texts {
         apply(&store.inner, &read(text)).await.unwrap();
     }
     let reflector = Reflector::start(store.clone());
@@ -180,7 +188,7 @@ async fn a_policy_that_can_no_longer_be_read_stays_as_it_was() {
         }
         let last = store.inner.list(None).await.unwrap().revision;
         let snapshot = reflector.reached(last).await;
-        assert_eq!(snapshot.problems.keys().collect::<Vec<_>>(), [&keys[0], &keys[1]]);
+        assert_eq!(snapshot.problems.keys().collect::<Vec<_>>(), keys.iter().collect::<Vec<_>>());
         assert!(snapshot.problems.values().all(|problem| problem.ends_with("stays in force")));
         assert_eq!(snapshot.inputs, good);
     }
@@ -193,7 +201,8 @@ async fn a_policy_that_can_no_longer_be_read_stays_as_it_was() {
     store.go(false);
     let snapshot = until(&reflector, |s| s.inputs.namespaces.contains_key("b")).await;
     assert!(snapshot.problems.values().all(|problem| problem.ends_with("stays in force")));
-    assert_eq!((&snapshot.inputs.policies, snapshot.problems.len()), (&good.policies, 2));
+    assert_eq!((&snapshot.inputs.policies, snapshot.problems.len()), (&good.policies, keys.len()));
+    assert_eq!(snapshot.inputs.namespaces["x"], good.namespaces["x"]);
     assert_eq!(snapshot.inputs.global_network_sets, good.global_network_sets);
 
     // What was deleted is not remembered.

@@ -94,7 +94,7 @@ impl<'a> Adjacencies<'a> {
                         mtu: *mtu,
                         node,
                     },
-                    None => Adjacency::Unresolved { node },
+                    None => Adjacency::Unresolved { node, tunnelled: false },
                 }
             }
             Way::Tunnel(id) => match self.inputs.desired.tunnels.get(&id) {
@@ -132,7 +132,7 @@ impl<'a> Adjacencies<'a> {
                 let mtu = hop.mtu.saturating_sub(template.overhead());
                 Adjacency::Vxlan { port: hop.port, template, mtu, tunnel: tunnel.id, node }
             }
-            _ => Adjacency::Unresolved { node },
+            _ => Adjacency::Unresolved { node, tunnelled: true },
         }
     }
 }

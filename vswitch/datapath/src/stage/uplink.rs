@@ -68,14 +68,15 @@ fn enter<B: Buffer>(
     if encap::is_tunnelled(parsed, endpoint)? {
         return tunnelled(context, local, endpoint, packet, parsed).map(Some);
     }
-    // As it is: for a pod of ours, and from anybody but one, or this node: policy always lets the node in.
+    // As it is: for a pod of ours, and from anybody but one, or this node (policy always lets the node in), or whom a tunnel
+    // leads to: from there packets come by the tunnel, which knows its peers (RFC 3704, section 2.2).
     addresses(parsed)?;
     let destination = context.tables.lookup(parsed.destination);
     if !context.tables.adjacency(destination.adjacency).is_pod() {
         return Err(DropReason::UplinkNotOurs);
     }
-    let source = context.tables.lookup(parsed.source);
-    if context.tables.adjacency(source.adjacency).is_pod() || context.tables.is_own(parsed.source) {
+    let source = context.tables.adjacency(context.tables.lookup(parsed.source).adjacency);
+    if source.is_pod() || source.is_tunnelled() || context.tables.is_own(parsed.source) {
         return Err(DropReason::SpoofedAddress);
     }
     Ok(None)

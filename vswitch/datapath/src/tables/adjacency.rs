@@ -69,6 +69,8 @@ pub enum Adjacency {
     Unresolved {
         /// The node it would reach.
         node: NodeIndex,
+        /// Whether it would leave in a tunnel.
+        tunnelled: bool,
     },
     /// Nowhere.
     Drop(DropReason),
@@ -106,7 +108,7 @@ impl Adjacency {
     #[must_use]
     pub fn node(&self) -> NodeIndex {
         match self {
-            Self::Direct { node, .. } | Self::Vxlan { node, .. } | Self::Unresolved { node } => *node,
+            Self::Direct { node, .. } | Self::Vxlan { node, .. } | Self::Unresolved { node, .. } => *node,
             Self::Pod { .. } | Self::Host { .. } | Self::Drop(_) => NodeIndex::NONE,
         }
     }
@@ -116,6 +118,13 @@ impl Adjacency {
     #[must_use]
     pub fn is_pod(&self) -> bool {
         matches!(self, Self::Pod { .. })
+    }
+
+    /// Whether it leads into a tunnel, be its next hop known or not.
+    #[inline]
+    #[must_use]
+    pub fn is_tunnelled(&self) -> bool {
+        matches!(self, Self::Vxlan { .. } | Self::Unresolved { tunnelled: true, .. })
     }
 
     /// Why nothing leaves by it, when nothing does.
