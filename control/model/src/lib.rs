@@ -10,6 +10,7 @@
 
 #[cfg(feature = "api")]
 pub mod api;
+mod check;
 pub mod drop_reason;
 pub mod error;
 pub mod identity;
@@ -19,6 +20,7 @@ pub mod policy;
 pub mod port;
 pub mod route;
 pub mod state;
+pub mod touched;
 
 pub use drop_reason::DropReason;
 pub use error::Invalid;
@@ -28,3 +30,4 @@ pub use policy::{Action, Policy, PolicyId, PortMatch, Rule, RuleId, Standing, Su
 pub use port::{Attachment, Port, PortName};
 pub use route::{Encapsulation, NextHop, Tunnel, TunnelId};
 pub use state::{Change, Delta, DesiredState, Generation, Local};
+pub use touched::Touched;

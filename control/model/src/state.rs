@@ -5,7 +5,7 @@
 //! (identities, sets, policies, subjects, tunnels, ports, prefixes, routes) and removal goes the other way. Applying a
 //! delta to a whole state must give a whole state, otherwise it is refused and the state before stays in force.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::policy::{Policy, PolicyId, Subject};
 use crate::port::{Port, PortName};
 use crate::route::{NextHop, Tunnel, TunnelId};
-use crate::{Identity, IdentityId, IdentitySet, Invalid, Mac, SetId, Vni, limits};
+use crate::{Identity, IdentityId, IdentitySet, Mac, SetId, Vni};
 
 /// The version of a desired state. 0 is the empty state of an engine nobody has spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -175,164 +175,6 @@ impl DesiredState {
             Change::RemoveIdentity(id) => drop(self.identities.remove(&id)),
         }
     }
-
-    /// Whether the state is whole and within the limits of [`crate::limits`].
-    pub fn check(&self) -> Result<(), Invalid> {
-        self.check_limits()?;
-        self.check_policies()?;
-        self.check_ports()?;
-        self.check_routes()
-    }
-
-    /// Whether the state is within the limits of [`crate::limits`].
-    pub fn check_limits(&self) -> Result<(), Invalid> {
-        let rules = self.policies.values().map(|policy| policy.rules.len()).sum::<usize>();
-        let matches =
-            self.policies.values().flat_map(|p| &p.rules).map(|rule| rule.ports.len()).sum::<usize>();
-        for (field, count, most) in [
-            ("identities", self.identities.len(), limits::IDENTITIES_MAX),
-            ("sets", self.sets.len(), limits::SETS_MAX),
-            ("policies", self.policies.len(), limits::POLICIES_MAX),
-            ("policies.rules", rules, limits::RULES_MAX),
-            ("policies.rules.ports", matches, limits::PORT_MATCHES_MAX),
-            ("tunnels", self.tunnels.len(), limits::TUNNELS_MAX),
-            ("ports", self.ports.len(), limits::PORTS_MAX),
-            ("prefixes", self.prefixes.len(), limits::PREFIXES_MAX),
-            ("routes", self.routes.len(), limits::ROUTES_MAX),
-        ] {
-            if count > most {
-                return Err(Invalid::new(
-                    field,
-                    format!("{count} of them, but at most {most} are supported"),
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    fn check_policies(&self) -> Result<(), Invalid> {
-        let mut rules = BTreeSet::new();
-        for set in self.sets.values() {
-            if !set.members.is_sorted_by(|a, b| a < b) {
-                return Err(Invalid::new(
-                    format!("sets[{}].members", set.id.0),
-                    "must be ascending and unique",
-                ));
-            }
-            if let Some(member) = set.members.iter().find(|id| !self.knows(**id)) {
-                return Err(unknown(format!("sets[{}].members", set.id.0), "identity", member));
-            }
-        }
-        for policy in self.policies.values() {
-            for rule in &policy.rules {
-                let field = || format!("policies[{}].rules[{}]", policy.name, rule.id);
-                if rule.id.0 < crate::RuleId::FIRST_ASSIGNED || !rules.insert(rule.id) {
-                    return Err(Invalid::new(field(), "the rule's number is reserved or used twice"));
-                }
-                let sets = [rule.peers, rule.not_peers, rule.subjects, rule.not_subjects];
-                for set in sets.into_iter().flatten() {
-                    if !self.sets.contains_key(&set) {
-                        return Err(unknown(field(), "set", &set.0));
-                    }
-                }
-                if let Some(range) = rule.ports.iter().find(|range| range.first > range.last) {
-                    return Err(Invalid::new(
-                        field(),
-                        format!("ports {}-{} are upside down", range.first, range.last),
-                    ));
-                }
-            }
-        }
-        for subject in self.subjects.values() {
-            let field = || format!("subjects[{}]", subject.identity);
-            if !self.knows(subject.identity) {
-                return Err(unknown(field(), "identity", &subject.identity));
-            }
-            let policies = subject.ingress.iter().chain(&subject.egress).flat_map(|tier| &tier.policies);
-            for policy in policies {
-                if !self.policies.contains_key(policy) {
-                    return Err(unknown(field(), "policy", &policy.0));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn check_ports(&self) -> Result<(), Invalid> {
-        let mut owners: BTreeMap<IpAddr, &PortName> = BTreeMap::new();
-        for port in self.ports.values() {
-            let field = |name: &str| format!("ports[{}].{name}", port.name);
-            if !(limits::MTU_MIN..=limits::MTU_MAX).contains(&port.mtu) {
-                let range = format!("{} to {}", limits::MTU_MIN, limits::MTU_MAX);
-                return Err(Invalid::new(field("mtu"), format!("{} is out of range: {range}", port.mtu)));
-            }
-            if port.mac.is_multicast() || port.mac == Mac::default() || port.mac == Mac::GATEWAY {
-                return Err(Invalid::new(field("mac"), format!("{} cannot be a pod's address", port.mac)));
-            }
-            if port.addresses.is_empty() || port.addresses.len() > limits::ADDRESSES_PER_PORT_MAX {
-                let range = format!("1 to {}", limits::ADDRESSES_PER_PORT_MAX);
-                return Err(Invalid::new(
-                    field("addresses"),
-                    format!("{} of them: {range}", port.addresses.len()),
-                ));
-            }
-            for address in &port.addresses {
-                if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
-                    return Err(Invalid::new(
-                        field("addresses"),
-                        format!("{address} cannot be a pod's address"),
-                    ));
-                }
-                if let Some(other) = owners.insert(*address, &port.name) {
-                    let problem = format!("{address} already belongs to port {other}");
-                    return Err(Invalid::new(field("addresses"), problem));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn check_routes(&self) -> Result<(), Invalid> {
-        for (prefix, identity) in &self.prefixes {
-            if !self.knows(*identity) {
-                return Err(unknown(format!("prefixes[{prefix}]"), "identity", identity));
-            }
-        }
-        for (prefix, next_hop) in &self.routes {
-            let field = || format!("routes[{prefix}]");
-            match next_hop {
-                NextHop::Port(name) if !self.ports.contains_key(name) => {
-                    return Err(unknown(field(), "port", name));
-                }
-                NextHop::Tunnel(id) if !self.tunnels.contains_key(id) => {
-                    return Err(unknown(field(), "tunnel", id));
-                }
-                _ => {}
-            }
-        }
-        for prefix in self.prefixes.keys().chain(self.routes.keys()) {
-            if prefix.trunc() != *prefix {
-                let problem =
-                    format!("{prefix} has bits set beyond its length; {} would be right", prefix.trunc());
-                return Err(Invalid::new("prefix", problem));
-            }
-        }
-        for tunnel in self.tunnels.values() {
-            if tunnel.remote.is_unspecified() || tunnel.remote.is_multicast() || tunnel.remote.is_loopback() {
-                let problem = format!("{} cannot be a node's address", tunnel.remote);
-                return Err(Invalid::new(format!("tunnels[{}].remote", tunnel.id), problem));
-            }
-        }
-        Ok(())
-    }
-
-    fn knows(&self, identity: IdentityId) -> bool {
-        identity == IdentityId::UNKNOWN || self.identities.contains_key(&identity)
-    }
-}
-
-fn unknown(field: String, kind: &str, key: &impl std::fmt::Display) -> Invalid {
-    Invalid::new(field, format!("refers to {kind} {key}, which is not there"))
 }
 
 fn set<K: Ord, V: PartialEq>(

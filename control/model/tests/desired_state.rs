@@ -186,6 +186,23 @@ proptest! {
     }
 
     #[test]
+    fn what_is_touched_is_all_that_can_have_broken(
+        from in state(),
+        to in state(),
+        kept in prop::collection::vec(any::<bool>(), 64),
+        kept_of in 0usize..8,
+    ) {
+        let mut reached = from.clone();
+        // Some of what leads there, so that others may refer to what is not there, or say what others say.
+        let changes = from.changes_to(&to).into_iter().zip(kept.into_iter().cycle());
+        let changes = changes.enumerate().filter(|(at, (_, kept))| *kept || *at >= kept_of * 4);
+        let changes: Vec<Change> = changes.map(|(_, (change, _))| change).collect();
+        changes.iter().cloned().for_each(|change| reached.apply(change));
+        let (whole, touched) = (reached.check(), reached.check_touched(&Touched::of(&changes)));
+        prop_assert_eq!(whole.is_ok(), touched.is_ok(), "{:?}, {:?}", whole, touched);
+    }
+
+    #[test]
     fn messages_keep_all_of_a_state_and_a_delta(from in state(), to in state()) {
         prop_assert_eq!(DesiredState::try_from(pb::DesiredState::from(to.clone())), Ok(to.clone()));
         let delta = Delta { base: Generation(7), changes: from.changes_to(&to) };

@@ -9,7 +9,7 @@
 //! The engine's tables hold harder policies than these, such as 100k rules with a CIDR and a port of their own. They do
 //! not hold one in which sets overlap so, at random, that there are more than 4 million different rows of verdicts (what a
 //! kind of pods says to a kind of peers) or 2 million different nodes of them, nor one for which compiling would look
-//! more than 67 million times at a rule for a peer or at a stretch of ports for a row: the limits in `policy/build.rs` of
+//! more than 67 million times at a rule for a peer or at a stretch of ports for a row: the limits in `policy/limits.rs` of
 //! the datapath.
 
 use ipnet::IpNet;

@@ -1,6 +1,6 @@
 //! The datapath: packets in, packets out. No I/O, no threads, no `unsafe`.
 //!
-//! [`compile()`] turns a desired state into [`Tables`]; [`Walk`] takes batches of packets through them. A stage is a module
+//! [`compile()`] turns a desired state into [`Tables`], a [`Compiler`] one after the other; [`Walk`] takes batches of packets through them. A stage is a module
 //! of `stage`, a table a module of its own; what packets look like is in [`parse`].
 
 pub mod buffer;
@@ -30,7 +30,7 @@ pub mod trace;
 pub mod walk;
 
 pub use buffer::{Buffer, VecBuffer};
-pub use compile::{CompileError, CompileInputs, Hop, PortFacts, PortMap, Underlay, compile};
+pub use compile::{CompileError, CompileInputs, Compiler, Hop, PortFacts, PortMap, Underlay, compile};
 pub use counters::{Counters, Stage};
 pub use explain::{Explanation, Query, explain};
 pub use flow::Now;

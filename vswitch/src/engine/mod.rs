@@ -8,6 +8,7 @@
 //! ```
 
 mod compiler;
+mod desired;
 mod devices;
 mod kernel;
 mod memory;

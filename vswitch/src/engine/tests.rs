@@ -7,7 +7,13 @@ use etherparse::PacketBuilder;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
-use vswitch_model::{Delta, DesiredState, DropReason, Generation, Mac, PortName};
+use vswitch_datapath::Tables;
+use vswitch_datapath::policy::{PolicyDirection, oracle};
+use vswitch_model::{
+    Action, Change, Delta, DesiredState, DropReason, Generation, Identity, IdentityId, IdentityKind,
+    IdentitySet, Mac, Policy, PolicyId, PortMatch, PortName, Rule, RuleId, SetId, Standing, Subject, Tier,
+    TierDefault,
+};
 
 use super::*;
 use crate::config::Poll;
@@ -250,7 +256,8 @@ fn a_state_that_a_worker_is_late_to_run_is_saved() {
     let node = Node::start(Poll::Adaptive);
     drop(node.engine.shared().workers[0].stop(PATIENCE));
     assert_eq!(node.full(1, &empty_node()), Err(ApplyError::NotInForce(Generation(1))));
-    let saved = StateFile::new(node.directory.path().join("engine.state")).load().unwrap();
+    let mut file = StateFile::new(node.directory.path().join("engine.state"));
+    let saved = file.load().unwrap();
     assert_eq!(saved, Some((Generation(1), empty_node())));
     node.stop();
 }
@@ -266,16 +273,54 @@ fn a_configured_port_that_is_not_there_stops_the_start() {
     assert_eq!(error, "port up0: interface up0: there is none of this name");
 }
 
-/// A state of some of six pods.
+/// A state of some of six pods, each of an identity of its own; those of even numbers are reached by some only.
 fn states() -> impl Strategy<Value = DesiredState> {
-    proptest::collection::btree_set(0u8..6, 0..6).prop_map(|pods| {
+    let some = || proptest::collection::btree_set(0u8..6, 0..6);
+    (some(), some(), 0u16..3).prop_map(|(pods, friends, port)| {
         let mut state = empty_node();
+        let identity = |pod: u8| IdentityId(20 + u32::from(pod));
+        let friends = friends.intersection(&pods).map(|pod| identity(*pod));
+        state.apply(Change::SetSet(IdentitySet { id: SetId(1), members: friends.collect() }));
+        let ports = vec![PortMatch { protocol: 6, first: port, last: 80 }];
+        let rule = Rule {
+            peers: Some(SetId(1)),
+            ports,
+            ..Rule::new(RuleId(16 + u32::from(port)), Action::Allow, "rule 1".into())
+        };
+        let (id, standing) = (PolicyId(1), Standing::Enforced);
+        state.apply(Change::SetPolicy(Policy { id, name: "policy".into(), standing, rules: vec![rule] }));
         for pod in pods {
+            let (id, kind) = (identity(pod), IdentityKind::Pod);
+            state.apply(Change::SetIdentity(Identity { id, kind, description: format!("pod {pod}") }));
             let v6 = format!("fd00::{pod}");
             add_pod(&mut state, &format!("pod-{pod}"), &[&format!("10.1.0.{}", 100 + pod), &v6]);
+            state.apply(Change::SetPrefix(format!("10.1.0.{}/32", 100 + pod).parse().unwrap(), id));
+            if pod % 2 == 0 {
+                let tier =
+                    Tier { name: "tier".into(), policies: vec![PolicyId(1)], default: TierDefault::Deny };
+                let subject = Subject { identity: id, ingress: vec![tier], egress: Vec::new() };
+                state.apply(Change::SetSubject(subject));
+            }
         }
         state
     })
+}
+
+/// That the tables say of all pods what the state does.
+fn check_policy(tables: &Tables, state: &DesiredState) {
+    let everybody = (16..28).map(IdentityId);
+    for (subject, peer) in
+        everybody.clone().flat_map(|subject| everybody.clone().map(move |peer| (subject, peer)))
+    {
+        for port in [0, 1, 2, 80, 81] {
+            let told = tables.policy.ingress(subject, peer, 6, port);
+            let right = oracle::verdict(state, PolicyDirection::Ingress, subject, peer, 6, port);
+            assert_eq!(told, right, "{peer} to {subject} at {port}");
+        }
+    }
+    for (prefix, identity) in &state.prefixes {
+        assert_eq!(tables.lookup(prefix.addr()).identity, *identity, "{prefix}");
+    }
 }
 
 /// The outcome must depend on the last state alone, whatever came before and however it was sent.
@@ -309,6 +354,9 @@ fn any_state_follows_any() {
         for (name, port) in &snapshot.ports.open {
             assert_eq!(snapshot.tables.port(port.index).name.as_ref(), Some(name));
         }
+        check_policy(&snapshot.tables, &next);
+        let saved = StateFile::new(node.directory.path().join("engine.state")).load().unwrap();
+        assert_eq!(saved, Some((Generation(generation), next.clone())));
         current = next;
     }
     node.stop();

@@ -1,20 +1,23 @@
-//! From the desired state to tables. A pure function of its inputs, run by the engine's compiler thread.
+//! From the desired state to tables, all at once or as the state changes, run by the engine's compiler thread.
 
 mod adjacency;
 #[cfg(test)]
+mod follow_tests;
+#[cfg(test)]
 mod tests;
+mod ways;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use ipnet::IpNet;
-use vswitch_model::{DesiredState, DropReason, Generation, IdentityId, Local, Mac, NextHop, PortName};
+use vswitch_model::{DesiredState, Generation, Local, Mac, PortName, Touched};
 
 use crate::PortIndex;
-use crate::fib::{self, Fib, FibTooLarge, Range};
-use crate::policy::{PolicyTables, PolicyTooLarge};
-use crate::tables::{Leaf, LocalEntry, PortEntry, Revision, Role, Tables};
-use adjacency::{Adjacencies, Way};
+use crate::fib::FibTooLarge;
+use crate::policy::{PolicyCompiler, PolicyTooLarge};
+use crate::tables::{LocalEntry, PortEntry, Revision, Role, Tables};
+use ways::Ways;
 
 /// What the engine knows of a port that is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +35,7 @@ pub struct PortFacts {
 }
 
 /// The ports that are open, uplinks and the host port among them. A port of the desired state that is not here is gone:
-/// routes to it drop with [`DropReason::PortGone`].
+/// routes to it drop with [`vswitch_model::DropReason::PortGone`].
 pub type PortMap = BTreeMap<PortName, PortFacts>;
 
 /// The way to a next hop on the underlay.
@@ -95,29 +98,62 @@ pub enum CompileError {
 }
 
 /// Makes tables. In a state without [`DesiredState::local`] whatever no route covers is
-/// [`DropReason::NotConfigured`], in any other [`DropReason::NoRoute`].
+/// [`vswitch_model::DropReason::NotConfigured`], in any other [`vswitch_model::DropReason::NoRoute`].
 pub fn compile(inputs: &CompileInputs<'_>) -> Result<Tables, CompileError> {
-    let desired = inputs.desired;
-    let nothing = if desired.local.is_some() { DropReason::NoRoute } else { DropReason::NotConfigured };
-    let ports = compile_ports(inputs)?;
-    let mut adjacencies = Adjacencies::new(inputs, nothing);
-    let mut leaves = Leaves::new();
-    let fib_v4 = compile_fib(inputs, false, &mut adjacencies, &mut leaves)?;
-    let fib_v6 = compile_fib(inputs, true, &mut adjacencies, &mut leaves)?;
-    let tunnel_peers = adjacencies.tunnel_peers();
-    Ok(Tables {
-        generation: inputs.generation,
-        revision: inputs.revision,
-        fib_v4,
-        fib_v6,
-        leaves: leaves.list,
-        adjacencies: adjacencies.into_list(),
-        policy: PolicyTables::build(desired)?,
-        ports,
-        local: desired.local.as_ref().map(local_entry),
-        tunnel_peers,
-        own: own_addresses(inputs).collect(),
-    })
+    Compiler::new().compile(inputs, None)
+}
+
+/// Makes tables one after the other. What a change does not touch the next tables share with those before, and say the
+/// same of every packet as those that [`compile()`] makes.
+#[derive(Debug)]
+pub struct Compiler {
+    policy: PolicyCompiler,
+    ways: Option<Ways>,
+}
+
+impl Compiler {
+    /// One that has made no tables.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { policy: PolicyCompiler::new(), ways: None }
+    }
+
+    /// The tables of `inputs`. `before` is the desired state whose tables this compiler made last, and all that was
+    /// touched since; None: anything may have been. After an error all is made anew.
+    pub fn compile(
+        &mut self,
+        inputs: &CompileInputs<'_>,
+        before: Option<(&DesiredState, &Touched)>,
+    ) -> Result<Tables, CompileError> {
+        let (desired, touched) = (inputs.desired, before.map(|(_, touched)| touched));
+        let ports = compile_ports(inputs)?;
+        let ways = match (self.ways.take(), touched) {
+            (Some(ways), Some(touched)) => ways.follow(inputs, touched)?,
+            _ => Ways::new(inputs)?,
+        };
+        let policy = self.policy.tables(before, desired)?;
+        let tables = Tables {
+            generation: inputs.generation,
+            revision: inputs.revision,
+            fib_v4: ways.fib_v4.clone(),
+            fib_v6: ways.fib_v6.clone(),
+            leaves: ways.leaves(),
+            adjacencies: Arc::clone(&ways.adjacencies),
+            policy,
+            ports,
+            local: desired.local.as_ref().map(local_entry),
+            tunnel_peers: ways.tunnel_peers.clone(),
+            own: own_addresses(inputs).collect(),
+        };
+        self.ways = Some(ways);
+        Ok(tables)
+    }
+}
+
+impl Default for Compiler {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 fn compile_ports(inputs: &CompileInputs<'_>) -> Result<Vec<PortEntry>, CompileError> {
@@ -160,35 +196,6 @@ fn local_entry(local: &Local) -> LocalEntry {
     }
 }
 
-/// The FIB of one family: routes and identities, each by longest match, laid over each other.
-fn compile_fib<'a, A: fib::Address>(
-    inputs: &CompileInputs<'a>,
-    v6: bool,
-    adjacencies: &mut Adjacencies<'a>,
-    leaves: &mut Leaves,
-) -> Result<Fib<A>, FibTooLarge> {
-    let desired = inputs.desired;
-    let of_family = |net: &IpNet| matches!(net, IpNet::V6(_)) == v6;
-    let mut routes: BTreeMap<(u128, u8), u32> = BTreeMap::new();
-    for (net, next_hop) in desired.routes.iter().filter(|(net, _)| of_family(net)) {
-        routes.insert(aligned(net), adjacencies.of(Way::of(next_hop), v6).0);
-    }
-    for address in own_addresses(inputs).map(IpNet::from).filter(of_family) {
-        routes.insert(aligned(&address), adjacencies.of(Way::of(&NextHop::Host), v6).0);
-    }
-    let prefixes = desired.prefixes.iter().filter(|(net, _)| of_family(net));
-    let routes =
-        fib::ranges(routes.into_iter().map(|((start, length), value)| (start, length, value)).collect(), 0);
-    let (identities, numbers) = identity_ranges(prefixes);
-    let merged = fib::merge(&routes, &identities, |adjacency, identity| {
-        leaves.of(Leaf {
-            adjacency: crate::tables::AdjacencyIndex(adjacency),
-            identity: numbers[identity as usize],
-        })
-    });
-    Fib::build(&merged)
-}
-
 /// The node's own addresses: those control told, and those the kernel has.
 fn own_addresses<'a>(inputs: &CompileInputs<'a>) -> impl Iterator<Item = IpAddr> + use<'a> {
     let told = inputs.desired.local.iter().flat_map(|local| {
@@ -196,50 +203,4 @@ fn own_addresses<'a>(inputs: &CompileInputs<'a>) -> impl Iterator<Item = IpAddr>
         local.host_addresses.iter().copied().chain(underlay.into_iter().flatten())
     });
     told.chain(inputs.underlay.local_addresses.iter().copied())
-}
-
-/// Ranges hold 31 bits, identities 32: they are numbered in between.
-fn identity_ranges<'a>(
-    prefixes: impl Iterator<Item = (&'a IpNet, &'a IdentityId)>,
-) -> (Vec<Range>, Vec<IdentityId>) {
-    let mut numbers = vec![IdentityId::UNKNOWN];
-    let mut known = HashMap::from([(IdentityId::UNKNOWN, 0)]);
-    let list = prefixes.map(|(net, identity)| {
-        let (start, length) = aligned(net);
-        let number = *known.entry(*identity).or_insert_with(|| {
-            numbers.push(*identity);
-            numbers.len() as u32 - 1
-        });
-        (start, length, number)
-    });
-    let list = list.collect();
-    (fib::ranges(list, 0), numbers)
-}
-
-/// First address, aligned to the left, and length.
-fn aligned(net: &IpNet) -> (u128, u8) {
-    match net {
-        IpNet::V4(net) => (u128::from(net.network().to_bits()) << 96, net.prefix_len()),
-        IpNet::V6(net) => (net.network().to_bits(), net.prefix_len()),
-    }
-}
-
-/// Leaves, equal ones once. Leaf 0 has adjacency 0 and the unknown identity.
-struct Leaves {
-    list: Vec<Leaf>,
-    known: HashMap<Leaf, u32>,
-}
-
-impl Leaves {
-    fn new() -> Self {
-        let nothing = Leaf::default();
-        Self { list: vec![nothing], known: HashMap::from([(nothing, 0)]) }
-    }
-
-    fn of(&mut self, leaf: Leaf) -> u32 {
-        *self.known.entry(leaf).or_insert_with(|| {
-            self.list.push(leaf);
-            self.list.len() as u32 - 1
-        })
-    }
 }

@@ -1,15 +1,16 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
 use proptest::prelude::*;
 use vswitch_model::{
-    Action, Attachment, Encapsulation, Identity, IdentityKind, Policy, PolicyId, Port, Rule, RuleId,
-    Standing, Subject, Tier, TierDefault, Tunnel, TunnelId, Vni,
+    Action, Attachment, DropReason, Encapsulation, Identity, IdentityId, IdentityKind, NextHop, Policy,
+    PolicyId, Port, Rule, RuleId, Standing, Subject, Tier, TierDefault, Tunnel, TunnelId, Vni,
 };
 
 use super::*;
 use crate::BATCH;
 use crate::flow::{Direction, Flow, FlowKey, NewFlow, Now, TcpFlags};
-use crate::tables::{Adjacency, NodeIndex, VxlanTemplate};
+use crate::tables::{Adjacency, Leaf, NodeIndex, VxlanTemplate};
 
 const POD: PortIndex = PortIndex(2);
 const HOST: PortIndex = PortIndex(1);

@@ -1,8 +1,9 @@
 //! From prefixes to ranges, from ranges to nodes.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
-use super::{Address, Fib, NODE, Node};
+use super::{Address, DIRECT, Fib, NODE, Node};
 
 /// A FIB that its 31-bit numbers cannot hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -87,23 +88,25 @@ impl<A: Address> Fib<A> {
     /// The FIB of `ranges`, as [`ranges`] and [`merge`] give them.
     pub fn build(ranges: &[Range]) -> Result<Self, FibTooLarge> {
         let mut builder = Builder { nodes: Vec::new(), entries: Vec::new(), compressed: A::COMPRESSED };
-        let mut fib = Self::default();
+        let mut direct = Arc::new([0; DIRECT]);
         let mut value = 0;
         let mut rest = ranges;
-        for (top, entry) in (0u128..).zip(fib.direct.iter_mut()) {
+        for (top, entry) in (0u128..).zip(Arc::make_mut(&mut direct).iter_mut()) {
+            if rest.first().is_none_or(|range| range.start >> 112 > top) {
+                *entry = value;
+                continue;
+            }
             let start = top << 112;
             let (here, after) = rest.split_at(rest.partition_point(|range| range.start >> 112 <= top));
             *entry = builder.block(here, value, start, 2);
             value = here.last().map_or(value, |range| range.value);
             rest = after;
         }
-        let Builder { mut nodes, mut entries, .. } = builder;
+        let Builder { nodes, entries, .. } = builder;
         if nodes.len() >= NODE as usize || entries.len() >= NODE as usize {
             return Err(FibTooLarge { nodes: nodes.len(), entries: entries.len() });
         }
-        nodes.shrink_to_fit();
-        entries.shrink_to_fit();
-        Ok(Self { nodes, entries, family: PhantomData, ..fib })
+        Ok(Self { direct, nodes: nodes.into(), entries: entries.into(), family: PhantomData })
     }
 }
 

@@ -14,6 +14,7 @@ mod build;
 mod tests;
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 pub use build::{FibTooLarge, Range, merge, ranges};
 
@@ -94,12 +95,13 @@ struct Node {
     depth: u8,
 }
 
-/// Longest match from addresses of one family to numbers of leaves. Immutable. An empty one gives leaf 0 to all.
+/// Longest match from addresses of one family to numbers of leaves. Immutable, and shared by its clones. An empty one gives
+/// leaf 0 to all.
 #[derive(Debug, Clone)]
 pub struct Fib<A> {
-    direct: Box<[u32; DIRECT]>,
-    nodes: Vec<Node>,
-    entries: Vec<u32>,
+    direct: Arc<[u32; DIRECT]>,
+    nodes: Arc<[Node]>,
+    entries: Arc<[u32]>,
     family: PhantomData<A>,
 }
 
@@ -177,14 +179,18 @@ impl<A: Address> Fib<A> {
     /// Bytes of memory it takes.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        DIRECT * 4 + self.nodes.capacity() * size_of::<Node>() + self.entries.capacity() * 4
+        DIRECT * 4 + size_of_val(&*self.nodes) + size_of_val(&*self.entries)
     }
 }
 
 impl<A> Default for Fib<A> {
     fn default() -> Self {
-        let direct = vec![0; DIRECT].into_boxed_slice().try_into().expect("the length is DIRECT");
-        Self { direct, nodes: Vec::new(), entries: Vec::new(), family: PhantomData }
+        Self {
+            direct: Arc::new([0; DIRECT]),
+            nodes: Arc::from([]),
+            entries: Arc::from([]),
+            family: PhantomData,
+        }
     }
 }
 

@@ -1,27 +1,39 @@
-//! Policy as class tables: two loads for the ends, one for the pair of them, at most five for the port, one for the
+//! Policy as class tables: two loads for the ends, two for the pair of them, at most five for the port, one for the
 //! verdict, whatever the rules are.
 //!
 //! In each direction the identities fall into subject classes (the same rules apply to their pods) and peer classes (in
 //! the same sets). A cell for each pair of subject and peer class leads to a row, a row has a verdict for each protocol
 //! and port, as a tree in which what is equal is held once; equal rows are held once.
 //!
-//! Memory is 24 bytes an identity number, 4 bytes a cell, 24 bytes a row and 64 bytes a node, in each direction: 10,000
-//! rules with a CIDR and a port of their own take 3 MB, 100,000 take 30 MB. Limits are stated in `build.rs`. Pods with whose
-//! policy one is reached are denied everything ([`PolicyTables::refused`]), all others have theirs.
+//! Memory is 24 bytes an identity number, at most 4 bytes a cell, 24 bytes a row and 64 bytes a node, in each direction:
+//! 10,000 rules with a CIDR and a port of their own take 3 MB, 100,000 take 30 MB. Limits are stated in `limits.rs`. Pods
+//! with whose policy one is reached are denied everything ([`PolicyTables::refused`]), all others have theirs.
+//!
+//! A change of the state leads to tables that share with those before what it does not concern: see `follow.rs`.
 
-mod build;
+mod cells;
 mod changes;
+mod compiler;
+mod direction;
+mod follow;
+mod limits;
 pub mod oracle;
 mod peers;
 mod ports;
 mod rows;
+mod subject;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use vswitch_model::{IdentityId, RuleId, Standing};
 
-pub use build::{PolicyTooLarge, RefusedPolicy};
+use cells::{Block, Cells, place};
 use changes::Changes;
+pub(crate) use compiler::PolicyCompiler;
+pub use limits::{PolicyTooLarge, RefusedPolicy};
 use rows::Rows;
 
 use crate::tables::Revision;
@@ -205,33 +217,35 @@ impl StagedTables {
 /// The classes of one identity.
 #[derive(Debug, Clone, Copy, Default)]
 struct Classes {
-    /// Where the cells of its subject class start.
+    /// The first block of cells of its subject class.
     subject: u32,
-    /// Its peer class: which of those cells.
+    /// Its peer class: which cell of which of those.
     peer: u32,
 }
 
+/// What did not change is shared with the tables before.
 #[derive(Debug, Clone)]
 struct DirectionTable {
     /// By identity number. 0, the unknown identity, is always there and stands for those beyond the end.
-    identities: Vec<Classes>,
+    identities: Arc<[Classes]>,
     /// By subject and peer class: number of the row.
-    cells: Vec<u32>,
-    rows: Rows,
-    /// The subject class of those that no policy isolates.
+    blocks: Arc<[Block]>,
+    rows: Arc<Rows>,
+    /// The first block of those that no policy isolates.
     open: Option<u32>,
 }
 
 impl DirectionTable {
     fn deny_all() -> Self {
-        let (identities, rows) = (vec![Classes::default()], Rows::uniform(Verdict::DENY));
-        Self { identities, cells: vec![0], rows, open: None }
+        let (identities, rows) = (Arc::new([Classes::default()]), Arc::new(Rows::uniform(Verdict::DENY)));
+        Self { identities, blocks: Cells::new(0, 1).blocks().into(), rows, open: None }
     }
 
     #[inline]
     fn verdict(&self, subject: IdentityId, peer: IdentityId, protocol: u8, port: u16) -> Verdict {
-        let cell = self.classes(subject).subject as usize + self.classes(peer).peer as usize;
-        let verdict = self.cells.get(cell).and_then(|row| self.rows.verdict(*row, protocol, port));
+        let (block, cell) = place(self.classes(peer).peer);
+        let block = self.blocks.get(self.classes(subject).subject as usize + block);
+        let verdict = block.and_then(|block| self.rows.verdict(block[cell], protocol, port));
         verdict.unwrap_or(Verdict::DENY)
     }
 
@@ -244,8 +258,10 @@ impl DirectionTable {
     }
 
     fn memory_bytes(&self) -> usize {
-        self.identities.capacity() * size_of::<Classes>()
-            + self.cells.capacity() * 4
+        let blocks: BTreeSet<_> = self.blocks.iter().map(|block| Arc::as_ptr(block).addr()).collect();
+        size_of_val(&*self.identities)
+            + size_of_val(&*self.blocks)
+            + blocks.len() * size_of::<[u32; 1 << cells::BLOCK_BITS]>()
             + self.rows.memory_bytes()
     }
 }

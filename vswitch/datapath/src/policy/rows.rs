@@ -6,6 +6,10 @@
 //! most seven, whatever the other rows name.
 
 use std::collections::HashMap;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
 
 use super::Verdict;
 use super::ports::{PART_BITS, PARTS, place};
@@ -60,13 +64,16 @@ impl Rows {
 /// From this place of the line on: the number of a verdict.
 pub(super) type Piece = (u32, u32);
 
-/// Rows in the making.
+/// Rows in the making. What is there never changes: tables share it until more is added.
 pub(super) struct RowsBuilder {
-    rows: Rows,
-    known_rows: HashMap<Row, u32, foldhash::fast::RandomState>,
-    known_nodes: HashMap<Node, u32, foldhash::fast::RandomState>,
-    known_verdicts: HashMap<Verdict, u32, foldhash::fast::RandomState>,
+    rows: Arc<Rows>,
+    /// By digest: a row, a node, a verdict that has it. Should two have one, the second is held as often as it comes.
+    known_rows: Known,
+    known_nodes: Known,
+    known_verdicts: HashMap<Verdict, u32, FixedState>,
 }
+
+type Known = HashMap<u64, u32, FixedState>;
 
 /// How much there was at some time.
 #[derive(Debug, Clone, Copy)]
@@ -78,7 +85,7 @@ pub(super) struct Mark {
 impl RowsBuilder {
     pub(super) fn new() -> Self {
         Self {
-            rows: Rows { rows: Vec::new(), nodes: Vec::new(), verdicts: Vec::new() },
+            rows: Arc::new(Rows { rows: Vec::new(), nodes: Vec::new(), verdicts: Vec::new() }),
             known_rows: HashMap::default(),
             known_nodes: HashMap::default(),
             known_verdicts: HashMap::default(),
@@ -86,8 +93,8 @@ impl RowsBuilder {
     }
 
     pub(super) fn verdict(&mut self, verdict: Verdict) -> u32 {
-        let verdicts = &mut self.rows.verdicts;
         *self.known_verdicts.entry(verdict).or_insert_with(|| {
+            let verdicts = &mut Arc::make_mut(&mut self.rows).verdicts;
             verdicts.push(verdict);
             verdicts.len() as u32 - 1
         })
@@ -102,13 +109,16 @@ impl RowsBuilder {
     /// The row of these pieces: they ascend, begin with place 0, and no two in a row have one verdict.
     pub(super) fn add(&mut self, pieces: &[Piece]) -> u32 {
         let mut rest = pieces;
-        let row =
+        let row: Row =
             std::array::from_fn(|part| self.next_entry((part as u32) << PART_BITS, PART_BITS, &mut rest));
-        let rows = &mut self.rows.rows;
-        *self.known_rows.entry(row).or_insert_with(|| {
-            rows.push(row);
-            rows.len() as u32 - 1
-        })
+        let digest = FixedState::default().hash_one(row);
+        if let Some(known) = self.known_rows.get(&digest).filter(|at| self.rows.rows[**at as usize] == row) {
+            return *known;
+        }
+        let rows = &mut Arc::make_mut(&mut self.rows).rows;
+        rows.push(row);
+        self.known_rows.insert(digest, rows.len() as u32 - 1);
+        rows.len() as u32 - 1
     }
 
     /// The entry of the 2^`bits` places from `first` on. `rest` begins with the piece `first` is in, and is brought to
@@ -128,17 +138,22 @@ impl RowsBuilder {
         }
         let bits = bits - NODE_BITS;
         let mut rest = pieces;
-        let node =
+        let node: Node =
             std::array::from_fn(|child| self.next_entry(first + ((child as u32) << bits), bits, &mut rest));
-        let nodes = &mut self.rows.nodes;
-        *self.known_nodes.entry(node).or_insert_with(|| {
-            nodes.push(node);
-            nodes.len() as u32 - 1
-        })
+        let digest = FixedState::default().hash_one(node);
+        if let Some(known) = self.known_nodes.get(&digest).filter(|at| self.rows.nodes[**at as usize] == node)
+        {
+            return *known;
+        }
+        let nodes = &mut Arc::make_mut(&mut self.rows).nodes;
+        nodes.push(node);
+        self.known_nodes.insert(digest, nodes.len() as u32 - 1);
+        nodes.len() as u32 - 1
     }
 
     pub(super) fn mark(&self) -> Mark {
-        Mark { rows: self.rows.rows.len(), nodes: self.rows.nodes.len() }
+        let (rows, nodes) = self.counts();
+        Mark { rows, nodes }
     }
 
     /// Rows and nodes there are.
@@ -148,17 +163,23 @@ impl RowsBuilder {
 
     /// Forgets the rows and nodes that came after `mark`.
     pub(super) fn roll_back(&mut self, mark: Mark) {
-        self.rows.rows.truncate(mark.rows);
-        self.rows.nodes.truncate(mark.nodes);
+        let rows = Arc::make_mut(&mut self.rows);
+        rows.rows.truncate(mark.rows);
+        rows.nodes.truncate(mark.nodes);
         self.known_rows.retain(|_, number| (*number as usize) < mark.rows);
         self.known_nodes.retain(|_, number| (*number as usize) < mark.nodes);
     }
 
-    pub(super) fn finish(self) -> Rows {
-        let Rows { mut rows, mut nodes, mut verdicts } = self.rows;
+    /// Gives back memory that is held for more to come.
+    pub(super) fn shrink(&mut self) {
+        let Rows { rows, nodes, verdicts } = Arc::make_mut(&mut self.rows);
         rows.shrink_to_fit();
         nodes.shrink_to_fit();
         verdicts.shrink_to_fit();
-        Rows { rows, nodes, verdicts }
+    }
+
+    /// What there is now.
+    pub(super) fn rows(&self) -> Arc<Rows> {
+        Arc::clone(&self.rows)
     }
 }

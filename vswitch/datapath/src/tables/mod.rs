@@ -6,6 +6,7 @@ mod port;
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use vswitch_model::{DropReason, Generation, IdentityId, Mac, TunnelId, Vni};
@@ -71,8 +72,8 @@ pub struct Tables {
     pub revision: Revision,
     pub(crate) fib_v4: Fib<u32>,
     pub(crate) fib_v6: Fib<u128>,
-    pub(crate) leaves: Vec<Leaf>,
-    pub(crate) adjacencies: Vec<Adjacency>,
+    pub(crate) leaves: Arc<[Leaf]>,
+    pub(crate) adjacencies: Arc<[Adjacency]>,
     /// Who may open flows to whom.
     pub policy: PolicyTables,
     pub(crate) ports: Vec<PortEntry>,
@@ -92,8 +93,8 @@ impl Tables {
             revision: Revision(0),
             fib_v4: Fib::default(),
             fib_v6: Fib::default(),
-            leaves: vec![Leaf::default()],
-            adjacencies: vec![Adjacency::Drop(DropReason::NotConfigured)],
+            leaves: Arc::new([Leaf::default()]),
+            adjacencies: Arc::new([Adjacency::Drop(DropReason::NotConfigured)]),
             policy: PolicyTables::deny_all(),
             ports: Vec::new(),
             local: None,
@@ -203,8 +204,8 @@ impl Tables {
     pub fn memory_bytes(&self) -> usize {
         self.fib_v4.memory_bytes()
             + self.fib_v6.memory_bytes()
-            + self.leaves.capacity() * size_of::<Leaf>()
-            + self.adjacencies.capacity() * size_of::<Adjacency>()
+            + size_of_val(&*self.leaves)
+            + size_of_val(&*self.adjacencies)
             + self.policy.memory_bytes()
     }
 

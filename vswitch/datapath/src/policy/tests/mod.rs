@@ -1,3 +1,4 @@
+mod follow;
 mod large;
 mod random;
 
@@ -8,7 +9,7 @@ use vswitch_model::{
     Standing, Subject, Tier, TierDefault,
 };
 
-use super::build::Limits;
+use super::limits::Limits;
 use super::*;
 use random::check;
 
@@ -113,10 +114,10 @@ fn equal_parts_of_rows_are_held_once() {
 #[test]
 fn equal_subjects_share_their_cells() {
     let mut state = isolated(vec![allow(16, Some(SetId(0)), Vec::new())]);
-    let one = PolicyTables::build(&state).unwrap().ingress.cells.len();
+    let one = PolicyTables::build(&state).unwrap().ingress.blocks.len();
     let twin = Subject { identity: STRANGER, ..state.subjects[&POD].clone() };
     state.subjects.insert(STRANGER, twin);
-    assert_eq!(PolicyTables::build(&state).unwrap().ingress.cells.len(), one);
+    assert_eq!(PolicyTables::build(&state).unwrap().ingress.blocks.len(), one);
     check(&state);
 }
 

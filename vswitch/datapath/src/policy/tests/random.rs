@@ -5,8 +5,8 @@ use proptest::sample::subsequence;
 
 use super::*;
 
-const SETS: u32 = 5;
-const POLICIES: u32 = 5;
+pub(super) const SETS: u32 = 5;
+pub(super) const POLICIES: u32 = 5;
 
 fn ports() -> impl Strategy<Value = PortMatch> {
     let edges = prop_oneof![
@@ -50,7 +50,7 @@ fn tiers() -> impl Strategy<Value = Vec<Tier>> {
     proptest::collection::vec(tier, 0..3)
 }
 
-fn states() -> impl Strategy<Value = DesiredState> {
+pub(super) fn states() -> impl Strategy<Value = DesiredState> {
     let mut members = identities();
     members.insert(0, IdentityId::UNKNOWN);
     let sets = proptest::collection::vec(subsequence(members, 0..=4), SETS as usize);
@@ -85,7 +85,7 @@ fn states() -> impl Strategy<Value = DesiredState> {
 }
 
 /// Every protocol the rules know and two they do not, at every port at which something could change.
-fn probes(state: &DesiredState) -> Vec<(u8, u16)> {
+pub(super) fn probes(state: &DesiredState) -> Vec<(u8, u16)> {
     let mut probes: Vec<(u8, u16)> = [6, 17, 132, 1, 47, 50, 58].map(|protocol| (protocol, 0)).into();
     for range in state.policies.values().flat_map(|policy| &policy.rules).flat_map(|rule| &rule.ports) {
         for port in [range.first.wrapping_sub(1), range.first, range.last, range.last.wrapping_add(1)] {
@@ -99,15 +99,19 @@ fn probes(state: &DesiredState) -> Vec<(u8, u16)> {
 }
 
 /// All identities, and some that are unknown.
-fn everybody() -> Vec<IdentityId> {
+pub(super) fn everybody() -> Vec<IdentityId> {
     let mut everybody = identities();
     everybody.extend([0, 1, IdentityId::FIRST_ASSIGNED + IDENTITIES, u32::MAX].map(IdentityId));
     everybody
 }
 
 pub(super) fn check(state: &DesiredState) {
+    agree(&PolicyTables::build(state).unwrap(), state);
+}
+
+/// That the tables are those of `state`.
+pub(super) fn agree(tables: &PolicyTables, state: &DesiredState) {
     state.check().unwrap();
-    let tables = PolicyTables::build(state).unwrap();
     let everybody = everybody();
     let probes = probes(state);
     for subject in &everybody {
