@@ -14,6 +14,10 @@ pub(crate) enum Way {
     Tables,
     /// What `explain` says.
     Explain,
+    /// Both of these, of whether a rule marks the flow for the log.
+    Log,
+    /// Both, of what would be if what is staged were in force.
+    Staged,
     /// Packets through the walk.
     Packets,
     /// The same after a change, with the numbers, tables and flows of the state before.
@@ -23,14 +27,24 @@ pub(crate) enum Way {
 }
 
 impl Way {
-    const ALL: [Self; 6] =
-        [Self::Reference, Self::Tables, Self::Explain, Self::Packets, Self::Changed, Self::Replies];
+    const ALL: [Self; 8] = [
+        Self::Reference,
+        Self::Tables,
+        Self::Explain,
+        Self::Log,
+        Self::Staged,
+        Self::Packets,
+        Self::Changed,
+        Self::Replies,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Reference => "slow reference",
             Self::Tables => "compiled tables",
             Self::Explain => "explain",
+            Self::Log => "what is logged",
+            Self::Staged => "what is staged",
             Self::Packets => "packets through the walk",
             Self::Changed => "packets of living flows after each change",
             Self::Replies => "answers to the packets that came through",
@@ -71,6 +85,22 @@ impl Report {
             let (expected, got) = (verdict(expected), verdict(got));
             let flow = scene.describe(probe);
             self.tell(way, &format!("{flow}: {more}expected {expected}, got {got}"));
+        }
+    }
+
+    /// Compares what is said of each end: `[egress, ingress]`.
+    pub(crate) fn compare(
+        &mut self,
+        way: Way,
+        scene: &Scene,
+        probe: &Probe,
+        by: &str,
+        [expected, got]: [[bool; 2]; 2],
+    ) {
+        self.judged[way as usize] += 1;
+        if expected != got {
+            let flow = scene.describe(probe);
+            self.tell(way, &format!("{flow}: by {by}: [egress, ingress] is {got:?} instead of {expected:?}"));
         }
     }
 

@@ -50,6 +50,17 @@ pub(crate) struct Expected {
     pub(crate) allowed: bool,
     /// Whether the sender's egress and the receiver's ingress let it, where that is known.
     pub(crate) sides: Option<[bool; 2]>,
+    /// Whether a rule of each end marks it for the log, where that is known.
+    pub(crate) logged: Option<[bool; 2]>,
+    /// Whether each end would let it, were what is staged in force; where that is known.
+    pub(crate) staged: Option<[bool; 2]>,
+}
+
+impl Expected {
+    /// Of a flow of which no more is known than whether it passes.
+    pub(crate) const fn new(allowed: bool) -> Self {
+        Self { allowed, sides: None, logged: None, staged: None }
+    }
 }
 
 /// A flow asked about.

@@ -92,7 +92,7 @@ impl Case {
         };
         let (from, to) = (place(&probe.from), place(&probe.to));
         assert_eq!(self.pods[to].ip, probe.to_ip, "{}", probe.subtest);
-        let expected = Expected { allowed: probe.expected, sides: None };
+        let expected = Expected::new(probe.expected);
         Probe { from, to, protocol: protocol_number(&probe.protocol), port: probe.port, expected }
     }
 }

@@ -137,7 +137,7 @@ impl Changing {
             Who::Node | Who::World => false,
         };
         let probes = scene.probes.iter().filter(|probe| is_there(probe.from) && is_there(probe.to));
-        let allowed = Expected { allowed: true, sides: Some([true; 2]) };
+        let allowed = Expected { sides: Some([true; 2]), ..Expected::new(true) };
         let probes = probes.map(|probe| Probe { expected: allowed, ..*probe }).collect();
         Scene { name: format!("{} without a policy", scene.name), probes, ..scene.clone() }
     }
@@ -192,7 +192,7 @@ impl Step {
                     }
                     let sides = sides.map(|rows| allows(rows).unwrap());
                     assert_eq!(allowed, sides[0] && sides[1], "the table itself");
-                    let expected = Expected { allowed, sides: Some(sides) };
+                    let expected = Expected { sides: Some(sides), ..Expected::new(allowed) };
                     probes.push(Probe { from, to, protocol, port: port_number, expected });
                 }
             }

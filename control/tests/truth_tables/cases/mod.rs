@@ -77,7 +77,7 @@ pub(crate) fn check_reference(scene: &Scene, report: &mut Report) {
     for probe in &scene.probes {
         let (from, to) = (&scene.ends[probe.from], &scene.ends[probe.to]);
         let got = reference.judge(&Flow { from, to, protocol: probe.protocol, port: probe.port });
-        judge_sides(report, Way::Reference, scene, probe, got);
+        judge_sides(report, Way::Reference, scene, probe, got.map(|verdict| verdict.allowed));
     }
 }
 

@@ -208,7 +208,7 @@ impl Cluster {
         let paths: Vec<&str> = self.pods.keys().copied().collect();
         let pairs = (0..paths.len()).flat_map(|from| (0..paths.len()).map(move |to| (from, to)));
         let probes = pairs.filter(|(from, to)| from != to).map(|(from, to)| {
-            let expected = Expected { allowed: !denied(paths[from], paths[to]), sides: None };
+            let expected = Expected::new(!denied(paths[from], paths[to]));
             Probe { from, to, protocol, port, expected }
         });
         Scene { name, probes: probes.collect(), objects, ends }

@@ -26,9 +26,9 @@ pub(super) fn tiers() -> impl Iterator<Item = Value> {
 }
 
 /// The profile of a namespace or of a service account.
-pub(super) fn profile(dice: &mut Dice) -> Value {
+pub(super) fn profile(dice: &mut Dice, is_of_namespace: bool) -> Value {
     let namespace = dice.one_of(&NAMESPACES);
-    let name = if dice.chance(70) {
+    let name = if is_of_namespace {
         format!("kns.{namespace}")
     } else {
         format!("ksa.{namespace}.{}", dice.one_of(&ACCOUNTS))
@@ -231,30 +231,42 @@ fn rule(dice: &mut Dice) -> Value {
     rule
 }
 
+/// What one end of a rule may be asked to be.
+pub(super) const END_FIELDS: [&str; 7] =
+    ["selector", "notSelector", "namespaceSelector", "serviceAccounts", "nets", "notNets", "services"];
+
+/// An end of which a rule says one thing.
+pub(super) fn end_field(dice: &mut Dice, field: &str, is_ipv4: bool) -> Value {
+    json!({field: said_of_end(dice, field, is_ipv4)})
+}
+
+fn said_of_end(dice: &mut Dice, field: &str, is_ipv4: bool) -> Value {
+    match field {
+        "selector" | "notSelector" => selector(dice, POD_LABELS).into(),
+        "namespaceSelector" if dice.chance(15) => "global()".into(),
+        "namespaceSelector" => selector(dice, NAMESPACE_LABELS).into(),
+        "serviceAccounts" => {
+            let by_name = json!({"names": dice.some_of(&ACCOUNTS, 1, 2)});
+            let by_label = json!({"selector": selector(dice, ACCOUNT_LABELS)});
+            dice.one_of(&[by_name, by_label])
+        }
+        "services" => json!({"name": dice.one_of(&SERVICES), "namespace": dice.one_of(&NAMESPACES)}),
+        _ => {
+            // Not to be anywhere is refused.
+            let may_be =
+                |block: &&str| block.contains(':') != is_ipv4 && (field == "nets" || !block.ends_with("/0"));
+            let blocks: Vec<_> = BLOCKS.into_iter().filter(may_be).collect();
+            dice.some_of(&blocks, 1, 2).into()
+        }
+    }
+}
+
 fn entity(dice: &mut Dice, is_ipv4: bool) -> Value {
     let mut entity = json!({});
-    if dice.chance(25) {
-        entity["selector"] = selector(dice, POD_LABELS).into();
-    }
-    if dice.chance(12) {
-        entity["notSelector"] = selector(dice, POD_LABELS).into();
-    }
-    if dice.chance(15) {
-        entity["namespaceSelector"] =
-            if dice.chance(15) { "global()".to_owned() } else { selector(dice, NAMESPACE_LABELS) }.into();
-    }
-    if dice.chance(10) {
-        let by_name = json!({"names": dice.some_of(&ACCOUNTS, 1, 2)});
-        let by_label = json!({"selector": selector(dice, ACCOUNT_LABELS)});
-        entity["serviceAccounts"] = dice.one_of(&[by_name, by_label]);
-    }
-    let blocks: Vec<_> = BLOCKS.into_iter().filter(|block| block.contains(':') != is_ipv4).collect();
-    for field in ["nets", "notNets"] {
-        if dice.chance(12) {
-            // Not to be anywhere is refused.
-            let may_be = |block: &&&str| field == "nets" || !block.ends_with("/0");
-            let blocks: Vec<_> = blocks.iter().filter(may_be).copied().collect();
-            entity[field] = dice.some_of(&blocks, 1, 2).into();
+    let chances = [25, 12, 15, 10, 12, 12];
+    for (field, chance) in END_FIELDS.into_iter().zip(chances) {
+        if dice.chance(chance) {
+            entity[field] = said_of_end(dice, field, is_ipv4);
         }
     }
     entity

@@ -11,8 +11,15 @@ pub(super) const NAMESPACES: [&str; 3] = ["a", "b", "c"];
 pub(super) const ACCOUNTS: [&str; 3] = ["default", "web", "batch"];
 const NODES: [&str; 3] = ["n0", "n1", "n2"];
 const PODS: usize = 9;
-/// Generic routing encapsulation and UDP-Lite: the one has no ports, of the other they are not compared.
-const NO_PORTS: [u8; 2] = [47, 136];
+/// Generic routing encapsulation, which has no ports.
+pub(super) const GRE: u8 = 47;
+/// And UDP-Lite, whose ports are not compared.
+const NO_PORTS: [u8; 2] = [GRE, 136];
+/// Queries of ICMP, as `type << 8 | code`: echo, timestamp, information, address mask.
+pub(super) const MESSAGES_V4: [u16; 6] = [8 << 8, 8 << 8 | 1, 13 << 8, 13 << 8 | 1, 15 << 8, 17 << 8];
+/// Of ICMPv6: echo, extended echo.
+pub(super) const MESSAGES_V6: [u16; 6] =
+    [128 << 8, 128 << 8 | 1, 128 << 8 | 2, 160 << 8, 160 << 8 | 1, 160 << 8 | 2];
 
 /// What a cluster has besides its policies.
 pub(super) struct Cluster {
@@ -85,8 +92,9 @@ impl Cluster {
         self.objects.extend(pod.objects(number));
     }
 
-    /// A flow that crosses the switch: from a pod to anybody, or from anybody outside, or a pod's own node, to it.
-    pub(super) fn probe(&self, dice: &mut Dice) -> Probe {
+    /// A flow that crosses the switch: from a pod to anybody, or from anybody outside, or a pod's own node, to it. Most
+    /// are of `traffic`, if that is given.
+    pub(super) fn probe(&self, dice: &mut Dice, traffic: &[(u8, u16)]) -> Probe {
         let other = dice.roll(self.ends.len());
         let pod = loop {
             let pod = dice.roll(PODS);
@@ -96,13 +104,14 @@ impl Cluster {
         };
         let (from, to) =
             if self.comes_in(other, pod) && dice.chance(50) { (other, pod) } else { (pod, other) };
-        let (mut protocol, mut port) = packet(dice, self.is_ipv4);
+        let is_any = traffic.is_empty() || dice.chance(20);
+        let (mut protocol, mut port) = if is_any { packet(dice, self.is_ipv4) } else { dice.one_of(traffic) };
         if NO_PORTS.contains(&protocol) && from > to {
             // All that two addresses say to each other is one flow then: the other way would be an answer.
             (protocol, port) = (TCP, 80);
         }
         // To be said by the reference.
-        let expected = Expected { allowed: false, sides: None };
+        let expected = Expected::new(false);
         Probe { from, to, protocol, port, expected }
     }
 
@@ -125,13 +134,12 @@ fn labels(dice: &mut Dice, pairs: &[(&str, &str)]) -> Value {
 
 fn packet(dice: &mut Dice, is_ipv4: bool) -> (u8, u16) {
     let ports = [53, 80, 443, 3868, 5060, 8080, 40_001];
-    let messages =
-        if is_ipv4 { [(ICMP, 8 << 8), (ICMP, 13 << 8)] } else { [(ICMPV6, 128 << 8), (ICMPV6, 128 << 8)] };
     match dice.roll(20) {
-        0..=8 => (TCP, dice.one_of(&ports)),
-        9..=14 => (UDP, dice.one_of(&ports)),
-        15..=16 => (SCTP, dice.one_of(&ports)),
-        17..=18 => dice.one_of(&messages),
+        0..=6 => (TCP, dice.one_of(&ports)),
+        7..=11 => (UDP, dice.one_of(&ports)),
+        12..=14 => (SCTP, dice.one_of(&ports)),
+        15..=18 if is_ipv4 => (ICMP, dice.one_of(&MESSAGES_V4)),
+        15..=18 => (ICMPV6, dice.one_of(&MESSAGES_V6)),
         _ => (dice.one_of(&NO_PORTS), 0),
     }
 }

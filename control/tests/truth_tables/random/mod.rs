@@ -6,25 +6,26 @@
 mod calico;
 mod cluster;
 mod dice;
+mod focus;
 mod kubernetes;
 mod shrink;
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 
-use crate::reference::{Flow, Reference};
+use crate::reference::{Flow, Reference, with_staged};
 use crate::report::{Report, Way};
 use crate::scene::{Expected, Scene};
 use crate::switch::Switch;
 use cluster::Cluster;
 use dice::Dice;
+use focus::Focus;
 
 /// Probes of one state.
-const PROBES: usize = 128;
+const PROBES: usize = 64;
 /// States of one cluster, one after another: the policies change, and flows live on.
-const STATES: usize = 4;
+const STATES: usize = 8;
 
 /// How many probes are asked for: 50,000, or what `VSWITCH_PROBES` says.
 pub(crate) fn probes_wanted() -> usize {
@@ -62,24 +63,37 @@ pub(crate) fn check(report: &mut Report) {
 fn check_cluster(seed: u64, report: &mut Report) {
     let mut dice = Dice::new(seed);
     let is_ipv4 = dice.chance(60);
+    // Either each state is about one thing, or policies of all kinds meet.
+    let has_focus = dice.chance(60);
     let cluster = Cluster::roll(&mut dice, is_ipv4);
     let mut switch = Switch::default();
     let mut kept: Vec<Value> = Vec::new();
     report.cases += 1;
     for state in 0..STATES {
-        // About half of the policies stay.
-        kept.retain(|_| dice.chance(50));
+        let focus = if has_focus {
+            kept = Vec::new();
+            focus::roll(&mut dice, 2 * state, is_ipv4)
+        } else {
+            // About half of the policies stay.
+            kept.retain(|_| dice.chance(50));
+            Focus { objects: policies(&mut dice, state, is_ipv4), traffic: Vec::new() }
+        };
         // Some have the one name there may be.
         let key = |object: &Value| format!("{} {}", object["kind"], object["metadata"]);
-        let names: BTreeSet<_> = kept.iter().map(key).collect();
-        let new = policies(&mut dice, state, is_ipv4).into_iter();
-        kept.extend(new.filter(|object| !names.contains(&key(object))));
+        for object in focus.objects {
+            if !kept.iter().any(|other| key(other) == key(&object)) {
+                kept.push(object);
+            }
+        }
+        if has_focus {
+            kept.extend((0..4).map(|number| calico::endpoint_slice(&mut dice, 10 * state + number, is_ipv4)));
+        }
         let objects = cluster.objects.iter().chain(&kept).cloned();
         let mut scene = Scene {
             name: format!("cluster {seed} state {state}"),
             objects: objects.collect(),
             ends: cluster.ends.clone(),
-            probes: (0..PROBES).map(|_| cluster.probe(&mut dice)).collect(),
+            probes: (0..PROBES).map(|_| cluster.probe(&mut dice, &focus.traffic)).collect(),
         };
         expect(&mut scene);
         report.states += 1;
@@ -100,12 +114,19 @@ fn check_cluster(seed: u64, report: &mut Report) {
 /// Has the reference say what is expected.
 fn expect(scene: &mut Scene) {
     let reference = Reference::read(&scene.objects);
+    let staged = Reference::read(&with_staged(&scene.objects));
     let Scene { ends, probes, .. } = scene;
     for probe in probes {
         let flow =
             Flow { from: &ends[probe.from], to: &ends[probe.to], protocol: probe.protocol, port: probe.port };
-        let sides = reference.judge(&flow);
-        probe.expected = Expected { allowed: sides[0] && sides[1], sides: Some(sides) };
+        let (now, then) = (reference.judge(&flow), staged.judge(&flow));
+        let sides = now.map(|verdict| verdict.allowed);
+        probe.expected = Expected {
+            allowed: sides == [true; 2],
+            sides: Some(sides),
+            logged: Some(now.map(|verdict| verdict.logged)),
+            staged: Some(then.map(|verdict| verdict.allowed)),
+        };
     }
 }
 
@@ -146,7 +167,8 @@ fn policies(dice: &mut Dice, state: usize, is_ipv4: bool) -> Vec<Value> {
         objects.push(kubernetes::admin_network_policy(dice, 0, None));
     }
     if dice.chance(20) {
-        objects.push(calico::profile(dice));
+        let is_of_namespace = dice.chance(70);
+        objects.push(calico::profile(dice, is_of_namespace));
     }
     objects
 }

@@ -13,6 +13,7 @@ mod calico;
 mod cluster_policy;
 mod labels;
 mod network_policy;
+mod staged;
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 pub(crate) use labels::{LabelSelector, Labels, labels_of};
+pub(crate) use staged::with_staged;
 
 use crate::scene::{End, Who, protocol_number};
 
@@ -185,6 +187,23 @@ pub(crate) trait Policy {
     fn applies(&self, world: &World, pod: &Pod, direction: Direction) -> bool;
     /// What its first rule that matches says. The pod is one it applies to.
     fn says(&self, world: &World, flow: &Flow<'_>, direction: Direction) -> Option<Said>;
+    /// Whether a rule before that marks the flow for the log.
+    fn logs(&self, _: &World, _: &Flow<'_>, _: Direction) -> bool {
+        false
+    }
+}
+
+/// What one end says of a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    pub(crate) allowed: bool,
+    /// Whether a rule marked it for the log before that was said.
+    pub(crate) logged: bool,
+}
+
+impl Verdict {
+    /// Of an end that nobody is asked about.
+    const OPEN: Self = Self { allowed: true, logged: false };
 }
 
 /// What a tier does with a flow of a pod it selects when no rule matched.
@@ -263,31 +282,35 @@ impl Reference {
         Self { world, policies }
     }
 
-    /// Whether the sender's egress and the receiver's ingress let the first packet of a flow pass.
-    pub(crate) fn judge(&self, flow: &Flow<'_>) -> [bool; 2] {
+    /// What the sender's egress and the receiver's ingress say of the first packet of a flow.
+    pub(crate) fn judge(&self, flow: &Flow<'_>) -> [Verdict; 2] {
         // The node reaches the pods that are on it: probes.
         let is_own_node = flow.from.who == Who::Node && flow.from.node == flow.to.node;
-        let ingress = || is_own_node || self.allows(flow, flow.to, Direction::Ingress);
-        [self.allows(flow, flow.from, Direction::Egress), ingress()]
+        let ingress = if is_own_node { Verdict::OPEN } else { self.ask(flow, flow.to, Direction::Ingress) };
+        [self.ask(flow, flow.from, Direction::Egress), ingress]
     }
 
-    fn allows(&self, flow: &Flow<'_>, own: &End, direction: Direction) -> bool {
+    fn ask(&self, flow: &Flow<'_>, own: &End, direction: Direction) -> Verdict {
         // What is no pod has no policy.
-        let Some(pod) = self.world.pod(own) else { return true };
+        let Some(pod) = self.world.pod(own) else { return Verdict::OPEN };
+        let mut logged = false;
         for tier in self.policies.chunk_by(|a, b| a.tier.compare(&b.tier) == Ordering::Equal) {
             let applying: Vec<_> =
                 tier.iter().filter(|placed| placed.policy.applies(&self.world, pod, direction)).collect();
             if applying.is_empty() {
                 continue;
             }
-            let said = applying.iter().find_map(|placed| placed.policy.says(&self.world, flow, direction));
+            let said = applying.iter().find_map(|Placed { policy, .. }| {
+                logged |= policy.logs(&self.world, flow, direction);
+                policy.says(&self.world, flow, direction)
+            });
             match (said, tier[0].tier.end) {
-                (Some(Said::Allow), _) => return true,
-                (Some(Said::Deny), _) | (None, TierEnd::Deny) => return false,
+                (Some(Said::Allow), _) => return Verdict { allowed: true, logged },
+                (Some(Said::Deny), _) | (None, TierEnd::Deny) => return Verdict { allowed: false, logged },
                 (Some(Said::Pass), _) | (None, TierEnd::Pass) => {}
             }
         }
-        true
+        Verdict { allowed: true, logged }
     }
 }
 

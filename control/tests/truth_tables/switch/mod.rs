@@ -7,9 +7,9 @@ mod walk;
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use vswitch_control::calc::{End as CalcEnd, Explainer, Inputs, Question};
+use vswitch_control::calc::{End as CalcEnd, Explainer, Inputs, Question, Side};
 use vswitch_control::object::manifest::from_value;
-use vswitch_datapath::policy::{PolicyDirection, Verdict};
+use vswitch_datapath::policy::{PolicyDirection, Verdict, View};
 
 use crate::report::{Report, Way};
 use crate::scene::{End, Probe, Scene, Who};
@@ -45,7 +45,7 @@ impl Switch {
                 self.verdict(PolicyDirection::Egress, from, to, probe),
                 self.verdict(PolicyDirection::Ingress, to, from, probe),
             ];
-            let allows = verdicts.map(|verdict| verdict.is_none_or(|(_, verdict)| verdict.allow));
+            let allows = verdicts.map(|told| told.is_none_or(|told| told.verdict.allow));
             judge_sides(report, Way::Tables, scene, probe, allows);
 
             let question = question(from, to, probe);
@@ -53,8 +53,10 @@ impl Switch {
                 .explain(&question)
                 .unwrap_or_else(|error| panic!("{}: {error}", scene.describe(probe)));
             judge_sides(report, Way::Explain, scene, probe, [said.egress.allowed, said.ingress.allowed]);
-            for (verdict, side) in verdicts.into_iter().zip([&said.egress, &said.ingress]) {
-                let Some((node, verdict)) = verdict else { continue };
+            let sides = [&said.egress, &said.ingress];
+            judge_more(report, scene, probe, &verdicts, sides);
+            for (told, side) in verdicts.into_iter().zip(sides) {
+                let Some(Told { node, verdict, .. }) = told else { continue };
                 let rule = node.name_of_rule(verdict);
                 if rule != (side.policy.as_str(), side.position.as_str()) {
                     let (policy, position) = (&side.policy, &side.position);
@@ -66,15 +68,45 @@ impl Switch {
     }
 
     /// What the tables of the node of `own` say of its side. None: it is no pod, and has no policy.
-    fn verdict(
-        &self,
-        direction: PolicyDirection,
-        own: &End,
-        other: &End,
-        probe: &Probe,
-    ) -> Option<(&Node, Verdict)> {
+    fn verdict(&self, direction: PolicyDirection, own: &End, other: &End, probe: &Probe) -> Option<Told<'_>> {
         let node = self.nodes.get(&own.node).filter(|_| matches!(own.who, Who::Pod { .. }))?;
-        Some((node, node.verdict(direction, own.address, other.address, probe.protocol, probe.port)))
+        let ask =
+            |view| node.verdict(view, direction, own.address, other.address, probe.protocol, probe.port);
+        Some(Told { node, verdict: ask(View::InForce), staged: ask(View::Staged) })
+    }
+}
+
+/// What the tables of a node say.
+#[derive(Clone, Copy)]
+struct Told<'a> {
+    node: &'a Node,
+    verdict: Verdict,
+    /// Were what is staged in force.
+    staged: Verdict,
+}
+
+/// What is logged, and what is staged.
+fn judge_more(
+    report: &mut Report,
+    scene: &Scene,
+    probe: &Probe,
+    told: &[Option<Told<'_>>; 2],
+    sides: [&Side; 2],
+) {
+    if let Some(expected) = probe.expected.logged {
+        let tables = told.map(|told| told.is_some_and(|told| told.verdict.log.is_some()));
+        report.compare(Way::Log, scene, probe, "the tables", [expected, tables]);
+        let explained = sides.map(|side| side.reason.starts_with("logged by "));
+        report.compare(Way::Log, scene, probe, "explain", [expected, explained]);
+    }
+    if let Some(expected) = probe.expected.staged {
+        let tables = told.map(|told| told.is_none_or(|told| told.staged.allow));
+        report.compare(Way::Staged, scene, probe, "the tables", [expected, tables]);
+        let explained = sides.map(|side| match side.staged.as_str() {
+            "" => side.allowed,
+            text => text.starts_with("it would be allowed"),
+        });
+        report.compare(Way::Staged, scene, probe, "explain", [expected, explained]);
     }
 }
 

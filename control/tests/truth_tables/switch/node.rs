@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use vswitch_control::calc::{CalcConfig, Inputs, Numbering, calculate};
-use vswitch_datapath::policy::{PolicyDirection, Verdict, oracle};
+use vswitch_datapath::policy::{PolicyDirection, Verdict, View, oracle};
 use vswitch_datapath::tables::{Revision, Role};
 use vswitch_datapath::{
     CompileInputs, Counters, Hop, Output, Packet, PortFacts, PortIndex, PortMap, Tables, Underlay, VecBuffer,
@@ -96,6 +96,7 @@ impl Node {
     /// The class tables' verdict, which has to be that of the state read rule by rule.
     pub(super) fn verdict(
         &self,
+        view: View,
         direction: PolicyDirection,
         own: IpAddr,
         other: IpAddr,
@@ -103,8 +104,13 @@ impl Node {
         port: u16,
     ) -> Verdict {
         let (own, other) = (self.identity(own), self.identity(other));
-        let verdict = self.tables().policy.verdict(direction, own, other, protocol, port);
-        let by_rules = oracle::verdict(&self.state, direction, own, other, protocol, port);
+        let policy = &self.tables().policy;
+        let verdict = match (view, policy.staged()) {
+            (View::Staged, Some(staged)) => staged.verdict(direction, own, other, protocol, port),
+            // Nothing is staged: it stays as it is.
+            _ => policy.verdict(direction, own, other, protocol, port),
+        };
+        let by_rules = oracle::verdict_in(view, &self.state, direction, own, other, protocol, port);
         assert_eq!(verdict, by_rules, "the tables, and the state read rule by rule");
         verdict
     }

@@ -121,6 +121,14 @@ impl Policy for Profile {
         };
         first_said(rules, world, None, flow)
     }
+
+    fn logs(&self, world: &World, flow: &Flow<'_>, direction: Direction) -> bool {
+        let rules = match direction {
+            Direction::Ingress => &self.rules.ingress,
+            Direction::Egress => &self.rules.egress,
+        };
+        logs_first(rules, world, None, flow)
+    }
 }
 
 impl Policy for CalicoPolicy {
@@ -143,6 +151,19 @@ impl Policy for CalicoPolicy {
         };
         first_said(rules, world, self.namespace.as_deref(), flow)
     }
+
+    fn logs(&self, world: &World, flow: &Flow<'_>, direction: Direction) -> bool {
+        let rules = match direction {
+            Direction::Ingress => &self.spec.ingress,
+            Direction::Egress => &self.spec.egress,
+        };
+        logs_first(rules, world, self.namespace.as_deref(), flow)
+    }
+}
+
+/// Whether the first rule that matches writes the flow down.
+fn logs_first(rules: &[Rule], world: &World, namespace: Option<&str>, flow: &Flow<'_>) -> bool {
+    rules.iter().find(|rule| rule.matches(world, namespace, flow)).is_some_and(|rule| rule.action == "Log")
 }
 
 /// What the first rule says that matches and does not only write it down.
