@@ -1,6 +1,6 @@
-//! What is told of new flows: those that are denied, those a rule marks, and those that what is staged would judge
-//! otherwise. At a bounded rate, and of one flow once in a while; the records go through a bounded queue, and how many
-//! were not made is counted and told by the next one.
+//! What is told of new flows, and of those that are judged anew because policy changed: those that are denied, those a
+//! rule marks, and those that what is staged would judge otherwise. At a bounded rate, and of one flow once in a while; the
+//! records go through a bounded queue, and how many were not made is counted and told by the next one.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ pub enum FlowVerdict {
     },
 }
 
-/// The first packet of a flow, and what policy said of it.
+/// The first packet of a flow, or one that was judged anew since policy changed, and what policy said of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FlowRecord {
     /// When its batch was handled.

@@ -33,9 +33,9 @@ pub struct RuleCounts {
     pub denied_packets: u64,
     /// Their bytes, of IP packets.
     pub denied_bytes: u64,
-    /// Packets of no known flow that it marked, for a rule that logs.
+    /// Packets of no known flow that it marked, for a rule that logs; and flows judged anew, as policy changed.
     pub marked: u64,
-    /// Packets of no known flow that it would have allowed, were what is staged in force.
+    /// Packets of no known flow that it would have allowed, were what is staged in force; and flows judged anew.
     pub staged_allowed: u64,
     /// And those that it would have denied.
     pub staged_denied: u64,

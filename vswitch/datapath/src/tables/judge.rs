@@ -123,19 +123,20 @@ impl Tables {
     }
 
     /// Makes a flow of other tables one of these, and judges it again unless both its ends are who they were, with the
-    /// policy they had: whether it was judged. When it is denied the record is as it was, and the flow has to be removed.
-    pub fn revalidate(&self, flow: &mut Flow) -> Result<bool, Denied> {
+    /// policy they had: None then, and otherwise what was judged. When it is denied the record is as it was, and the flow has
+    /// to be removed.
+    pub fn revalidate(&self, flow: &mut Flow) -> Result<Option<Judgement>, Denied> {
         let (source, destination) =
             (self.lookup(flow.address(Direction::Original)), self.lookup(flow.address(Direction::Reply)));
         let in_port = flow.in_ports[Direction::Original as usize];
         if self.is_as_it_was(flow, in_port, source, destination) {
             flow.adjacencies = [destination.adjacency, source.adjacency];
             flow.revision = self.revision;
-            return Ok(false);
+            return Ok(None);
         }
         let judgement = self.judge(in_port, source, destination, flow.key.protocol(), flow.policy_port())?;
         flow.adopt(judgement, self.revision);
-        Ok(true)
+        Ok(Some(judgement))
     }
 
     /// Whether the flow would be judged as its record says.

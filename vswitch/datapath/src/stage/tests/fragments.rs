@@ -2,7 +2,7 @@ use crate::parse::{Piece, parse};
 use crate::testing::World;
 use crate::testing::frames::{self, transport_checksum_is_right};
 use crate::testing::world::{A, B, C, HOST, UPLINK, v4, v6};
-use crate::{Buffer, Offload, Packet, VecBuffer};
+use crate::{Buffer, Offload, Packet, VecBuffer, WalkConfig};
 
 #[test]
 fn fragments_go_the_way_of_the_first() {
@@ -121,4 +121,29 @@ fn options_of_the_whole_packet_stay_with_the_first_piece() {
     assert_eq!(first[34..42], options);
     assert_eq!(second[34..42], [1, 1, 1, 1, 0x82, 3, 4, 0]);
     assert_eq!([&first[42..], &second[42..]].concat(), plain[34..]);
+}
+
+#[test]
+fn a_flood_of_fragments_is_counted_and_passes_by() {
+    let mut world = World::with_config(1, &WalkConfig { fragments: 8, ..WalkConfig::default() });
+    let (from_a, from_b) = (world.ends(A, v4(1, B)), world.ends(B, v4(1, A)));
+    let pieces = |ends: frames::Ends, ports: (u16, u16), id: u16| {
+        frames::cut_v4(&frames::may_fragment(ends.udp(ports.0, ports.1, &[5; 64]), id), 32)
+    };
+    // Later ones alone, of packets that never began, leave nothing behind.
+    let later: Vec<_> = (0..100).map(|id| (A, pieces(from_a, (7, 5000), id)[1].clone())).collect();
+    assert_eq!(world.send_all(later), []);
+    assert_eq!(world.moved_ports(), ["a drop fragment-unknown 100", "a rx 100"]);
+    // First ones alone take what room there is for as long as the rest may follow.
+    let firsts: Vec<_> = (0..100).map(|id| (A, pieces(from_a, (7, 5000), id)[0].clone())).collect();
+    assert_eq!(world.send_all(firsts).len(), 8);
+    let expected = ["a drop fragment-table-full 92", "a rx 100", "b tx 8", "flows created 1"];
+    assert_eq!(world.moved_ports(), expected);
+    let [first, later] = pieces(from_b, (5000, 7), 7);
+    assert_eq!(world.send_all([(B, first.clone()), (B, later.clone())]), [], "a neighbour's, meanwhile");
+    let expected = ["b drop fragment-table-full 1", "b drop fragment-unknown 1", "b rx 2"];
+    assert_eq!(world.moved_ports(), expected);
+    assert_eq!(world.send(B, &from_b.udp(5000, 7, &[])).len(), 1, "whole packets pass all the while");
+    world.wait_s(1);
+    assert_eq!(world.send_all([(B, first), (B, later)]).len(), 2);
 }

@@ -249,3 +249,42 @@ fn what_is_staged_is_counted_and_told_where_it_differs_and_nothing_else() {
     assert_eq!(counts(&world, RuleId(31)).staged_allowed, 3, "by the sender's end and the receiver's");
     assert_eq!(counts(&world, RULE_STRANGER), RuleCounts::default());
 }
+
+#[test]
+fn a_flow_that_lives_is_logged_and_staged_when_policy_changes() {
+    let mut world = World::node(1);
+    let allow = || rule(21, Action::Allow, Vec::new());
+    serve(&mut world, vec![allow()]);
+    let (frame, answer) =
+        (world.ends(A, v4(1, B)).udp(9, 5000, &[]), world.ends(B, v4(1, A)).udp(5000, 9, &[]));
+    assert_eq!(world.send_all([(A, frame.clone()), (B, answer.clone())]).len(), 2);
+    assert_eq!(told(&world), []);
+    // A rule that logs comes before the one that allows: told by whichever packet comes next, as the flow it is of.
+    serve(&mut world, vec![rule(20, Action::Log, Vec::new()), allow()]);
+    assert_eq!(world.send_all([(B, answer.clone()), (A, frame.clone()), (B, answer.clone())]).len(), 3);
+    let [record] = told(&world)[..] else { panic!("one record") };
+    let allowed = FlowVerdict::Allowed { egress: RuleId::NOT_ISOLATED, ingress: RuleId(21) };
+    assert_eq!((record.verdict, record.marks), (allowed, [None, Some(RuleId(20))]));
+    assert_eq!((record.source, record.destination, record.ports), (v4(1, A), v4(1, B), (9, 5000)));
+    assert_eq!((record.in_port, record.identities), (A, [IdentityId(16), IdentityId(17)]));
+    assert_eq!(counts(&world, RuleId(20)).marked, 1);
+    assert_eq!(counts(&world, RuleId(21)).flows, 1, "it was opened once");
+    // Tables that say the same of it say it no more.
+    world.republish();
+    assert_eq!(world.send(A, &frame).len(), 1);
+    assert_eq!((told(&world), counts(&world, RuleId(20)).marked), (Vec::new(), 1));
+    // What is staged would deny it.
+    let deny = vec![rule(30, Action::Deny, Vec::new())];
+    let staged = Policy { id: PolicyId(9), name: "staged".into(), standing: Standing::Staged, rules: deny };
+    world.desired.policies.insert(staged.id, staged);
+    for subject in world.desired.subjects.values_mut() {
+        subject.ingress.iter_mut().for_each(|tier| tier.policies.insert(0, PolicyId(9)));
+    }
+    world.wait_s(10);
+    serve(&mut world, vec![allow()]);
+    assert_eq!(world.send(A, &frame).len(), 1);
+    let [record] = told(&world)[..] else { panic!("one record") };
+    assert_eq!(record.marks, [None; 2]);
+    assert!(record.staged.is_some_and(|staged| !staged.allow()));
+    assert_eq!(counts(&world, RuleId(30)), RuleCounts { staged_denied: 1, ..RuleCounts::default() });
+}

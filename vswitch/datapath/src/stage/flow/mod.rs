@@ -1,0 +1,252 @@
+//! Flows: what a packet belongs to, and whether it may. Known flows are advanced; for the others the tables are asked
+//! and, when they allow it, a record is made.
+
+mod asked;
+mod keys;
+mod related;
+
+use vswitch_model::DropReason;
+
+use super::{Context, Fate, Indices, Scratch};
+use crate::counters::Stage;
+use crate::flow::{Direction, Flow, FlowTable, TcpFlags};
+use crate::flow_log::FlowLog;
+use crate::fragment::FragmentTable;
+use crate::parse::{Parsed, Piece};
+use crate::tables::{Adjacency, Denied, Role};
+use crate::{BATCH, Buffer, Mark, Packet, PortIndex, Probe};
+
+use asked::{Asked, tell_again};
+use keys::key_of;
+use related::related;
+
+pub(crate) use asked::policy_port;
+pub(crate) use keys::Keys;
+
+/// What a worker remembers of flows.
+pub(crate) struct Memory<'a> {
+    pub(crate) flows: &'a mut FlowTable,
+    pub(crate) fragments: &'a mut FragmentTable,
+    pub(crate) keys: &'a mut Keys,
+    pub(crate) log: &'a mut FlowLog,
+}
+
+/// Runs the stage over the packets of `from`; those that may go on are added to `next`.
+pub(crate) fn run<B: Buffer, P: Probe>(
+    context: &Context<'_>,
+    scratch: &mut Scratch,
+    packets: &[Packet<B>],
+    memory: &mut Memory<'_>,
+    from: &Indices,
+    next: &mut Indices,
+    probe: &mut P,
+) {
+    memory.keys.packets = Indices::new();
+    let mut errors = Indices::new();
+    for index in from.iter() {
+        if scratch.parsed[index].piece != Piece::Whole && !join(context, scratch, memory.fragments, index) {
+            continue;
+        }
+        let parsed = &scratch.parsed[index];
+        if parsed.is_icmp_error() {
+            errors.push(index);
+        } else if let Some(key) = key_of(parsed) {
+            scratch.entropy[index] = memory.keys.push(memory.flows, index, key);
+        } else {
+            scratch.drop(index, DropReason::FlowUnknown);
+        }
+    }
+    let count = memory.keys.packets.len().min(BATCH);
+    probe.mark(Mark::Key);
+    let keys = &mut *memory.keys;
+    memory.flows.lookup_batch(&keys.keys[..count], &keys.hashes[..count], &mut keys.found[..count]);
+    probe.mark(Mark::Lookup);
+    let misses = hits(context, scratch, memory, next);
+    probe.mark(Mark::Advance);
+    for at in misses.iter() {
+        let index = usize::from(memory.keys.packets.items[at]);
+        match miss(context, scratch, memory, at, index) {
+            Ok(()) => next.push(index),
+            Err(fate) => scratch.fate[index] = fate,
+        }
+    }
+    context.counters.passed(Stage::FlowHit, count - misses.len());
+    context.counters.passed(Stage::FlowMiss, misses.len());
+    if !errors.is_empty() {
+        related(context, scratch, packets, memory, &errors, next);
+    }
+    if !misses.is_empty() || !errors.is_empty() {
+        probe.mark(Mark::Miss);
+    }
+}
+
+/// Remembers a first fragment, or gives a later one its ports. False when that ends it.
+#[cold]
+fn join(context: &Context<'_>, scratch: &mut Scratch, fragments: &mut FragmentTable, index: usize) -> bool {
+    let parsed = &mut scratch.parsed[index];
+    let joined = match parsed.piece {
+        Piece::Whole => Ok(()),
+        Piece::First => fragments.first(parsed, context.now).map_err(|_| DropReason::FragmentTableFull),
+        Piece::Later => fragments.later(parsed, context.now).then_some(()).ok_or(DropReason::FragmentUnknown),
+    };
+    context.counters.passed(Stage::Fragment, 1);
+    joined.map_err(|reason| scratch.drop(index, reason)).is_ok()
+}
+
+/// Advances the flows that are known; gives the places of those that are not.
+#[inline]
+fn hits(
+    context: &Context<'_>,
+    scratch: &mut Scratch,
+    memory: &mut Memory<'_>,
+    next: &mut Indices,
+) -> Indices {
+    let mut misses = Indices::new();
+    let Memory { flows, keys, log, .. } = memory;
+    for (at, index) in keys.packets.iter().enumerate() {
+        let at = at & (BATCH - 1);
+        // A flow that an earlier packet of the batch ended is found no more.
+        let flow = keys.found[at].and_then(|found| Some((found, flows.get_mut(found)?)));
+        let Some((found, flow)) = flow else {
+            misses.push(at);
+            continue;
+        };
+        let parsed = &scratch.parsed[index];
+        let flags = TcpFlags(parsed.tcp_flags);
+        let direction = flow.direction(keys.orientations[at]);
+        if flow.is_reopened_by(direction, flags) {
+            misses.push(at);
+            continue;
+        }
+        if flow.is_expired(context.now) {
+            flows.remove(found);
+            misses.push(at);
+            continue;
+        }
+        if flow.revision != context.tables.revision && !revalidate(context, flow, log, keys.hashes[at]) {
+            flows.remove(found);
+            misses.push(at);
+            continue;
+        }
+        match advance(context, flow, direction, parsed) {
+            Ok(()) => {
+                scratch.flow[index] = Some((found, false));
+                scratch.adjacency[index] = flow.adjacencies[direction as usize];
+                next.push(index);
+            }
+            Err(reason) => scratch.drop(index, reason),
+        }
+    }
+    misses
+}
+
+#[inline]
+fn advance(
+    context: &Context<'_>,
+    flow: &mut Flow,
+    direction: Direction,
+    parsed: &Parsed,
+) -> Result<(), DropReason> {
+    if parsed.piece == Piece::Later {
+        // It bears no TCP flags: the first one spoke for all.
+        flow.count(direction, parsed.ip_length());
+        flow.last_seen = context.now;
+        return Ok(());
+    }
+    flow.advance(direction, TcpFlags(parsed.tcp_flags), parsed.ip_length(), context.now)
+}
+
+/// Judges a flow by tables that are newer than those it was judged by. False when they deny it, or lead it back to where
+/// it came from: the packet is then taken as the first of a new flow, which gives it its reason.
+#[cold]
+fn revalidate(context: &Context<'_>, flow: &mut Flow, log: &mut FlowLog, hash: u64) -> bool {
+    if rejudge(context, flow, log, hash).is_err() {
+        context.counters.flows_revoked.add(1);
+        return false;
+    }
+    // A responder that has moved to another node is not followed there: the sender's node has to.
+    let [in_port, _] = flow.in_ports;
+    let way = context.tables.adjacency(flow.adjacencies[Direction::Original as usize]);
+    route(context, in_port, way) != Err(DropReason::RouteLoops)
+}
+
+/// Judges a flow by the tables of now where that may make a difference; counts it for the rules that allow it from now
+/// on, and tells of it as of a new one.
+fn rejudge(context: &Context<'_>, flow: &mut Flow, log: &mut FlowLog, hash: u64) -> Result<(), Denied> {
+    let before = (flow.egress, flow.ingress, flow.revision);
+    let outcome = context.tables.revalidate(flow);
+    if outcome != Ok(None) {
+        context.counters.passed(Stage::Revalidate, 1);
+    }
+    if let Some(judgement) = outcome? {
+        context.counters.rules.rejudged(before, flow);
+        tell_again(context, flow, judgement, log, hash);
+    }
+    Ok(())
+}
+
+/// A packet of no known flow: the tables say whether it may open one.
+fn miss(
+    context: &Context<'_>,
+    scratch: &mut Scratch,
+    memory: &mut Memory<'_>,
+    at: usize,
+    index: usize,
+) -> Result<(), Fate> {
+    let (key, hash, orientation) =
+        (memory.keys.keys[at], memory.keys.hashes[at], memory.keys.orientations[at]);
+    let parsed = &scratch.parsed[index];
+    // An earlier packet of the batch may have opened it; and one that this packet opens anew is still there.
+    if let Some(found) = memory.flows.lookup(&key, hash)
+        && let Some(flow) = memory.flows.get_mut(found)
+        && let direction = flow.direction(orientation)
+        && !flow.is_reopened_by(direction, TcpFlags(parsed.tcp_flags))
+    {
+        advance(context, flow, direction, parsed).map_err(Fate::Dropped)?;
+        scratch.flow[index] = Some((found, false));
+        scratch.adjacency[index] = flow.adjacencies[direction as usize];
+        return Ok(());
+    }
+    // The first fragment opens the flow or nothing does.
+    if parsed.piece == Piece::Later {
+        return Err(Fate::Dropped(DropReason::FragmentUnknown));
+    }
+    if parsed.is_icmp_reply() {
+        return Err(Fate::Dropped(DropReason::FlowUnknown));
+    }
+    let in_port = scratch.ingress[index];
+    let asked = Asked::of(context, in_port, parsed);
+    let judged = asked.judge();
+    if asked.is_to_be_told(&judged) {
+        asked.tell(&judged, memory.log, hash);
+    }
+    let judgement = judged.map_err(|denied| {
+        scratch.denied[index] = Some(denied.rule);
+        Fate::Dropped(denied.reason)
+    })?;
+    let flow = asked.open(judgement, key, orientation)?;
+    let adjacency = flow.adjacencies[Direction::Original as usize];
+    let found = memory.flows.insert(hash, flow).map_err(|_| Fate::Dropped(DropReason::FlowTableFull))?;
+    context.counters.flows_evicted.add(memory.flows.take_evicted());
+    if let Some(flow) = memory.flows.get_mut(found) {
+        flow.count(Direction::Original, parsed.ip_length());
+        context.counters.rules.opened(flow);
+    }
+    context.counters.flows_created.add(1);
+    scratch.flow[index] = Some((found, true));
+    scratch.adjacency[index] = adjacency;
+    Ok(())
+}
+
+/// Whether a way leads on: not nowhere, and not back to where the packet came from.
+fn route(context: &Context<'_>, in_port: PortIndex, way: &Adjacency) -> Result<(), DropReason> {
+    if let Some(reason) = way.drop_reason() {
+        return Err(reason);
+    }
+    let same = way.port() == Some(in_port);
+    let both_uplinks = || {
+        let role = |port| context.tables.port(port).role == Role::Uplink;
+        role(in_port) && way.port().is_some_and(role)
+    };
+    if same || both_uplinks() { Err(DropReason::RouteLoops) } else { Ok(()) }
+}
