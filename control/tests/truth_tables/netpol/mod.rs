@@ -2,8 +2,10 @@
 //! pods, what is done, and who may not reach whom after it. Each runs in both families, in every way, and as one state
 //! follows the other.
 //!
-//! Two further specs, of network_policy_api.go, are about the API and not about packets: [`ELSEWHERE`].
+//! Two further specs, of network_policy_api.go, are about the API and not about packets: [`api`] is one, the other is not a
+//! scenario. `README.md` here has all names, each with what covers it.
 
+mod api;
 mod changes;
 mod egress;
 mod peers;
@@ -20,17 +22,16 @@ use crate::report::{Report, Way};
 use crate::scene::{self, Expected, PodSpec, Probe, SCTP, Scene, TCP, UDP};
 use crate::switch::Switch;
 
-/// Specs that no packet shows, and what covers them.
-pub(crate) const ELSEWHERE: [(&str, &str); 2] = [
-    (
-        "Netpol API should support creating NetworkPolicy API operations",
-        "control/tests/vsctl.rs: created, got, listed, replaced, deleted; store::conformance: watched",
-    ),
-    (
-        "Netpol API should support creating NetworkPolicy API with endport field",
-        "control/src/object/network_policy.rs: read and written back; cyclonus cases with tag end-port: enforced",
-    ),
-];
+pub(crate) use api::end_ports;
+
+/// The table of all specs: name, and what covers it.
+const LIST: &str = include_str!("README.md");
+
+/// The rows of the table: name, and the file here that has its scenario, or words that say why none has.
+pub(crate) fn listed() -> Vec<(&'static str, &'static str)> {
+    let rows = LIST.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |")?.split_once(" | "));
+    rows.skip(1).collect()
+}
 
 /// One spec. Without more said, its protocol is TCP.
 pub(crate) struct Spec {
@@ -126,10 +127,15 @@ impl Spec {
     }
 }
 
-/// All specs, in the order of upstream's file.
-pub(crate) fn specs() -> Vec<Spec> {
-    let tcp = [peers::specs(), ports::specs(), changes::specs(), egress::specs()];
-    tcp.into_iter().flatten().collect()
+/// The specs about packets, each with the name of its file here.
+pub(crate) fn specs() -> Vec<(&'static str, Spec)> {
+    let files = [
+        ("`peers.rs`", peers::specs()),
+        ("`ports.rs`", ports::specs()),
+        ("`changes.rs`", changes::specs()),
+        ("`egress.rs`", egress::specs()),
+    ];
+    files.into_iter().flat_map(|(file, specs)| specs.into_iter().map(move |spec| (file, spec))).collect()
 }
 
 struct Cluster {

@@ -148,11 +148,15 @@ fn kind(dice: &mut Dice, number: usize) -> Focus {
     let mut objects: Vec<Value> = calico::tiers().collect();
     let mut traffic = Vec::new();
     let count = 1 + dice.roll(2);
-    match dice.roll(7) {
+    let which = dice.roll(7);
+    if which <= 3 {
+        // Where their ranges end, and what has names.
+        let numbers = [53, 79, 80, 3868, 4000, 4001, 8080, 9000, 9001];
+        traffic.extend([TCP, UDP, SCTP].into_iter().flat_map(|it| numbers.map(|port| (it, port))));
+    }
+    match which {
         0..=1 => {
             objects.extend((0..count).map(|of| kubernetes::network_policy(dice, number + of)));
-            let numbers = [53, 79, 80, 3868, 8080, 9000, 9001];
-            traffic.extend([TCP, UDP, SCTP].into_iter().flat_map(|it| numbers.map(|port| (it, port))));
         }
         2 => objects
             .extend((0..count).map(|of| kubernetes::cluster_network_policy(dice, number + of, 10 + of))),
