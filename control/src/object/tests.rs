@@ -1,6 +1,6 @@
 //! Manifests, as people write them: what is taken, and what an error says of the rest.
 
-use super::manifest::{ManifestError, parse};
+use super::manifest::{self, ManifestError, parse};
 use super::{Key, Kind, Object, PolicyPort, PolicyType};
 
 fn objects(text: &str) -> Vec<Object> {
@@ -254,5 +254,67 @@ fn keys_and_their_text_lead_to_each_other() {
     }
     for path in ["pods/a", "nodes", "nodes/", "nodes/a/b", "pods/x/a/b", "other/a"] {
         assert_eq!(Key::from_path(path), None, "{path}");
+    }
+}
+
+#[test]
+fn two_files_cannot_both_have_an_object() {
+    let policy = |spec: &str| {
+        format!(
+            "{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{namespace: x, name: p}}, spec: {spec}}}"
+        )
+    };
+    let (one, other) = (policy("{podSelector: {}}"), policy("{podSelector: {matchLabels: {a: b}}}"));
+    let files = [("a.yaml", one.as_str()), ("b.yaml", other.as_str())];
+    let error = manifest::parse_all(files, "default", |_| Ok(())).unwrap_err();
+    assert_eq!(error.to_string(), "b.yaml, document 1, NetworkPolicy x/p: is already in a.yaml");
+    // Calico's of that name is another object.
+    let calicos =
+        one.replace("networking.k8s.io/v1", "projectcalico.org/v3").replace("{podSelector: {}}", "{}");
+    let files = [("a.yaml", one.as_str()), ("b.yaml", calicos.as_str())];
+    assert_eq!(manifest::parse_all(files, "default", |_| Ok(())).unwrap().len(), 2);
+}
+
+#[test]
+fn no_range_is_of_ipv4_as_ipv6_writes_it() {
+    let mapped = "'::ffff:10.0.0.0/104'";
+    let calicos = |kind: &str, spec: &str| {
+        format!("{{apiVersion: projectcalico.org/v3, kind: {kind}, metadata: {{name: p}}, spec: {spec}}}")
+    };
+    let kubernetes = |rule: &str| {
+        format!(
+            "{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: p}}, spec: {{podSelector: {{}}, egress: [{rule}]}}}}"
+        )
+    };
+    for (text, field) in [
+        (
+            kubernetes(&format!("{{to: [{{ipBlock: {{cidr: {mapped}}}}}]}}")),
+            "spec.egress[0].to[0].ipBlock.cidr",
+        ),
+        (
+            kubernetes(&format!("{{to: [{{ipBlock: {{cidr: '::/0', except: [{mapped}]}}}}]}}")),
+            "spec.egress[0].to[0].ipBlock.except[0]",
+        ),
+        (
+            calicos(
+                "GlobalNetworkPolicy",
+                &format!("{{egress: [{{action: Allow, destination: {{nets: [{mapped}]}}}}]}}"),
+            ),
+            "spec.egress[0].destination.nets[0]",
+        ),
+        (
+            calicos(
+                "GlobalNetworkPolicy",
+                &format!("{{ingress: [{{action: Deny, source: {{notNets: [{mapped}]}}}}]}}"),
+            ),
+            "spec.ingress[0].source.notNets[0]",
+        ),
+        (calicos("GlobalNetworkSet", &format!("{{nets: [10.0.0.0/8, {mapped}]}}")), "spec.nets[1]"),
+        (calicos("NetworkSet", &format!("{{nets: [{mapped}]}}")), "spec.nets[0]"),
+        (calicos("IPPool", &format!("{{cidr: {mapped}}}")), "spec.cidr"),
+    ] {
+        let error = error(&text);
+        assert_eq!(error.field, field, "{text}: {error}");
+        assert!(error.problem.contains("10.0.0.0/8 would be right"), "{text}: {error}");
     }
 }

@@ -138,7 +138,7 @@ pub(super) struct Explain {
     pub(super) from: String,
     /// Where it goes.
     pub(super) to: String,
-    /// Destination port and protocol: 5060/udp, 443/tcp, 80 (TCP), icmp (an echo request), 13.0/icmp (type 13, code 0).
+    /// Destination port and protocol: 5060/udp, 443/tcp, 80 (TCP), icmp or echo-request/icmp, 3.1/icmp (type 3, code 1).
     #[arg(value_name = "PORT/PROTO")]
     pub(super) service: Service,
     /// Ask these in place of the agent, which need not be there: a file, a folder, or - for standard input. Pods in them

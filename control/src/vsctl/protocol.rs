@@ -34,10 +34,13 @@ impl FromStr for Protocol {
     fn from_str(text: &str) -> Result<Self, String> {
         let typed = text.to_ascii_lowercase();
         let named = NAMES.iter().find(|(name, _)| *name == typed).map(|(_, number)| *number);
-        named.or_else(|| typed.parse().ok()).map(Self).ok_or_else(|| {
-            let names: Vec<_> = NAMES.iter().map(|(name, _)| *name).collect();
-            format!("{text:?} is not a protocol: {} or a number from 0 to 255", names.join(", "))
-        })
+        // As it is printed, too.
+        named.or_else(|| typed.strip_prefix("protocol ").unwrap_or(&typed).parse().ok()).map(Self).ok_or_else(
+            || {
+                let names: Vec<_> = NAMES.iter().map(|(name, _)| *name).collect();
+                format!("{text:?} is not a protocol: {} or a number from 0 to 255", names.join(", "))
+            },
+        )
     }
 }
 
@@ -55,7 +58,18 @@ pub(super) fn protocol_name(number: u32) -> String {
     u8::try_from(number).map_or_else(|_| format!("protocol {number}"), |number| Protocol(number).to_string())
 }
 
-/// What a flow is for: `5060/udp`, `icmp` (an echo request), `13/icmp` (a message of type 13), `13.1/icmp` (and code 1).
+/// The queries of ICMP and ICMPv6 that open a flow, by name (IANA, ICMP and ICMPv6 Parameters): type in each, if it is in
+/// both.
+const QUERIES: [(&str, Option<u8>, Option<u8>); 5] = [
+    ("echo-request", Some(8), Some(128)),
+    ("timestamp-request", Some(13), None),
+    ("information-request", Some(15), None),
+    ("address-mask-request", Some(17), None),
+    ("extended-echo-request", Some(42), Some(160)),
+];
+
+/// What a flow is for: `5060/udp`, `icmp` or `echo-request/icmp` (an echo request), `13/icmp` (a message of type 13),
+/// `13.1/icmp` (and code 1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Service {
     pub(super) protocol: Protocol,
@@ -67,15 +81,22 @@ impl FromStr for Service {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is not PORT/PROTO: 5060/udp, 443/tcp, 80 (TCP), icmp, 13.0/icmp");
+        let wrong = || {
+            format!(
+                "{text:?} is not PORT/PROTO: 5060/udp, 443/tcp, 80 (TCP), icmp, echo-request/icmp, 3.1/icmp (type 3, code 1)"
+            )
+        };
         let number = |port: &str| port.parse::<u16>().ok().filter(|port| *port != 0).ok_or_else(wrong);
         if let Some((port, protocol)) = text.split_once('/') {
             let protocol: Protocol = protocol.parse()?;
             if protocol.echo_request().is_some() {
-                return Ok(Self { protocol, port: message(port).ok_or_else(wrong)? });
+                return Ok(Self { protocol, port: message(port, protocol)? });
+            }
+            if QUERIES.iter().any(|(name, ..)| *name == port) {
+                return Err(format!("{port} is a message of ICMP: say {port}/icmp or {port}/icmpv6"));
             }
             if !protocol.has_ports() {
-                return Err(format!("{protocol} has no ports: say {protocol} alone"));
+                return Err(format!("{protocol} has no ports: say \"{protocol}\" alone"));
             }
             return Ok(Self { protocol, port: number(port)? });
         }
@@ -105,10 +126,22 @@ impl fmt::Display for Service {
     }
 }
 
-/// `13` or `13.1`: type and code of an ICMP message.
-fn message(text: &str) -> Option<u16> {
+/// `13`, `13.1` or `echo-request`: type and code of a message.
+fn message(text: &str, protocol: Protocol) -> Result<u16, String> {
+    let typed = text.to_ascii_lowercase();
+    let of = |(_, v4, v6): &(&str, Option<u8>, Option<u8>)| if protocol.0 == 1 { *v4 } else { *v6 };
+    if let Some(query) = QUERIES.iter().find(|(name, ..)| *name == typed) {
+        let kind = of(query).ok_or_else(|| format!("{protocol} has no {typed}"))?;
+        return Ok(PortMatch::message(kind, 0));
+    }
     let (kind, code) = text.split_once('.').unwrap_or((text, "0"));
-    Some(PortMatch::message(kind.parse().ok()?, code.parse().ok()?))
+    kind.parse().ok().zip(code.parse().ok()).map(|(kind, code)| PortMatch::message(kind, code)).ok_or_else(|| {
+        let names: Vec<_> = QUERIES.iter().filter(|query| of(query).is_some()).map(|(name, ..)| *name).collect();
+        format!(
+            "{text:?} is no message of {protocol}: a type from 0 to 255, with or without a code (3, 3.1), or {}",
+            names.join(", ")
+        )
+    })
 }
 
 #[cfg(test)]
@@ -125,16 +158,60 @@ mod tests {
             ("13/icmp", 1, 0x0d00),
             ("13.1/icmp", 1, 0x0d01),
             ("icmpv6", 58, 0x8000),
+            ("protocol 47", 47, 0),
             ("8/icmpv6", 58, 0x0800),
         ] {
             let service: Service = text.parse().unwrap();
             assert_eq!((service.protocol.0, service.port), (protocol, port));
             assert_eq!(service.to_string(), text);
         }
+        for (text, read) in [
+            ("echo-request/icmp", "icmp"),
+            ("Echo-Request/ICMPv6", "icmpv6"),
+            ("8/icmp", "icmp"),
+            ("timestamp-request/icmp", "13/icmp"),
+            ("extended-echo-request/icmpv6", "160/icmpv6"),
+        ] {
+            assert_eq!(text.parse::<Service>().unwrap().to_string(), read);
+        }
         assert_eq!("80".parse::<Service>().unwrap().to_string(), "80/tcp");
         assert_eq!("53/UDP".parse::<Service>().unwrap().to_string(), "53/udp");
         for wrong in ["", "udp", "0/udp", "65536/tcp", "5060/icmp", "x/udp", "5060/", "/udp", "5060/gre2"] {
             assert!(wrong.parse::<Service>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn errors_say_what_would_be_right() {
+        for (text, says) in [
+            ("5060", None),
+            (
+                "5060/icmp",
+                Some(
+                    "\"5060\" is no message of icmp: a type from 0 to 255, with or without a code (3, 3.1), or echo-request, \
+                     timestamp-request, information-request, address-mask-request, extended-echo-request",
+                ),
+            ),
+            (
+                "echo/icmpv6",
+                Some(
+                    "\"echo\" is no message of icmpv6: a type from 0 to 255, with or without a code (3, 3.1), or \
+                     echo-request, extended-echo-request",
+                ),
+            ),
+            ("timestamp-request/icmpv6", Some("icmpv6 has no timestamp-request")),
+            (
+                "echo-request/udp",
+                Some("echo-request is a message of ICMP: say echo-request/icmp or echo-request/icmpv6"),
+            ),
+            (
+                "1/gre",
+                Some("\"gre\" is not a protocol: icmp, tcp, udp, icmpv6, sctp or a number from 0 to 255"),
+            ),
+            ("1/47", Some("protocol 47 has no ports: say \"protocol 47\" alone")),
+            ("udp", Some("udp has ports: say for instance 5060/udp")),
+        ] {
+            assert_eq!(text.parse::<Service>().err().as_deref(), says, "{text}");
         }
     }
 }

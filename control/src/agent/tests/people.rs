@@ -247,12 +247,22 @@ async fn objects_are_described_by_what_they_mean() {
     assert!(block[0].contains("by node:n1:tunnel"), "{block:?}");
 }
 
+/// Waits until the engine has the node's own addresses, which is the last thing a new agent does by itself.
+async fn until_registered(bench: &Bench) {
+    let registered = |local: &vswitch_model::Local| local.host_addresses.len() == 2;
+    bench.engine.until(|content| content.state.local.as_ref().is_some_and(registered)).await;
+}
+
+/// Whether the engine runs the newest state, as far as that is calculated.
+fn is_newest(progress: &engine::Progress) -> bool {
+    progress.in_force.as_ref().is_some_and(|in_force| in_force.generation == progress.calculated)
+}
+
 #[tokio::test]
 async fn status_tells_how_it_is() {
     let bench = Bench::with_cluster().await;
     bench.apply(POLICY).await;
-    let registered = |local: &vswitch_model::Local| local.host_addresses.len() == 2;
-    bench.engine.until(|content| content.state.local.as_ref().is_some_and(registered)).await;
+    until_registered(&bench).await;
     let generation = bench.attach(request("a", "relay", 1)).await.unwrap();
     let ready = bench.api.ready(Request::new(pb::ReadyRequest {})).await.unwrap().into_inner();
     assert_eq!((ready.ready, ready.reason.as_str(), ready.pod_mtu), (true, "", 1430));
@@ -278,6 +288,9 @@ async fn a_flow_is_explained_by_policy_and_walk() {
     bench.attach(request("a", "relay", 1)).await.unwrap();
     bench.attach(request("b", "caller", 2)).await.unwrap();
     bench.until(|s| s.inputs.policies.len() == 1).await;
+    // The agent registers its node meanwhile. Once both of the node's addresses are in force nothing else is on its way.
+    until_registered(&bench).await;
+    bench.until_progress(is_newest).await;
     let ask = |from: &str, port| pb::ExplainFlowRequest {
         from: from.into(),
         to: "media/relay".into(),
