@@ -143,10 +143,19 @@ fn the_scenario_records_ours_beside_every_peer() {
     let mut session = Session::for_tests();
     session.config.only = Some("known-flow/v4/plain/flows-1k/rules-1k".to_owned());
     Lockstep.run(&mut session).unwrap();
-    assert!(session.notes.is_empty(), "{:?}", session.notes);
     let metrics: Vec<&str> = session.results.iter().map(|row| row.metric.as_str()).collect();
     let peers = ["bare", "kernel", "conntrack", "set-1k", "linear-100", "linear-1k", "answered-1k"];
-    let ratios = peers.iter().flat_map(|peer| ["packet", "net"].map(|metric| ratio_name(peer, metric)));
+    let case = &session.results[0].case;
+    // On a busy machine a round may cost no more than generator and sink alone did in another: that is told in place of a
+    // ratio. Nothing else is.
+    let untold = |peer: &&str| format!("lockstep: {case}: no {}: a round", ratio_name(peer, "net"));
+    let (without, with): (Vec<&str>, Vec<&str>) =
+        peers.into_iter().partition(|peer| session.notes.iter().any(|note| note.starts_with(&untold(peer))));
+    assert_eq!(session.notes.len(), without.len(), "{:?}", session.notes);
+    let ratios = peers.iter().flat_map(|peer| {
+        let metrics: &[&str] = if with.contains(peer) { &["packet", "net"] } else { &["packet"] };
+        metrics.iter().map(|metric| ratio_name(peer, metric))
+    });
     let expected: Vec<String> = ["packet", "net"].map(str::to_owned).into_iter().chain(ratios).collect();
     assert_eq!(metrics, expected);
     assert_eq!(session.results[0].peers.len(), 8);
