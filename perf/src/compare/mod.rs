@@ -62,7 +62,7 @@ pub fn better(metric: &str, unit: &str) -> Option<Better> {
         return Some(Better::Less);
     }
     match unit {
-        "ns" | "us" | "ms" | "s" | "cycles" | "instructions" | "%" => Some(Better::Less),
+        "ns" | "us" | "ms" | "s" | "cycles" | "instructions" | "%" | "bytes" => Some(Better::Less),
         _ if unit.ends_with("pps") || unit.ends_with("/s") => Some(Better::More),
         _ => None,
     }

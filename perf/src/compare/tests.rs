@@ -198,6 +198,8 @@ fn which_way_is_better() {
         ("sleeps", "1/s", None),
         ("turns", "1/s", None),
         ("turn", "ns", Some(Less)),
+        ("tables", "bytes", Some(Less)),
+        ("miss-growth", "1", Some(Less)),
     ] {
         assert_eq!(better(metric, unit), expected, "{metric} {unit}");
     }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 pub use priority::{PRIORITY, Raised, raise, raise_thread};
-pub use watch::{TAKEN_MAX, Watch};
+pub use watch::{TAKEN_MAX, Taken, Watch};
 
 /// The machine of a run.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -32,6 +32,14 @@ pub struct Machine {
     pub hiccups: Vec<Hiccups>,
     /// Part of the run's time that the hypervisor took, over all cores, in percent.
     pub steal_percent: f64,
+}
+
+/// What the kernel says can be had without swapping, in bytes.
+#[must_use]
+pub fn free_memory() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
 /// What a loop that only watches the clock saw on one core.

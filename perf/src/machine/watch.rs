@@ -48,10 +48,16 @@ impl Watch {
         self
     }
 
-    /// The larger of what the hypervisor took from a core and what the most patient thread waited, in percent of the time.
+    /// The larger of what the hypervisor took from a core and what the most patient thread waited.
+    #[must_use]
+    pub fn taken(&self) -> Taken {
+        Taken::of(self.core_steal_percent(), self.waited_percent())
+    }
+
+    /// How much that is, in percent of the time.
     #[must_use]
     pub fn taken_percent(&self) -> f64 {
-        self.core_steal_percent().max(self.waited_percent())
+        self.taken().percent
     }
 
     /// How long the most patient thread was ready and did not run, in percent of the time.
@@ -80,15 +86,35 @@ impl Watch {
     /// Why what was measured since the start is void; None: it is not.
     #[must_use]
     pub fn void(&self) -> Option<String> {
-        void(self.core_steal_percent(), self.waited_percent())
+        self.taken().too_much("a core that was measured on")
     }
 }
 
-/// Says who took more than [`TAKEN_MAX`] of a core: the hypervisor, or who else ran on it; both in percent of the time.
-fn void(stolen: f64, waited: f64) -> Option<String> {
-    let (taken, who) = if stolen >= waited { (stolen, "the hypervisor") } else { (waited, "other programs") };
-    (taken > TAKEN_MAX)
-        .then(|| format!("{who} took {taken:.0} % of a core that was measured on (more than {TAKEN_MAX} %)"))
+/// What was taken of a core's time, and by whom.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Taken {
+    /// In percent of the time.
+    pub percent: f64,
+    /// The hypervisor, or other programs.
+    pub by: &'static str,
+}
+
+impl Taken {
+    /// The larger of two parts: what the hypervisor stole, and how long a thread waited for who else ran on its core.
+    fn of(stolen: f64, waited: f64) -> Self {
+        if stolen >= waited {
+            Self { percent: stolen, by: "the hypervisor" }
+        } else {
+            Self { percent: waited, by: "other programs" }
+        }
+    }
+
+    /// Says who took more than [`TAKEN_MAX`] `of` what; None: nobody did.
+    #[must_use]
+    pub fn too_much(self, of: &str) -> Option<String> {
+        let Self { percent, by } = self;
+        (percent > TAKEN_MAX).then(|| format!("{by} took {percent:.0} % of {of} (more than {TAKEN_MAX} %)"))
+    }
 }
 
 impl Steal {
@@ -166,10 +192,10 @@ mod tests {
     fn who_took_the_core_is_said() {
         for (stolen, waited, expected) in [
             (TAKEN_MAX, TAKEN_MAX, None),
-            (20.0, 3.0, Some("the hypervisor took 20 % ")),
-            (13.0, 58.0, Some("other programs took 58 % ")),
+            (20.0, 3.0, Some("the hypervisor took 20 % of a minute")),
+            (13.0, 58.0, Some("other programs took 58 % of a minute")),
         ] {
-            let said = void(stolen, waited);
+            let said = Taken::of(stolen, waited).too_much("a minute");
             assert_eq!(said.is_some(), expected.is_some(), "{said:?}");
             assert!(said.unwrap_or_default().starts_with(expected.unwrap_or_default()));
         }

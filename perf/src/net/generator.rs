@@ -10,7 +10,7 @@ use core_affinity::CoreId;
 use hdrhistogram::Histogram;
 
 use super::{Namespace, Pattern, Sink, SinkOptions, Veth, buckets, frames, xdp};
-use crate::machine::{TAKEN_MAX, Watch};
+use crate::machine::{Taken, Watch};
 use crate::{Error, Result};
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/generator.bpf.o"));
@@ -50,18 +50,15 @@ pub struct Sent {
     pub behind: Duration,
     /// How late the latest burst left.
     pub behind_max: Duration,
-    /// What the machine took of the generator's time, in percent ([`Watch::taken_percent`]).
-    pub taken_percent: f64,
+    /// What was taken of the generator's time, and by whom.
+    pub taken: Taken,
 }
 
 impl Sent {
-    /// Why what the generator did says nothing of it; None: the machine left it its core.
+    /// Why what the generator did says nothing of it; None: it had its core.
     #[must_use]
     pub fn void(&self) -> Option<String> {
-        let taken = self.taken_percent;
-        (taken > TAKEN_MAX).then(|| {
-            format!("the machine took {taken:.0} % of the generator's time away (more than {TAKEN_MAX} %)")
-        })
+        self.taken.too_much("the generator's time")
     }
 }
 
@@ -152,9 +149,9 @@ impl Generator {
                 TestRunOptions { data_in: Some(frame), repeat: count, attrs, ..TestRunOptions::default() };
             let watch = Watch::start();
             program.test_run(options).map_err(|error| xdp::failed("run live frames", &error))?;
-            Ok(watch.taken_percent())
+            Ok(watch.taken())
         };
-        let taken_percent = std::thread::scope(|scope| {
+        let taken = std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().name("generator".to_owned()).spawn_scoped(scope, run);
             let thread = thread.map_err(|error| Error::setup("start a thread", error))?;
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -164,7 +161,7 @@ impl Generator {
         let took = Duration::from_nanos(looked_at.saturating_sub(start)).as_secs_f64();
         let rate = if took > 0.0 { looked as f64 / took } else { 0.0 };
         let [behind, behind_max] = [behind, behind_max].map(Duration::from_nanos);
-        Ok(Sent { frames, rate, behind, behind_max, taken_percent })
+        Ok(Sent { frames, rate, behind, behind_max, taken })
     }
 
     /// How late bursts left, in nanoseconds, of all calls of [`Generator::send`]. Empty in a flood.

@@ -1,10 +1,10 @@
 //! Result files as the page wants them: files of one build on one machine together, figures by scenario, case and metric.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::machine::Machine;
 use crate::math::statistics::Spread;
-use crate::result::{Measurement, ResultFile, ratio_of};
+use crate::result::{Measurement, ResultFile, ratio_name, ratio_of};
 use crate::workload;
 
 /// Files of one build on one machine: their figures may stand in one plot.
@@ -14,6 +14,8 @@ pub(super) struct Run<'files> {
     pub files: Vec<&'files (String, ResultFile)>,
     /// Their figures. One that is in several files is the median of those that are not void, with the spread of all.
     pub rows: Vec<Measurement>,
+    /// Where among them the ratios are, by scenario, case and name.
+    ratios: HashMap<[String; 3], usize>,
 }
 
 impl<'files> Run<'files> {
@@ -25,11 +27,16 @@ impl<'files> Run<'files> {
             let same = |run: &&mut Self| key(&run.files[0].1) == key(&file.1);
             match runs.iter_mut().find(same) {
                 Some(run) => run.files.push(file),
-                None => runs.push(Self { files: vec![file], rows: Vec::new() }),
+                None => runs.push(Self { files: vec![file], rows: Vec::new(), ratios: HashMap::new() }),
             }
         }
         for run in &mut runs {
             run.rows = merged(run.files.iter().flat_map(|(_, file)| &file.results));
+            for (place, row) in run.rows.iter().enumerate().filter(|(_, row)| ratio_of(&row.metric).is_some())
+            {
+                let name = [&row.scenario, &row.case, &row.metric].map(String::clone);
+                run.ratios.entry(name).or_insert(place);
+            }
         }
         runs
     }
@@ -58,10 +65,8 @@ impl<'files> Run<'files> {
     #[must_use]
     pub(super) fn ratio(&self, row: &Measurement, peer: &str) -> Option<(f64, Option<(f64, f64)>)> {
         row.peers.get(peer)?;
-        let of_it = Some((peer, Some(&*row.metric)));
-        let here = |other: &&Measurement| other.scenario == row.scenario && other.case == row.case;
-        let own = self.rows.iter().filter(here).find(|other| ratio_of(&other.metric) == of_it);
-        let ratio = own.filter(|ratio| ratio.void.is_none())?;
+        let name = [row.scenario.clone(), row.case.clone(), ratio_name(peer, &row.metric)];
+        let ratio = self.rows.get(*self.ratios.get(&name)?).filter(|ratio| ratio.void.is_none())?;
         Some((ratio.value, (ratio.low < ratio.high).then_some((ratio.low, ratio.high))))
     }
 }
@@ -111,7 +116,7 @@ fn one_of(group: &[&Measurement]) -> Measurement {
 }
 
 /// Axes that are drawn as curves, from case names such as `flows-10k`.
-pub(super) const AXES: [&str; 7] = ["flows", "rules", "routes", "pods", "calls", "players", "batch"];
+pub(super) const AXES: [&str; 8] = ["flows", "rules", "cidrs", "routes", "pods", "calls", "players", "batch"];
 
 /// The number a case has on an axis, and its name without it. An axis that the name leaves out for being as in
 /// [`workload::Case::BASE`] has that number.
@@ -159,16 +164,22 @@ pub(super) struct Series<'run> {
 #[must_use]
 pub(super) fn series<'run>(rows: &[&'run Measurement], axis: &str) -> Vec<Series<'run>> {
     let mut found: Vec<Series<'run>> = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
     for row in rows {
         if let Some((at, name)) = on_axis(&row.case, axis) {
-            match found.iter_mut().find(|series| series.name == name) {
-                Some(series) => series.points.push((at, row)),
-                None => found.push(Series { name, points: vec![(at, row)] }),
-            }
+            let place = *places.entry(name).or_insert_with_key(|name| {
+                found.push(Series { name: name.clone(), points: Vec::new() });
+                found.len() - 1
+            });
+            found[place].points.push((at, row));
         }
     }
+    let mut unnumbered: HashMap<&str, &'run Measurement> = HashMap::new();
+    for row in rows {
+        unnumbered.entry(&row.case).or_insert(row);
+    }
     for series in &mut found {
-        let base = rows.iter().find(|row| row.case == series.name);
+        let base = unnumbered.get(&*series.name);
         if let Some((at, row)) = base.and_then(|row| Some((unsaid(&row.case, axis)?, *row))) {
             series.points.push((at, row));
         }

@@ -9,6 +9,7 @@ pub mod instructions;
 pub mod latency;
 pub mod lockstep;
 pub mod pods;
+pub mod policy;
 pub mod throughput;
 
 use crate::session::Session;
@@ -60,6 +61,7 @@ pub static ALL: &[&dyn Scenario] = &[
     &game::Game,
     &pods::Pods,
     &churn::Churn,
+    &policy::Policy,
 ];
 
 /// The scenario of this name.

@@ -4,25 +4,30 @@
 //! Node    -> DesiredState, Facts, Config   what the engine is told
 //! Traffic -> Stream                        frames by number, and the ports they enter and leave by
 //! Case    -> name                          the axes of one measurement, in one stable name
+//! Cluster -> Inputs                        objects, as an agent has them of a cluster
+//! shape   -> Ruled, Asks                   policies of several shapes, and packets that ask each of their rules
 //! ```
 //!
 //! In memory or over veth, and in tests: the same builders with other port names, MACs, addresses and MTUs. Nothing here
 //! is random from run to run.
 
 mod case;
+mod cluster;
 pub mod node;
 pub mod policy;
 mod routes;
+pub mod shape;
 mod traffic;
 
 #[cfg(test)]
 mod tests;
 
 pub use case::{Case, Kind, count};
+pub use cluster::Cluster;
 pub use node::{Node, Peer, Pod, Uplink};
 pub use policy::{ALLOWED, ALLOWED_PORTS, Rules};
 pub use routes::{Routes, random_prefixes};
-pub use traffic::{Endpoint, Size, Stream, Traffic, Transport, Way};
+pub use traffic::{Endpoint, Frames, Size, Stream, Traffic, Transport, Way};
 
 /// An address family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -114,7 +114,7 @@ impl Routes {
 }
 
 /// An address of a prefix, neither its first nor its last.
-fn inside(net: &IpNet, bits: u64) -> IpAddr {
+pub(super) fn inside(net: &IpNet, bits: u64) -> IpAddr {
     match net {
         IpNet::V4(net) => {
             let host = (bits as u32 & net.hostmask().to_bits()).clamp(1, net.hostmask().to_bits() - 1);

@@ -116,10 +116,10 @@ pub struct Traffic {
 }
 
 /// What Linux sends with.
-const TTL: u8 = 64;
+pub(super) const TTL: u8 = 64;
 /// Source ports of a flow: not the well-known ones.
 const SOURCE_PORTS: u64 = 64_000;
-const FIRST_SOURCE_PORT: u16 = 1024;
+pub(super) const FIRST_SOURCE_PORT: u16 = 1024;
 
 impl Traffic {
     /// As many 5-tuples as there are within the allowed destination ports.
@@ -171,7 +171,7 @@ fn uplink(node: &Node) -> Result<&Uplink> {
     there.ok_or_else(|| Error::setup("make packets", "no uplink with peers here"))
 }
 
-fn address(family: Family, (v4, v6): (std::net::Ipv4Addr, std::net::Ipv6Addr)) -> IpAddr {
+pub(super) fn address(family: Family, (v4, v6): (std::net::Ipv4Addr, std::net::Ipv6Addr)) -> IpAddr {
     match family {
         Family::V4 => v4.into(),
         Family::V6 => v6.into(),
@@ -237,7 +237,13 @@ impl Outer {
     }
 }
 
-fn builder(from: Mac, to: Mac, source: IpAddr, destination: IpAddr, ttl: u8) -> PacketBuilderStep<IpHeaders> {
+pub(super) fn builder(
+    from: Mac,
+    to: Mac,
+    source: IpAddr,
+    destination: IpAddr,
+    ttl: u8,
+) -> PacketBuilderStep<IpHeaders> {
     let step = PacketBuilder::ethernet2(from.0, to.0);
     match (source, destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
@@ -254,14 +260,25 @@ fn octets(address: IpAddr) -> [u8; 16] {
     }
 }
 
-fn write<E: fmt::Debug>(written: Result<(), E>) {
+pub(super) fn write<E: fmt::Debug>(written: Result<(), E>) {
     // Of a packet shorter than its length fields can say, into memory.
     written.expect("a vector takes every packet of this size");
 }
 
-impl Stream {
+/// Frames by number, and the ports they cross the switch by.
+pub trait Frames {
     /// Writes the frame of packet number `number` into `into`, which is emptied first.
-    pub fn write(&self, number: u64, into: &mut Vec<u8>) {
+    fn write(&self, number: u64, into: &mut Vec<u8>);
+
+    /// The port they come by.
+    fn enters(&self) -> &PortName;
+
+    /// The ports they go by.
+    fn leaves(&self) -> impl Iterator<Item = &PortName>;
+}
+
+impl Frames for Stream {
+    fn write(&self, number: u64, into: &mut Vec<u8>) {
         into.clear();
         let Traffic { way: _, family, transport, size, flows, first_port, ttl } = self.traffic;
         let flow = number % flows.max(1);
@@ -296,6 +313,16 @@ impl Stream {
         }
     }
 
+    fn enters(&self) -> &PortName {
+        &self.enters
+    }
+
+    fn leaves(&self) -> impl Iterator<Item = &PortName> {
+        std::iter::once(&self.leaves)
+    }
+}
+
+impl Stream {
     /// The frame of packet number `number`.
     #[must_use]
     pub fn frame(&self, number: u64) -> Vec<u8> {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// The plots a full run has to have.
-const PLOTS: [&str; 21] = [
+const PLOTS: [&str; 24] = [
     "throughput-ndr-plain/v4",
     "throughput-pdr-vxlan/v4",
     "lockstep-packet-plain/v4",
@@ -25,6 +25,9 @@ const PLOTS: [&str; 21] = [
     "scaling-rules",
     "scaling-routes",
     "scaling-pods",
+    "policy-miss-growth-rules",
+    "policy-compile-rules",
+    "policy-label",
     "bulk-goodput-node/streams-1",
     "game-tick-jitter-players",
     "pods-idle-cost-pods",

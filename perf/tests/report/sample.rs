@@ -5,7 +5,7 @@ use vswitch_perf::result::{Config, Measurement, ResultFile, SCHEMA, ratio_name};
 
 /// Every scenario but `instructions`, which a report has to name as not measured.
 pub(crate) fn full() -> ResultFile {
-    let rows = [lockstep(), throughput(), latency(), calls(), engine(), others()].concat();
+    let rows = [lockstep(), throughput(), latency(), calls(), engine(), policy(), others()].concat();
     ResultFile {
         schema: SCHEMA.to_owned(),
         commit: "5ea6418d20c1".to_owned(),
@@ -181,6 +181,27 @@ fn engine() -> Vec<Measurement> {
         rows.push(around("engine", &format!("{base}/{rest}"), "packet", "cycles", cycles));
     }
     rows.push(around("engine", "new-flow/v4/vxlan/rules-1k", "rate", "M/s", 2.9));
+    rows
+}
+
+fn policy() -> Vec<Measurement> {
+    let mut rows = Vec::new();
+    for (rules, growth) in [("100", 1.0), ("1k", 1.02), ("10k", 1.3), ("100k", 1.9)] {
+        let table = format!("policies/v4/rules-{rules}");
+        rows.push(around("policy", &table, "policy-tables", "bytes", 3e4 * growth * growth));
+        rows.push(around("policy", &table, "compile", "ms", 2.0 * growth));
+        for (spread, share) in [("of-64", 0.05), ("of-all", 1.0)] {
+            let (case, growth) = (format!("{table}/{spread}"), 1.0 + (growth - 1.0) * share);
+            rows.push(around("policy", &case, "miss", "cycles", 900.0 * growth));
+            if rules != "100" {
+                rows.push(around("policy", &case, "miss-growth", "1", growth));
+            }
+        }
+    }
+    let label = "label/pods-10k/policies-1k/remote";
+    for (metric, ms) in [("agent", 7.0), ("part/calculate", 6.0), ("engine", 5.0), ("label", 12.0)] {
+        rows.push(around("policy", label, metric, "ms", ms));
+    }
     rows
 }
 

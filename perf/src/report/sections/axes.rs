@@ -1,6 +1,6 @@
 //! Curves along an axis.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use super::super::data::{AXES, Series, on_axis, series};
 use super::super::lines::{Curve, Plot};
@@ -11,7 +11,7 @@ use crate::result::Measurement;
 
 /// Curves along the axes these figures lie on, and the figures that lie on none. What grows by orders is drawn by factors.
 pub(super) fn by_axis<'run>(id: &str, rows: &[&'run Measurement]) -> (String, Vec<&'run Measurement>) {
-    let (mut html, mut drawn): (String, Vec<*const Measurement>) = (String::new(), Vec::new());
+    let (mut html, mut drawn): (String, HashSet<*const Measurement>) = (String::new(), HashSet::new());
     // The laws' axes have a section of their own in scenario engine.
     let engine = rows.first().is_some_and(|row| row.scenario == "engine");
     for axis in AXES.iter().filter(|axis| !engine || **axis == "batch") {

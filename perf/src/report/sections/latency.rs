@@ -1,6 +1,6 @@
 //! Latency by percentile.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use super::super::data::{Run, Series};
 use super::super::lines::{Curve, Plot};
@@ -34,16 +34,18 @@ pub(super) fn latency(run: &Run<'_>, prefix: &str) -> String {
     let positive = || all().filter(|value| *value > 0.0);
     // Room for the figures below the lowest points.
     let y_range = Some((positive().fold(f64::INFINITY, f64::min) / 3.0, positive().fold(0.0, f64::max)));
-    let cases: Vec<&String> = rows.iter().fold(Vec::new(), |mut cases, row| {
-        if !cases.contains(&&row.case) {
+    let (mut cases, mut of_case): (Vec<&String>, HashMap<&str, Vec<&Measurement>>) = Default::default();
+    for row in &rows {
+        let those = of_case.entry(&row.case).or_default();
+        if those.is_empty() {
             cases.push(&row.case);
         }
-        cases
-    });
+        those.push(row);
+    }
     let mut html = String::new();
     for case in cases {
         let mut points: Vec<(f64, &Measurement)> =
-            rows.iter().filter(|row| row.case == *case).map(|row| (place(row), *row)).collect();
+            of_case[&**case].iter().map(|row| (place(row), *row)).collect();
         points.sort_by(|a, b| a.0.total_cmp(&b.0));
         let unit = &points[0].1.unit;
         let series = Series { name: String::new(), points: points.clone() };

@@ -6,7 +6,7 @@ mod scaling;
 mod stages;
 mod words;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use super::bars::{Bar, bars};
 use super::data::Run;
@@ -35,7 +35,7 @@ pub(super) struct Section {
 }
 
 /// Scenarios with their headings and what a reader should know to judge the plots, in the order of the page.
-pub(super) const SCENARIOS: [(&str, &str, &str); 10] = [
+pub(super) const SCENARIOS: [(&str, &str, &str); 11] = [
     (
         "throughput",
         "Throughput",
@@ -57,6 +57,11 @@ pub(super) const SCENARIOS: [(&str, &str, &str); 10] = [
         "Relayed G.711 calls, 50 packets a second each way a leg. MOS by the E-model (ITU-T G.107): above 4.3 users are very satisfied.",
     ),
     ("engine", "Engine", "The engine on memory ports: what the code itself costs, without the kernel."),
+    (
+        "policy",
+        "Policy",
+        "The verdict of a new flow with few and many rules: packets that ask 64 of them (of-64), and packets that ask all (of-all). Growth is relative to the smallest table of the same kind; 1.1 is what may be. The compiler's time is that of a core.",
+    ),
     ("instructions", "Instructions", "Instructions a packet under callgrind: the same number on every run."),
     ("bulk", "Bulk transfer", "TCP streams from pod to pod."),
     ("game", "Game servers", "All players' packets at once, 64 or 128 times a second."),
@@ -134,14 +139,15 @@ fn range(row: &Measurement) -> Option<(f64, f64)> {
 }
 
 /// Metrics that say how something was measured, and are nobody's merit: they stand in the tables.
-const OF_THE_MEASURING: [&str; 5] = ["left-out", "trials", "width", "search-width", "ends"];
+const OF_THE_MEASURING: [&str; 6] = ["left-out", "trials", "width", "search-width", "ends", "asked"];
 
-/// Every figure of a scenario but ratios (which stand beside the peers), stages and what only tells of the measuring: curves where cases lie
+/// Every figure of a scenario but ratios (which stand beside the peers), stages, parts of another figure and what only tells of the measuring: curves where cases lie
 /// along an axis, bars beside peers where there are some, and else one plot of bars for all cases of a metric.
 fn panels(run: &Run<'_>, scenario: &str, prefix: &str) -> String {
     let apart = |row: &&Measurement| {
         !(ratio_of(&row.metric).is_some()
             || row.metric.starts_with("stage/")
+            || row.metric.starts_with("part/")
             || row.metric.starts_with("counts/")
             || OF_THE_MEASURING.contains(&row.metric.as_str()))
     };
@@ -154,6 +160,10 @@ fn panels(run: &Run<'_>, scenario: &str, prefix: &str) -> String {
         if !metrics.contains(&(&*row.metric, &*row.unit)) {
             metrics.push((&row.metric, &row.unit));
         }
+    }
+    let mut first: HashMap<&str, usize> = HashMap::new();
+    for (place, row) in rows.iter().enumerate() {
+        first.entry(&row.case).or_insert(place);
     }
     // Cards of one case side by side: its metrics are read together.
     let (mut beside, mut others, mut bars) = (Vec::new(), String::new(), String::new());
@@ -168,7 +178,7 @@ fn panels(run: &Run<'_>, scenario: &str, prefix: &str) -> String {
         let (with_peers, alone): (Vec<&Measurement>, Vec<&Measurement>) =
             rest.into_iter().partition(|row| !row.peers.is_empty());
         for row in with_peers {
-            let place = rows.iter().position(|other| other.case == row.case).unwrap_or(0);
+            let place = first.get(&*row.case).copied().unwrap_or(0);
             beside.push((place, beside_peers(run, &id, row)));
         }
         if !alone.is_empty() {

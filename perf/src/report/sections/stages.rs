@@ -1,5 +1,6 @@
 //! Where the time goes.
 
+use std::collections::HashMap;
 use std::fmt::Write;
 
 use super::super::bars::{Stack, stacks};
@@ -15,16 +16,18 @@ pub(super) fn stages(run: &Run<'_>, prefix: &str) -> String {
     /// The project's goal for a packet of a known flow, in cycles.
     const BUDGET: f64 = 110.0;
     let (mut names, mut found): (Vec<String>, Vec<Stack>) = (Vec::new(), Vec::new());
+    let mut places: HashMap<&str, usize> = HashMap::new();
     for row in run.usable("engine") {
         let Some(stage) = row.metric.strip_prefix("stage/") else { continue };
         if !names.iter().any(|name| name == stage) {
             names.push(stage.to_owned());
         }
         let part = (stage.to_owned(), row.value);
-        match found.iter_mut().find(|stack| stack.label == row.case) {
-            Some(stack) => stack.parts.push(part),
-            None => found.push(Stack { label: row.case.clone(), parts: vec![part] }),
-        }
+        let place = *places.entry(&row.case).or_insert_with(|| {
+            found.push(Stack { label: row.case.clone(), parts: Vec::new() });
+            found.len() - 1
+        });
+        found[place].parts.push(part);
     }
     if found.is_empty() {
         return String::new();

@@ -33,6 +33,21 @@ pub(super) fn named(metric: &str) -> String {
         ("in-force", "time until in force"),
         ("growth", "one packet net, by that with one pod"),
         ("packet-growth", "one packet, by that with one pod"),
+        ("miss", "looking both ends up, asking policy, making the flow"),
+        ("turn-growth", "one packet, by that with the smallest table"),
+        ("walk-growth", "the stages of one packet, by that with the smallest table"),
+        ("miss-growth", "the stage that asks policy, by that with the smallest table"),
+        ("policy-tables", "tables of policy"),
+        ("tables", "tables, all"),
+        ("bytes-each", "tables, for each rule or CIDR"),
+        ("load", "engine: load all"),
+        ("compile", "engine: compile all"),
+        ("change-rule", "engine: another port of one rule"),
+        ("change-member", "engine: one identity enters a set"),
+        ("agent", "a pod's label: the agent"),
+        ("engine", "a pod's label: the engine"),
+        ("label", "a pod's label: agent and engine"),
+        ("calculate-all", "agent: calculate all"),
     ];
     known
         .iter()

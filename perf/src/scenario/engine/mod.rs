@@ -14,10 +14,10 @@ use cases::{Extent, Planned, cases};
 use vswitch::config::Config;
 
 use super::{About, Scenario};
-use crate::machine::{Watch, has_tsc, tsc_mhz};
+use crate::machine::{Watch, free_memory, has_tsc, tsc_mhz};
 use crate::result::Measurement;
 use crate::session::Session;
-use crate::workload::{Case, Kind};
+use crate::workload::{Case, Kind, Stream};
 use crate::{Error, Result};
 
 const NAME: &str = "engine";
@@ -33,11 +33,9 @@ const PACKETS_QUICK: u64 = 32_768;
 /// Packets before those that count: what the other cases have pushed out of the caches comes back.
 const WARM: u64 = 8192;
 /// Memory a flow takes: a record, and its part of the index (see `FlowTable`).
-const FLOW_BYTES: u64 = 164;
+pub(super) const FLOW_BYTES: u64 = 164;
 /// Memory a route takes at most, in the desired state and in the tables.
 const ROUTE_BYTES: u64 = 600;
-/// Beyond this part of the bursts interrupted, a figure is void.
-const LEFT_OUT_MAX: f64 = 0.05;
 
 impl Scenario for Engine {
     fn about(&self) -> About {
@@ -141,17 +139,10 @@ fn fitting(cases: &[Planned], most_packets: u64) -> usize {
     fits.count().max(1)
 }
 
-/// What the kernel says can be had without swapping, in bytes.
-fn free_memory() -> u64 {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) * 1024
-}
-
 /// One case and what its rounds gave.
 struct Running {
     planned: Planned,
-    bench: Bench,
+    bench: Bench<Stream>,
     rounds: Vec<Took>,
     void: Option<String>,
     /// What it ended with: nothing of it is to be trusted.
@@ -251,9 +242,7 @@ fn round(one: &mut Running, packets: u64) -> Result<()> {
         one.bench.run(WARM)?;
         let watch = Watch::start();
         let took = one.bench.run(packets)?;
-        let interrupted = (took.left_out > LEFT_OUT_MAX)
-            .then(|| format!("{:.0} % of the bursts were interrupted", took.left_out * 100.0));
-        let void = watch.void().or(interrupted);
+        let void = watch.void().or(took.void());
         if void.is_none() || last {
             one.void = one.void.take().or(void);
             one.rounds.push(took);

@@ -7,7 +7,7 @@ use crate::Error;
 use crate::session::Interrupt;
 use crate::workload::{Family, Size, Transport, Way};
 
-fn bench(case: Case) -> Bench {
+fn bench(case: Case) -> Bench<Stream> {
     Bench::start(case, 4096, 1000.0, Interrupt::default()).unwrap()
 }
 
@@ -67,7 +67,7 @@ fn packets_the_engine_drops_are_named_by_reason() {
 fn flows_that_gave_way_are_noticed() {
     // One port may hold three quarters of 1024.
     let many = Case { flows: 900, ..small(Case::BASE) };
-    let run = |mut bench: Bench| bench.run(900);
+    let run = |mut bench: Bench<Stream>| bench.run(900);
     let error = Bench::start(many, 1024, 1000.0, Interrupt::default()).and_then(run).unwrap_err();
     assert!(matches!(error, Error::Miscounted(_)), "{error}");
 }

@@ -18,7 +18,7 @@ const TUNABLES: &str =
 /// # Errors
 ///
 /// [`Error::Unmet`] without valgrind; [`Error::Setup`]; [`Error::Interrupted`].
-pub fn count(session: &Session) -> Result<Vec<(&'static str, f64)>> {
+pub fn count(session: &Session) -> Result<Vec<(String, f64)>> {
     let folder = tempfile::tempdir().map_err(|error| Error::setup("make a folder", error))?;
     let binary = std::env::current_exe().map_err(|error| Error::setup("find this program", error))?;
     let valgrind = crate::peer::find("callgrind", "valgrind", "valgrind").map_err(|_| {
@@ -62,7 +62,7 @@ pub fn count(session: &Session) -> Result<Vec<(&'static str, f64)>> {
             }
             None => {
                 let parts = std::fs::read_dir(folder.path()).map_or(0, Iterator::count);
-                let name = cases.get(parts / PARTS).map_or("end", |case| case.name);
+                let name = cases.get(parts / PARTS).map_or("end", |case| &case.name);
                 if let Err(interrupted) = session.step(name) {
                     child.kill().and_then(|()| child.wait()).ok();
                     return Err(interrupted);
@@ -72,11 +72,11 @@ pub fn count(session: &Session) -> Result<Vec<(&'static str, f64)>> {
         }
     }
     let part = |number: usize| total(&folder.path().join(format!("out.{number}")));
-    let of_case = |(number, name): (usize, &'static str)| {
+    let of_case = |(number, name): (usize, String)| {
         let first = number * PARTS + 1;
         Ok((name, per_packet(part(first + 1)?, part(first + 2)?)))
     };
-    cases.iter().map(|case| case.name).enumerate().map(of_case).collect()
+    cases.into_iter().map(|case| case.name).enumerate().map(of_case).collect()
 }
 
 /// From what [`PACKETS`] packets took and what twice as many took: what is the same in both is not the packets'.

@@ -19,7 +19,7 @@ use vswitch_model::{Generation, Mac, PortName};
 
 use crate::scenario::engine::wire::{WirePort, Wires};
 use crate::workload::policy::DENIED_PORT;
-use crate::workload::{Family, Node, Size, Stream, Traffic, Transport, Way};
+use crate::workload::{Case, Family, Frames, Kind, Node, Size, Stream, Traffic, Transport, Way};
 use crate::{Error, Result};
 
 /// Packets of the shorter run: each flow comes as often as every other.
@@ -27,6 +27,7 @@ pub const PACKETS: u64 = 1024;
 /// Parts callgrind writes of each case.
 pub const PARTS: usize = 3;
 
+/// Flows, where packets are of known ones.
 const FLOWS: u64 = 256;
 const RULES: usize = 100;
 const ROUTES: usize = 100;
@@ -40,10 +41,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const NOW: Now = Now(1_000_000_000);
 
 /// What is counted.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Counted {
-    /// Its name, which the kept figures have.
-    pub name: &'static str,
+    /// Its name, which the kept figures have: what [`Case::name`] says, so that no other scenario means another case by it.
+    pub name: String,
     traffic: Traffic,
     batch: usize,
     fate: Fate,
@@ -56,31 +57,46 @@ enum Fate {
     Dropped,
 }
 
+impl Counted {
+    fn sent(case: Case) -> Self {
+        let Case { kind, family, transport, way, size, batch, .. } = case;
+        let flows = if kind == Kind::NewFlow { Traffic::FLOWS_MAX } else { FLOWS };
+        let traffic = Traffic { transport, size, ..Traffic::new(way, family, flows) };
+        Self { name: case.name(), traffic, batch, fate: Fate::Sent }
+    }
+
+    /// The packets of `case`, which fare as `word` says, and not as those of known flows.
+    fn dropped(word: &str, case: Case, change: impl FnOnce(&mut Traffic)) -> Self {
+        let mut counted = Self::sent(case);
+        counted.name = counted.name.replacen("known-flow", word, 1);
+        counted.fate = Fate::Dropped;
+        change(&mut counted.traffic);
+        counted
+    }
+}
+
 /// All that is counted, in order.
 #[must_use]
 pub fn cases() -> Vec<Counted> {
-    let known = |way, family| Traffic::new(way, family, FLOWS);
-    let new = |way, family| Traffic::new(way, family, Traffic::FLOWS_MAX);
-    let sent = |name, traffic| Counted { name, traffic, batch: 32, fate: Fate::Sent };
+    let base = Case { flows: FLOWS, rules: RULES, routes: ROUTES, ..Case::BASE };
     let (v4, v6) = (Family::V4, Family::V6);
-    let base = known(Way::IntoVxlan, v4);
+    let known = |family, way| Counted::sent(Case { family, way, ..base });
+    let new =
+        |family, way, transport| Counted::sent(Case { kind: Kind::NewFlow, family, way, transport, ..base });
     vec![
-        sent("known-flow/v4/plain", known(Way::Local, v4)),
-        sent("known-flow/v4/vxlan", base),
-        sent("known-flow/v4/from-vxlan", known(Way::FromVxlan, v4)),
-        sent("known-flow/v6/plain", known(Way::Local, v6)),
-        sent("known-flow/v6/vxlan", known(Way::IntoVxlan, v6)),
-        sent("known-flow/v6/from-vxlan", known(Way::FromVxlan, v6)),
-        sent("known-flow/v4/vxlan/size-imix", Traffic { size: Size::Imix, ..base }),
-        Counted { batch: 1, ..sent("known-flow/v4/vxlan/batch-1", base) },
-        sent("new-flow/v4/vxlan", new(Way::IntoVxlan, v4)),
-        sent("new-flow/v4/plain/syn", Traffic { transport: Transport::Syn, ..new(Way::Local, v4) }),
-        sent("new-flow/v6/from-vxlan", new(Way::FromVxlan, v6)),
-        Counted {
-            fate: Fate::Dropped,
-            ..sent("denied/v4/vxlan", Traffic { first_port: DENIED_PORT, ..base })
-        },
-        Counted { fate: Fate::Dropped, ..sent("ttl-expired/v4/vxlan", Traffic { ttl: 1, ..base }) },
+        known(v4, Way::Local),
+        known(v4, Way::IntoVxlan),
+        known(v4, Way::FromVxlan),
+        known(v6, Way::Local),
+        known(v6, Way::IntoVxlan),
+        known(v6, Way::FromVxlan),
+        Counted::sent(Case { size: Size::Imix, ..base }),
+        Counted::sent(Case { batch: 1, ..base }),
+        new(v4, Way::IntoVxlan, Transport::Udp),
+        new(v4, Way::Local, Transport::Syn),
+        new(v6, Way::FromVxlan, Transport::Udp),
+        Counted::dropped("denied", base, |traffic| traffic.first_port = DENIED_PORT),
+        Counted::dropped("ttl-expired", base, |traffic| traffic.ttl = 1),
     ]
 }
 
@@ -211,7 +227,7 @@ impl Bare {
         if (arrived, dropped) == expected {
             return Ok(());
         }
-        let name = case.name;
+        let name = &case.name;
         Err(Error::Miscounted(format!(
             "{name}: of {packets} packets {arrived} came through and {dropped} were dropped, not {expected:?}"
         )))
@@ -236,7 +252,7 @@ impl Drop for Bare {
 }
 
 /// The node's ports by number, as the engine would number them.
-fn ports(node: &Node) -> PortMap {
+pub(in crate::scenario) fn ports(node: &Node) -> PortMap {
     let uplink = node.uplink.iter().map(|uplink| (&uplink.port, Role::Uplink, uplink.mac, uplink.mtu));
     let host = (&node.host_port, Role::Host, Mac::GATEWAY, node.pod_mtu);
     let pods = node.pods.iter().map(|pod| (&pod.port, Role::Pod, Mac::GATEWAY, node.pod_mtu));
@@ -249,7 +265,7 @@ fn ports(node: &Node) -> PortMap {
         .collect()
 }
 
-fn underlay(node: &Node, ports: &PortMap) -> Underlay {
+pub(in crate::scenario) fn underlay(node: &Node, ports: &PortMap) -> Underlay {
     let facts = node.facts();
     let uplink = node.uplink.as_ref().and_then(|uplink| ports.get(&uplink.port));
     let hops = facts.hops.iter().filter_map(|(remote, hop)| {
@@ -265,7 +281,7 @@ mod tests {
 
     #[test]
     fn packets_fare_as_each_case_says_and_names_are_different() {
-        let names: std::collections::BTreeSet<_> = cases().iter().map(|case| case.name).collect();
+        let names: std::collections::BTreeSet<_> = cases().into_iter().map(|case| case.name).collect();
         assert_eq!(names.len(), cases().len());
         for case in cases() {
             let mut bare = Bare::start(&case).unwrap();

@@ -26,8 +26,8 @@ impl Scenario for Instructions {
             measures: "instructions a packet of the engine's worker under callgrind, for a fixed set; fails when one grew by \
                        more than 2 % over what perf/instructions.json keeps (--update keeps new ones), and with CI in the \
                        environment also when another compiler or profile built this",
-            cases: "known-flow, new-flow, denied, ttl-expired (with an ICMP error), each /FAMILY/WAY; 256 flows, 100 rules, \
-                    100 routes, 64-byte frames, batch 32 where nothing else is said",
+            cases: "known-flow, new-flow, denied, ttl-expired (with an ICMP error), named as in engine: \
+                    KIND/FAMILY/WAY[/syn][/flows-256]/rules-100/routes-100[/size-N][/batch-N]",
             sets: "",
             metrics: &[(
                 "packet",
@@ -48,9 +48,9 @@ impl Scenario for Instructions {
             if !session.wants(case) {
                 continue;
             }
-            let count = new.cases.get(*case).copied().unwrap_or(0.0);
+            let count = new.cases.get(case).copied().unwrap_or(0.0);
             let row = Measurement::of_rounds(NAME, case, "packet", "instructions", &[count]);
-            let beside = kept.cases.get(*case).copied();
+            let beside = kept.cases.get(case).copied();
             session.record(beside.into_iter().fold(row, |row, kept| row.beside("kept", kept)));
         }
         session.advance();

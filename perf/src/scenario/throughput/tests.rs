@@ -7,6 +7,7 @@ use super::rows::usable;
 use super::search::{is_heaped, is_offered};
 use super::*;
 use crate::Error;
+use crate::machine::Taken;
 use crate::net::{Ends, Pattern, Sent};
 use crate::workload::policy::DENIED_PORT;
 
@@ -146,7 +147,7 @@ fn what_is_lost_of_a_heap_is_not_the_forwarders() {
             rate: 1e6,
             behind: Duration::ZERO,
             behind_max: Duration::from_micros(behind_max),
-            taken_percent: 0.0,
+            taken: Taken { percent: 0.0, by: "other programs" },
         },
         received,
         lost: Lost { behind: 1000 - received, ..Lost::default() },
