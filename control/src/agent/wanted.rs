@@ -10,10 +10,11 @@ use vswitch_model::{DesiredState, Generation, Invalid, Port, PortName};
 use crate::calc::{Calculator, Inputs, Touched};
 
 /// Ports by name.
-type Ports = BTreeMap<PortName, Port>;
+pub type Ports = BTreeMap<PortName, Port>;
 
 /// The newest state that is whole.
-pub(super) struct Wanted {
+#[derive(Debug)]
+pub struct Wanted {
     calculator: Calculator,
     /// Where the calculation has gone on since the last state that was whole.
     unjudged: Touched,
@@ -24,13 +25,15 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    pub(super) fn new(calculator: Calculator) -> Self {
+    /// None yet: nothing has been calculated.
+    #[must_use]
+    pub fn new(calculator: Calculator) -> Self {
         Self { calculator, unjudged: Touched::default(), state: None, unsent: Touched::default() }
     }
 
     /// Makes what is calculated of these objects the wanted state, if that is whole; otherwise the one before stays.
     /// Whether it is another.
-    pub(super) fn follow(&mut self, inputs: &Inputs) -> Result<bool, Invalid> {
+    pub fn follow(&mut self, inputs: &Inputs) -> Result<bool, Invalid> {
         self.unjudged.merge(self.calculator.calculate(inputs));
         let calculated = self.calculator.state();
         // What is calculated refers to nothing that is not there; what comes from objects as it is is judged here.
@@ -48,23 +51,27 @@ impl Wanted {
     }
 
     /// What of the newest objects could not be done as they say.
-    pub(super) fn problems(&self) -> &[String] {
+    #[must_use]
+    pub fn problems(&self) -> &[String] {
         self.calculator.problems()
     }
 
     /// Whether there is a state, and the engine has it if it has what it acknowledged.
-    pub(super) fn is_sent(&self) -> bool {
+    #[must_use]
+    pub fn is_sent(&self) -> bool {
         self.state.is_some() && self.unsent.is_empty()
     }
 
     /// Whether there is a state.
-    pub(super) fn is_there(&self) -> bool {
+    #[must_use]
+    pub fn is_there(&self) -> bool {
         self.state.is_some()
     }
 
     /// What leads the engine to the state from what it acknowledged, if that is given, or from anything. None: there is no
     /// state.
-    pub(super) fn request(&self, generation: Generation, base: Option<Generation>) -> Option<ApplyRequest> {
+    #[must_use]
+    pub fn request(&self, generation: Generation, base: Option<Generation>) -> Option<ApplyRequest> {
         let state = self.state.as_ref()?;
         Some(match base {
             Some(base) => delta_request(generation, base, self.unsent.changes(state)),
@@ -73,7 +80,7 @@ impl Wanted {
     }
 
     /// Notes that the engine has the state. Gives its ports: `known` where these are the same.
-    pub(super) fn acknowledged(&mut self, known: Option<Arc<Ports>>) -> Arc<Ports> {
+    pub fn acknowledged(&mut self, known: Option<Arc<Ports>>) -> Arc<Ports> {
         self.unsent = Touched::default();
         let Some(state) = &self.state else { return Arc::default() };
         known.filter(|known| **known == state.ports).unwrap_or_else(|| Arc::new(state.ports.clone()))

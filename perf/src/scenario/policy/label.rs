@@ -1,11 +1,14 @@
 //! One label of one pod: from the agent's objects to the engine's workers.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use prost::Message;
-use vswitch_control::calc::{CalcConfig, Inputs, Numbering, calculate};
-use vswitch_model::api::apply_request;
+use vswitch_control::agent::Wanted;
+use vswitch_control::calc::{CalcConfig, Calculator, Inputs};
 use vswitch_model::api::engine::ApplyRequest;
 use vswitch_model::api::engine::apply_request::Change as Sent;
-use vswitch_model::{Delta, DesiredState, Generation};
+use vswitch_model::{Delta, DesiredState, Generation, Port, PortName};
 
 use super::NAME;
 use super::cpu::{ms, time_of};
@@ -46,11 +49,10 @@ pub(super) fn cases(session: &Session) -> Vec<Case> {
 /// An agent and its engine.
 struct Node {
     cluster: Cluster,
-    inputs: Inputs,
-    numbering: Numbering,
-    config: CalcConfig,
-    name: String,
-    state: DesiredState,
+    /// As the agent's picture of the store has them: what was calculated from last is still held when the next come.
+    inputs: Arc<Inputs>,
+    wanted: Wanted,
+    ports: Arc<BTreeMap<PortName, Port>>,
     generation: Generation,
     held: Held,
 }
@@ -58,8 +60,8 @@ struct Node {
 /// Milliseconds of a core that the parts of a change took.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Parts {
+    picture: f64,
     calculate: f64,
-    check: f64,
     send: f64,
     receive: f64,
     apply: f64,
@@ -71,15 +73,23 @@ type Figure = fn(&Parts) -> f64;
 impl Parts {
     /// What is recorded of them.
     const FIGURES: [(&'static str, Figure); 8] = [
-        ("agent", |parts| parts.calculate + parts.check + parts.send),
+        ("agent", Self::agent),
+        ("part/picture", |parts| parts.picture),
         ("part/calculate", |parts| parts.calculate),
-        ("part/check", |parts| parts.check),
         ("part/send", |parts| parts.send),
-        ("engine", |parts| parts.receive + parts.apply),
+        ("engine", Self::engine),
         ("part/receive", |parts| parts.receive),
         ("part/apply", |parts| parts.apply),
-        ("label", |parts| parts.calculate + parts.check + parts.send + parts.receive + parts.apply),
+        ("label", |parts| parts.agent() + parts.engine()),
     ];
+
+    fn agent(&self) -> f64 {
+        self.picture + self.calculate + self.send
+    }
+
+    fn engine(&self) -> f64 {
+        self.receive + self.apply
+    }
 }
 
 /// Measures the cases, one after another on the same node.
@@ -107,48 +117,56 @@ pub(super) fn run(session: &mut Session, cases: &[Case]) -> Result<()> {
 impl Node {
     /// The node, and what its first calculation took, in milliseconds of a core.
     fn start(cluster: Cluster) -> Result<(Self, f64)> {
-        let (inputs, node) = (cluster.inputs()?, cluster.node());
-        let (mut numbering, config) = (Numbering::default(), CalcConfig::default());
-        let (calculated, whole) = time_of(|| calculate(&inputs, &node.name, &config, &mut numbering))?;
-        if let [problem, ..] = &calculated.problems[..] {
-            return Err(Error::setup("make a cluster", problem));
+        let (inputs, node, generation) = (Arc::new(cluster.inputs()?), cluster.node(), Generation(1));
+        let mut wanted = Wanted::new(Calculator::new(&node.name, CalcConfig::default()));
+        let (calculated, whole) = time_of(|| wanted.follow(&inputs))?;
+        calculated.map_err(|error| failed(&error))?;
+        if let [problem, ..] = wanted.problems() {
+            return Err(failed(problem));
         }
-        let state = calculated.state;
-        let held = Held::start(&node, FLOWS, state.clone())?;
-        let (generation, name) = (Generation(1), node.name);
-        Ok((Self { cluster, inputs, numbering, config, name, state, generation, held }, ms(whole)))
+        let bytes = wanted.request(generation, None).ok_or_else(|| failed(&"no state"))?.encode_to_vec();
+        let Some(Sent::Full(state)) = received(&bytes)? else { return Err(failed(&"not the whole state")) };
+        let state = DesiredState::try_from(state).map_err(|error| failed(&error))?;
+        let ports = wanted.acknowledged(None);
+        let held = Held::start(&node, FLOWS, state)?;
+        Ok((Self { cluster, inputs, wanted, ports, generation, held }, ms(whole)))
     }
 
     /// Gives a pod the app that is so many further than the one it began with, and brings that into force.
     fn relabel(&mut self, pod: usize, further: usize) -> Result<Parts> {
-        self.inputs.set(self.cluster.pod(pod, further)?);
-        let Self { inputs, name, config, numbering, .. } = self;
-        let (calculated, calculate) = time_of(|| calculate(inputs, name, config, numbering))?;
-        let state = calculated.state;
-        let (whole, check) = time_of(|| state.check())?;
-        whole.map_err(|error| Error::setup("calculate a node's state", error))?;
-        let (base, next) = (self.generation, Generation(self.generation.0 + 1));
-        let (bytes, send) =
-            time_of(|| apply_request(next, Some((base, &self.state)), &state).encode_to_vec())?;
-        let (delta, receive) = time_of(|| received(&bytes))?;
-        let changes = delta?.changes;
-        if changes.is_empty() {
-            return Err(Error::setup("change a label", "it changed nothing of this node's state"));
+        let Self { cluster, inputs, wanted, ports, generation, held } = self;
+        let (object, before) = (cluster.pod(pod, further)?, Arc::clone(inputs));
+        let ((), picture) = time_of(|| Arc::make_mut(inputs).set(object))?;
+        let (followed, calculate) = time_of(|| wanted.follow(inputs))?;
+        if !followed.map_err(|error| failed(&error))? {
+            return Err(failed(&"the label changed nothing of this node's state"));
         }
-        let apply = self.held.change(changes)?;
-        (self.state, self.generation) = (state, next);
-        let [calculate, check, send, receive, apply] = [calculate, check, send, receive, apply].map(ms);
-        Ok(Parts { calculate, check, send, receive, apply })
+        drop(before);
+        let (base, next) = (*generation, Generation(generation.0 + 1));
+        let (bytes, send) = time_of(|| {
+            let bytes = wanted.request(next, Some(base)).map(|request| request.encode_to_vec());
+            *ports = wanted.acknowledged(Some(Arc::clone(ports)));
+            bytes
+        })?;
+        let bytes = bytes.ok_or_else(|| failed(&"no state"))?;
+        let (delta, receive) = time_of(|| match received(&bytes)? {
+            Some(Sent::Delta(delta)) => Delta::try_from(delta).map_err(|error| failed(&error)),
+            _ => Err(failed(&"no delta")),
+        })?;
+        let apply = held.change(delta?.changes)?;
+        *generation = next;
+        let [picture, calculate, send, receive, apply] = [picture, calculate, send, receive, apply].map(ms);
+        Ok(Parts { picture, calculate, send, receive, apply })
     }
 }
 
+fn failed(error: &dyn std::fmt::Display) -> Error {
+    Error::setup("lead an engine as an agent does", error)
+}
+
 /// What the engine makes of the agent's bytes.
-fn received(bytes: &[u8]) -> Result<Delta> {
-    let failed = |error: &dyn std::fmt::Display| Error::setup("read what the agent sends", error);
-    match ApplyRequest::decode(bytes).map_err(|error| failed(&error))?.change {
-        Some(Sent::Delta(delta)) => Delta::try_from(delta).map_err(|error| failed(&error)),
-        _ => Err(failed(&"no delta")),
-    }
+fn received(bytes: &[u8]) -> Result<Option<Sent>> {
+    Ok(ApplyRequest::decode(bytes).map_err(|error| failed(&error))?.change)
 }
 
 #[cfg(test)]
@@ -167,7 +185,7 @@ mod tests {
     fn a_label_of_either_pod_turns_a_verdict_of_the_engine_around_and_back() {
         let cluster = Cluster { pods_per_node: 20, nodes: 30, policies: 1000 };
         let (mut node, _) = Node::start(cluster).unwrap();
-        assert_eq!(node.state.ports.len(), 20);
+        assert_eq!(node.ports.len(), 20);
         let [local, remote] = all(cluster);
         assert_eq!((local.pod, remote.pod), (0, 250), "of one namespace");
         for case in [&local, &remote] {

@@ -66,7 +66,7 @@ impl Scenario for Policy {
                 ("change-member", "ms of a core: the same, for one identity that enters or leaves a set"),
                 (
                     "agent",
-                    "ms of a core: the agent's part of a label change: part/calculate (from objects to state), part/check (whether it is whole), part/send (from there to bytes)",
+                    "ms of a core: the agent's part of a label change: part/picture (the pod among the objects), part/calculate (from objects to state, and whether it is whole), part/send (what differs, as bytes)",
                 ),
                 (
                     "engine",
