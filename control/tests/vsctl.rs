@@ -49,6 +49,7 @@ impl Agent for Fake {
             namespace: "media".into(),
             name: document.text.trim().to_owned(),
             outcome: "created".into(),
+            ..Default::default()
         });
         Ok(Response::new(agent::ApplyObjectsReply { results: results.collect(), ..Default::default() }))
     }

@@ -3,7 +3,7 @@
 use vswitch_model::api::agent as pb;
 
 use super::describe::{fact, full_name};
-use crate::calc::{Inputs, selected_pods};
+use crate::calc::{Explainer, Inputs, selected_pods};
 use crate::object::calico::{PolicySpec, Tier};
 use crate::object::{Object, PolicyType};
 
@@ -15,7 +15,7 @@ pub(super) fn facts(inputs: &Inputs, object: &Object) -> Vec<pb::Fact> {
         Object::StagedNetworkPolicy(policy) => of_policy(inputs, object, &policy.spec),
         Object::StagedGlobalNetworkPolicy(policy) => of_policy(inputs, object, &policy.spec),
         Object::StagedKubernetesNetworkPolicy(_) => vec![selected(inputs, object)],
-        Object::Tier(tier) => vec![fact("policies", policies_in(inputs, &tier.metadata.name))],
+        Object::Tier(tier) => vec![fact("policies", Explainer::new(inputs).policies_in(&tier.metadata.name))],
         _ => Vec::new(),
     }
 }
@@ -34,13 +34,4 @@ fn of_policy(inputs: &Inputs, object: &Object, policy: &PolicySpec) -> Vec<pb::F
         facts.push(fact("problems", [format!("the tier {tier} does not exist")]));
     }
     facts
-}
-
-/// Those in force, by name.
-fn policies_in(inputs: &Inputs, tier: &str) -> Vec<String> {
-    let is_in = |spec: &PolicySpec| spec.tier() == tier;
-    let own = inputs.calico_policies.iter().filter(|(_, policy)| is_in(&policy.spec));
-    let own = own.map(|((namespace, name), _)| full_name(namespace, name));
-    let global = inputs.global_policies.iter().filter(|(_, policy)| is_in(&policy.spec));
-    own.chain(global.map(|(name, _)| name.clone())).collect()
 }

@@ -4,7 +4,7 @@ use tonic::Status;
 use vswitch_model::api::agent as pb;
 
 use super::{Core, failure};
-use crate::calc::Inputs;
+use crate::calc::{Explainer, Inputs};
 use crate::ipam::Leak;
 use crate::object::{
     Block, ClusterPeer, ClusterPolicy, Endpoint, EndpointSlice, IpPool, Key, Namespace, NetworkPolicy, Node,
@@ -15,8 +15,14 @@ impl Core {
     pub(super) async fn describe(&self, request: pb::DescribeRequest) -> Result<pb::DescribeReply, Status> {
         let key = super::objects::key(&request.kind, &request.namespace, &request.name)?;
         let entry = self.store.get(&key).await.map_err(|e| failure(&e))?;
-        let entry = entry.ok_or_else(|| Status::not_found(format!("{key} does not exist")))?;
         let inputs = self.reflector.current().inputs;
+        let Some(entry) = entry else {
+            let Some(tier) = super::tiers::built_in(&key) else { return Err(self.absent(&key).await) };
+            let object = String::from_utf8_lossy(&tier.to_json()).into_owned();
+            let mut facts = vec![fact("built in", ["yes: it is there without an object".to_owned()])];
+            facts.extend(super::calico::facts(&inputs, &tier));
+            return Ok(pb::DescribeReply { object, facts });
+        };
         let facts = match entry.object() {
             Err(error) => vec![fact("cannot be read", [error.to_string()])],
             Ok(Object::NetworkPolicy(policy)) => of_policy(&inputs, &policy),
@@ -143,32 +149,25 @@ fn of_pod(inputs: &Inputs, pod: &Pod) -> Vec<pb::Fact> {
         let addresses = spec.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         format!("{addresses} on node {}, port {}, container {}", spec.node, spec.port, spec.container_id)
     });
-    let policies = inputs.policies.iter().filter(|(_, policy)| selects(policy, pod));
-    vec![
-        fact("attached", attached),
-        fact("policies", policies.map(|((namespace, name), _)| full_name(namespace, name))),
-        fact("policies of the cluster", cluster_policies(inputs, pod)),
-    ]
-}
-
-/// Those that are for a pod, in no order.
-fn cluster_policies(inputs: &Inputs, pod: &Pod) -> Vec<String> {
-    let new = inputs
-        .cluster_policies
-        .iter()
-        .map(|(name, p)| ("ClusterNetworkPolicy", name, &**p as &dyn ClusterPolicy));
-    let old = inputs.admin_policies.iter().map(|(name, p)| ("AdminNetworkPolicy", name, &**p as _));
-    let baseline =
-        inputs.baseline_policies.iter().map(|(name, p)| ("BaselineAdminNetworkPolicy", name, &**p as _));
-    let subject_of = new.chain(old).chain(baseline).filter(|(_, _, policy)| is_subject(inputs, *policy, pod));
-    subject_of.map(|(kind, name, _)| format!("{kind} {name}")).collect()
+    let policies = Explainer::new(inputs).policies_of(&namespace, &pod.metadata.name).into_iter();
+    vec![fact("attached", attached), fact("policies", policies.map(|listed| listed.text))]
 }
 
 fn of_namespace(inputs: &Inputs, namespace: &Namespace) -> Vec<pb::Fact> {
-    let own = |name: &str| name == namespace.metadata.name;
-    let pods = inputs.pods.keys().filter(|(of, _)| own(of)).map(|(_, name)| name.clone());
-    let policies = inputs.policies.keys().filter(|(of, _)| own(of)).map(|(_, name)| name.clone());
-    vec![fact("pods", pods), fact("policies", policies)]
+    let own = &namespace.metadata.name;
+    let pods: Vec<_> = inputs.pods.keys().filter(|(of, _)| of == own).map(|(_, name)| name.clone()).collect();
+    let mut explainer = Explainer::new(inputs);
+    let mut of_cluster = Vec::new();
+    for listed in pods.iter().flat_map(|pod| explainer.policies_of(own, pod)) {
+        if listed.of_cluster && !of_cluster.contains(&listed.text) {
+            of_cluster.push(listed.text);
+        }
+    }
+    vec![
+        fact("pods", pods),
+        fact("policies", explainer.policies_within(own)),
+        fact("policies of the cluster that select pods of it", of_cluster),
+    ]
 }
 
 fn of_node(inputs: &Inputs, node: &Node) -> Vec<pb::Fact> {

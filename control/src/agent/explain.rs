@@ -5,7 +5,7 @@ use vswitch_model::api::agent as pb;
 use vswitch_model::api::engine::{ExplainReply, ExplainRequest, RuleVerdict};
 
 use super::Core;
-use crate::calc::{Explanation, Question, Side, explain};
+use crate::calc::{End, Explanation, Question, Side, explain};
 
 /// Source port of the flow that the engine is asked about: any will do, policy does not look at it.
 const SOURCE_PORT: u32 = 49152;
@@ -74,10 +74,7 @@ fn question(request: &pb::ExplainFlowRequest) -> Result<Question, Status> {
     let wrong = |field: &str, problem: String| Status::invalid_argument(format!("{field}: {problem}"));
     let end = |field: &str, text: &str| match text {
         "" => Err(wrong(field, "must not be empty: namespace/pod, pod, or an address".to_owned())),
-        text => Ok(match text.parse() {
-            Ok(end) => end,
-            Err(never) => match never {},
-        }),
+        text => Ok(End::within(super::objects::or_default(&request.namespace), text)),
     };
     Ok(Question {
         from: end("from", &request.from)?,

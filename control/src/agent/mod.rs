@@ -34,6 +34,7 @@ mod describe;
 mod engine;
 mod explain;
 mod node;
+mod notes;
 mod objects;
 mod server;
 mod socket;

@@ -1,6 +1,6 @@
 //! Objects that people apply, list and delete.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tonic::Status;
 use vswitch_model::Invalid;
@@ -8,7 +8,9 @@ use vswitch_model::api::agent as pb;
 
 use super::node::OWN_ANNOTATIONS;
 use super::{Core, failure};
-use crate::object::{Key, Kind, Object, manifest};
+use crate::object::calico::Tier;
+use crate::object::manifest::{self, Sourced};
+use crate::object::{Key, Kind, Object};
 use crate::store::{self, Applied, Revision, StoreError};
 
 /// Namespace of objects that name none.
@@ -24,16 +26,18 @@ impl Core {
         &self,
         request: pb::ApplyObjectsRequest,
     ) -> Result<pb::ApplyObjectsReply, Status> {
-        let mut objects = parse(&request.documents, &request.namespace, Object::unenforced)?;
+        let sourced = parse(&request.documents, &request.namespace, Object::unenforced)?;
+        self.refuse_missing_tiers(&sourced).await?;
+        let mut objects: Vec<Object> = sourced.into_iter().map(|sourced| sourced.object).collect();
         objects.sort_by_key(|object| Kind::ALL.iter().position(|kind| *kind == object.kind()));
-        self.refuse_missing_tiers(&objects).await?;
         let stored = self.stored_pools().await?;
         check_pools(&objects, stored)?;
+        let applied: BTreeSet<Key> = objects.iter().map(Object::key).collect();
         let (mut results, mut last) = (Vec::new(), Revision::default());
         for object in objects {
             let key = object.key();
             let object = self.keep_own_annotations(object).await?;
-            let applied = if request.dry_run {
+            let outcome = if request.dry_run {
                 let found = self.store.get(&key).await;
                 found.map(|found| match found {
                     None => "created",
@@ -51,7 +55,9 @@ impl Core {
                     outcome
                 })
             };
-            results.push(result(&key, applied.map_err(|e| about(&key, &e))?));
+            let mut result = result(&key, outcome.map_err(|e| about(&key, &e))?);
+            result.note = self.note(&object, &applied).await?.unwrap_or_default();
+            results.push(result);
         }
         let not_in_force = if request.dry_run { None } else { self.settle(last).await };
         Ok(pb::ApplyObjectsReply { results, not_in_force: not_in_force.unwrap_or_default() })
@@ -90,14 +96,18 @@ impl Core {
             (!kind.is_namespaced() || request.all_namespaces || key.namespace == namespace)
                 && (request.name.is_empty() || key.name == request.name)
         };
-        let entries = listing.entries.into_iter().filter(|entry| asked_for(&entry.key));
+        let mut values: BTreeMap<Key, Vec<u8>> =
+            listing.entries.into_iter().map(|entry| (entry.key, entry.value)).collect();
+        if kind == Kind::Tier {
+            for tier in Tier::all_built_in().map(Object::Tier) {
+                values.entry(tier.key()).or_insert_with(|| tier.to_json());
+            }
+        }
+        let asked = values.into_iter().filter(|(key, _)| asked_for(key));
         let objects: Vec<String> =
-            entries.map(|entry| String::from_utf8_lossy(&entry.value).into_owned()).collect();
+            asked.map(|(_, value)| String::from_utf8_lossy(&value).into_owned()).collect();
         if objects.is_empty() && !request.name.is_empty() {
-            return Err(Status::not_found(format!(
-                "{} does not exist",
-                Key::new(kind, namespace, request.name)
-            )));
+            return Err(self.absent(&Key::new(kind, namespace, request.name)).await);
         }
         Ok(pb::ListObjectsReply { kind: kind.to_string(), namespaced: kind.is_namespaced(), objects })
     }
@@ -115,7 +125,8 @@ impl Core {
                 .map_err(|invalid| Status::invalid_argument(format!("{key}: {invalid}")))?;
             vec![key]
         } else {
-            parse(&request.documents, &request.namespace, |_| Ok(()))?.iter().map(Object::key).collect()
+            let sourced = parse(&request.documents, &request.namespace, |_| Ok(()))?;
+            sourced.iter().map(|sourced| sourced.object.key()).collect()
         };
         keys.sort_by_key(|key| std::cmp::Reverse(Kind::ALL.iter().position(|kind| *kind == key.kind)));
         if !request.force {
@@ -129,6 +140,7 @@ impl Core {
                     "deleted"
                 }
                 Err(StoreError::NotFound(_)) if !named => "absent",
+                Err(StoreError::NotFound(_)) => return Err(self.absent(&key).await),
                 Err(error) => return Err(about(&key, &error)),
             };
             results.push(result(&key, outcome));
@@ -166,24 +178,25 @@ impl Core {
 
     /// The pods of a namespace that are attached, or have objects that are not among `keys`.
     async fn pods_in(&self, namespace: &str, keys: &[Key]) -> Result<Vec<String>, Status> {
-        let mut pods = std::collections::BTreeSet::new();
+        let mut pods: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for kind in [Kind::Pod, Kind::Endpoint] {
             for entry in self.store.list(Some(kind)).await.map_err(|e| failure(&e))?.entries {
                 match entry.object() {
                     Ok(Object::Pod(_)) if entry.key.namespace == namespace && !keys.contains(&entry.key) => {
-                        pods.insert(format!("pod {namespace}/{}", entry.key.name));
+                        pods.entry(entry.key.name).or_default();
                     }
                     Ok(Object::Endpoint(endpoint)) if endpoint.spec.namespace == namespace => {
-                        pods.insert(format!(
-                            "pod {namespace}/{} on {}",
-                            endpoint.spec.pod, endpoint.spec.node
-                        ));
+                        pods.entry(endpoint.spec.pod).or_default().insert(endpoint.spec.node);
                     }
                     _ => {}
                 }
             }
         }
-        Ok(pods.into_iter().collect())
+        let on = |nodes: &BTreeSet<String>| match nodes.iter().cloned().collect::<Vec<_>>().join(" and ") {
+            nodes if nodes.is_empty() => nodes,
+            nodes => format!(" on {nodes}"),
+        };
+        Ok(pods.iter().map(|(pod, nodes)| format!("pod {namespace}/{pod}{}", on(nodes))).collect())
     }
 }
 
@@ -195,7 +208,7 @@ pub(super) fn key(kind_text: &str, namespace: &str, name: &str) -> Result<Key, S
     Ok(Key::new(kind(kind_text)?, or_default(namespace), name))
 }
 
-fn or_default(namespace: &str) -> &str {
+pub(super) fn or_default(namespace: &str) -> &str {
     if namespace.is_empty() { DEFAULT_NAMESPACE } else { namespace }
 }
 
@@ -216,10 +229,10 @@ fn parse(
     documents: &[pb::Document],
     namespace: &str,
     judge: impl Fn(&Object) -> Result<(), Invalid>,
-) -> Result<Vec<Object>, Status> {
+) -> Result<Vec<Sourced>, Status> {
     let texts = documents.iter().map(|document| (document.file.as_str(), document.text.as_str()));
     let judge = |object: &Object| applied_by_people(object.kind()).and_then(|()| judge(object));
-    let parsed = manifest::parse_all(texts, or_default(namespace), judge);
+    let parsed = manifest::parse_sourced(texts, or_default(namespace), None, judge);
     parsed.map_err(|error| Status::invalid_argument(error.to_string()))
 }
 
@@ -263,6 +276,7 @@ fn result(key: &Key, outcome: &str) -> pb::ObjectResult {
         namespace: key.namespace.clone(),
         name: key.name.clone(),
         outcome: outcome.to_owned(),
+        note: String::new(),
     }
 }
 

@@ -1,11 +1,15 @@
 //! How the agent is.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use vswitch_model::api::agent as pb;
 
 use super::Core;
+use crate::calc::Inputs;
 
+/// How many pods are named in one problem.
+const PODS_NAMED: usize = 5;
 /// How long an address may be assigned before its pod is attached.
 const ATTACH_GRACE: Duration = Duration::from_secs(600);
 
@@ -40,6 +44,7 @@ impl Core {
         let failed = in_force.iter().flat_map(|in_force| in_force.failed_ports.iter());
         problems.extend(failed.map(|(port, reason)| format!("port {port}: {reason}")));
         problems.extend(self.leaks(ATTACH_GRACE).await.iter().map(ToString::to_string));
+        problems.extend(without_pod(&snapshot.inputs, &self.settings.node));
         let local = snapshot.inputs.endpoints.values().filter(|e| e.spec.node == self.settings.node);
         pb::AgentStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -55,7 +60,8 @@ impl Core {
             generation_acknowledged: in_force.as_ref().map_or(0, |in_force| in_force.generation.0),
             pods_local: count(local.count()),
             nodes: count(snapshot.inputs.nodes.len()),
-            policies: count(snapshot.inputs.policies.len()),
+            policies: count(snapshot.inputs.policies_in_force()),
+            policies_staged: count(snapshot.inputs.policies_staged()),
             pools: pools
                 .into_iter()
                 .map(|pool| pb::PoolUse {
@@ -69,6 +75,31 @@ impl Core {
             problems,
         }
     }
+}
+
+/// That pods of `node` are attached and nobody knows their labels, which closes them to policies that may select them.
+/// Where there are no policies it means nothing.
+fn without_pod(inputs: &Inputs, node: &str) -> Option<String> {
+    if inputs.policies_in_force() == 0 {
+        return None;
+    }
+    let local = inputs.endpoints.values().map(|endpoint| &endpoint.spec);
+    let local = local.filter(|spec| spec.node == node && !spec.pod.is_empty());
+    let full_names = local.map(|spec| (spec.namespace.clone(), spec.pod.clone()));
+    let without: BTreeSet<_> = full_names.filter(|full_name| inputs.pods.get(full_name).is_none()).collect();
+    let names: Vec<_> =
+        without.iter().take(PODS_NAMED).map(|(namespace, name)| format!("{namespace}/{name}")).collect();
+    let more = match without.len().saturating_sub(PODS_NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (!without.is_empty()).then(|| {
+        format!(
+            "attached without a Pod object: {}{more}; a policy that may select them, as far as is known, denies them \
+             everything in its directions",
+            names.join(", ")
+        )
+    })
 }
 
 fn count(number: usize) -> u32 {

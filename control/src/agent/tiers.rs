@@ -6,6 +6,7 @@ use tonic::Status;
 
 use super::{Core, failure};
 use crate::object::calico::Tier;
+use crate::object::manifest::Sourced;
 use crate::object::{Key, Kind, Object};
 
 /// Kinds whose objects name a tier.
@@ -16,24 +17,22 @@ const WITH_TIER: [Kind; 4] = [
     Kind::StagedGlobalNetworkPolicy,
 ];
 
+/// The tier of this key, if it is one that is there without an object.
+pub(super) fn built_in(key: &Key) -> Option<Object> {
+    let tier = Tier::all_built_in().into_iter().find(|tier| tier.metadata.name == key.name);
+    tier.filter(|_| key.kind == Kind::Tier).map(Object::Tier)
+}
+
 impl Core {
     /// An error when one of `objects` is a policy whose tier is neither among them nor in the store.
-    pub(super) async fn refuse_missing_tiers(&self, objects: &[Object]) -> Result<(), Status> {
-        if objects.iter().all(|object| object.tier().is_none()) {
+    pub(super) async fn refuse_missing_tiers(&self, objects: &[Sourced]) -> Result<(), Status> {
+        if objects.iter().all(|sourced| sourced.object.tier().is_none()) {
             return Ok(());
         }
         let stored = self.store.list(Some(Kind::Tier)).await.map_err(|e| failure(&e))?;
-        let stored = stored.entries.into_iter().map(|entry| entry.key.name);
-        let applied = objects.iter().filter(|object| object.kind() == Kind::Tier);
-        let there: BTreeSet<String> = stored.chain(applied.map(|tier| tier.meta().name.clone())).collect();
-        let mut named = objects.iter().filter_map(|object| Some((object, object.tier()?)));
-        match named.find(|(_, tier)| Tier::built_in(tier).is_none() && !there.contains(*tier)) {
-            None => Ok(()),
-            Some((policy, tier)) => Err(Status::invalid_argument(format!(
-                "{}: spec.tier: the tier {tier} does not exist; apply it before, or in the same file",
-                policy.key()
-            ))),
-        }
+        let there: BTreeSet<String> = stored.entries.into_iter().map(|entry| entry.key.name).collect();
+        Tier::refuse_missing(objects, |tier| there.contains(tier))
+            .map_err(|error| Status::invalid_argument(error.to_string()))
     }
 
     /// The policies of a tier that are not among `keys`.

@@ -137,6 +137,22 @@ impl Inputs {
         })
     }
 
+    /// How many policies there are that are in force, of all kinds.
+    #[must_use]
+    pub fn policies_in_force(&self) -> usize {
+        let of_cluster =
+            self.cluster_policies.len() + self.admin_policies.len() + self.baseline_policies.len();
+        let calicos = self.calico_policies.len() + self.global_policies.len();
+        self.policies.len() + of_cluster + calicos + self.unreadable.len()
+    }
+
+    /// How many policies there are that are staged, of all kinds.
+    #[must_use]
+    pub fn policies_staged(&self) -> usize {
+        let calicos = self.staged_policies.len() + self.staged_global_policies.len();
+        calicos + self.staged_kubernetes_policies.len()
+    }
+
     /// Removes the object of this key, if there is one.
     pub fn remove(&mut self, key: &Key) {
         self.unreadable.remove(key);

@@ -26,7 +26,7 @@ mod route;
 mod tests;
 
 pub use calculator::Calculator;
-pub use explain::{End, ExplainError, Explainer, Explanation, Question, Side, explain};
+pub use explain::{End, ExplainError, Explainer, Explanation, Listed, Question, Side, explain};
 pub use inputs::{Inputs, NamespacedName};
 pub use numbering::Numbering;
 pub use objects::{Named, Namespaced};

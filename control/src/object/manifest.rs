@@ -9,6 +9,8 @@ use vswitch_model::Invalid;
 
 use super::{Key, Kind, Object, meta};
 
+mod foreign;
+
 /// Why a manifest was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{source_name}{place}: {problem}", place = Place(self))]
@@ -75,6 +77,15 @@ pub struct Document {
 /// All objects of `text`, which came from `source_name`. Objects without a namespace get `namespace` where their kind
 /// needs one. Nothing is returned unless everything is right; no object may appear twice.
 pub fn parse(source_name: &str, namespace: &str, text: &str) -> Result<Vec<Document>, ManifestError> {
+    documents(source_name, namespace, text, None)
+}
+
+fn documents(
+    source_name: &str,
+    namespace: &str,
+    text: &str,
+    mut notes: Option<&mut Vec<String>>,
+) -> Result<Vec<Document>, ManifestError> {
     let mut documents = Vec::new();
     let mut seen = BTreeMap::new();
     for (index, document) in serde_yaml_ng::Deserializer::from_str(text).enumerate() {
@@ -91,6 +102,14 @@ pub fn parse(source_name: &str, namespace: &str, text: &str) -> Result<Vec<Docum
             return Err(syntax(&format!("{number} is not a number that means anything here")));
         }
         let value = serde_json::to_value(yaml).map_err(|e| syntax(&e))?;
+        let value = match notes.as_deref_mut() {
+            Some(notes) => foreign::left_out(value, |what| {
+                notes.push(format!(
+                    "{source_name}, document {number}: {what} is left out: its kind has no part in this"
+                ));
+            }),
+            None => value,
+        };
         for object in flatten(source_name, namespace, number, value)? {
             if let Some(first) = seen.insert(object.key(), number) {
                 let problem = format!("{} is already in document {first}", object.key());
@@ -116,6 +135,25 @@ fn not_finite(value: &serde_yaml_ng::Value) -> Option<f64> {
     }
 }
 
+/// An object, and where it came from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sourced {
+    /// The file, or what else it was read from.
+    pub source_name: String,
+    /// Which document of it, from 1.
+    pub document: usize,
+    /// The object.
+    pub object: Object,
+}
+
+impl Sourced {
+    /// What is wrong with it, beside the others.
+    #[must_use]
+    pub fn error(&self, invalid: Invalid) -> ManifestError {
+        ManifestError::about(&self.source_name, self.document, &self.object, invalid)
+    }
+}
+
 /// The objects of several texts, each with the name of what it came from; none of them twice, and none that `judge` finds
 /// fault with.
 pub fn parse_all<'a>(
@@ -123,15 +161,27 @@ pub fn parse_all<'a>(
     namespace: &str,
     judge: impl Fn(&Object) -> Result<(), Invalid>,
 ) -> Result<Vec<Object>, ManifestError> {
+    let sourced = parse_sourced(texts, namespace, None, judge)?;
+    Ok(sourced.into_iter().map(|sourced| sourced.object).collect())
+}
+
+/// The same with where each came from. Where there are `notes`, objects of kinds that have nothing to do with a switch
+/// are left out and noted there; otherwise they are an error.
+pub fn parse_sourced<'a>(
+    texts: impl IntoIterator<Item = (&'a str, &'a str)>,
+    namespace: &str,
+    mut notes: Option<&mut Vec<String>>,
+    judge: impl Fn(&Object) -> Result<(), Invalid>,
+) -> Result<Vec<Sourced>, ManifestError> {
     let (mut objects, mut seen) = (Vec::new(), BTreeMap::new());
     for (source_name, text) in texts {
-        for Document { number, object } in parse(source_name, namespace, text)? {
-            let about = |invalid| ManifestError::about(source_name, number, &object, invalid);
-            judge(&object).map_err(about)?;
-            if let Some(other) = seen.insert(object.key(), source_name) {
-                return Err(about(Invalid::new("", format!("is already in {other}"))));
+        for Document { number, object } in documents(source_name, namespace, text, notes.as_deref_mut())? {
+            let sourced = Sourced { source_name: source_name.to_owned(), document: number, object };
+            judge(&sourced.object).map_err(|invalid| sourced.error(invalid))?;
+            if let Some(other) = seen.insert(sourced.object.key(), source_name) {
+                return Err(sourced.error(Invalid::new("", format!("is already in {other}"))));
             }
-            objects.push(object);
+            objects.push(sourced);
         }
     }
     Ok(objects)
@@ -215,12 +265,25 @@ fn take_kind(body: &mut Map<String, Value>) -> Result<Kind, Invalid> {
         return Err(Invalid::new("kind", reason));
     }
     let of_name: Vec<Kind> = Kind::ALL.iter().copied().filter(|kind| kind.name() == name).collect();
-    let kind = of_name.first().copied().map_or_else(|| name.parse(), Ok)?;
+    // Not the agents' own: Kubernetes' Endpoints is no Endpoint of ours.
+    let meant = || name.parse().ok().filter(|kind: &Kind| kind.is_applied_by_people());
+    let Some(kind) = of_name.first().copied().or_else(meant) else {
+        return Err(Invalid::new("kind", format!("\"{name}\" is not supported; supported are {}", kinds())));
+    };
     if kind.name() != name {
         return Err(Invalid::new("kind", format!("\"{name}\" must be written {}", kind.name())));
     }
     let right = of_name.iter().flat_map(|kind| kind.api_versions()).copied().collect::<Vec<_>>().join(" or ");
     Err(Invalid::new("apiVersion", format!("\"{version}\" is not supported for {kind}; {right} is")))
+}
+
+/// The kinds that people may apply, as `kind:` has them.
+fn kinds() -> String {
+    let applied = Kind::ALL.iter().filter(|kind| kind.is_applied_by_people() && kind.unenforced().is_none());
+    let mut names: Vec<_> = applied.map(|kind| kind.name()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.join(", ")
 }
 
 /// Why a kind that people know from elsewhere does not exist here.

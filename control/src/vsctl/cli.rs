@@ -127,14 +127,14 @@ pub(super) struct Delete {
     /// Delete what these name: a file, a folder, or - for standard input.
     #[arg(short, long = "filename", value_name = "PATH", conflicts_with_all = ["kind", "name"])]
     pub(super) filename: Vec<String>,
-    /// Also pools whose addresses are in use, and namespaces with pods.
+    /// Also pools whose addresses are in use, namespaces with pods, and tiers with policies.
     #[arg(long)]
     pub(super) force: bool,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Explain {
-    /// Where the flow begins: namespace/pod, pod, or an address.
+    /// Where the flow begins: namespace/pod, pod, node/name, or an address.
     pub(super) from: String,
     /// Where it goes.
     pub(super) to: String,
@@ -145,8 +145,8 @@ pub(super) struct Explain {
     /// that have no address are given one.
     #[arg(short, long = "filename", value_name = "PATH")]
     pub(super) filename: Vec<String>,
-    /// Namespace of objects in files that name none.
-    #[arg(short, long, default_value = "default", requires = "filename")]
+    /// Namespace of FROM and TO that name none, and of objects in files that name none.
+    #[arg(short, long, default_value = "default")]
     pub(super) namespace: String,
     /// Family, when both ends have both.
     #[arg(long, value_name = "4|6", value_parser = clap::value_parser!(u32).range(4..=6))]
@@ -235,6 +235,7 @@ mod tests {
             "vsctl explain media/relay 10.0.0.1 5060/udp --family 4",
             "vsctl diff -f a.yaml --delete --limit 10",
             "vsctl explain -f cluster -f policies.yaml a b icmp",
+            "vsctl explain caller media/relay 5060/udp -n media",
             "vsctl trace --drops --protocol udp --for 5",
             "vsctl flow-log --denied --address 10.0.0.1 --limit 5",
             "vsctl completions bash",

@@ -21,6 +21,7 @@ pub(super) async fn explain(
         protocol: u32::from(explain.service.protocol.0),
         port: u32::from(explain.service.port),
         family: explain.family.unwrap_or(0),
+        namespace: explain.namespace.clone(),
     };
     let reply = agent.explain(request).await?.into_inner();
     Ok((report(&reply, explain.service), reply.allowed))

@@ -4,18 +4,22 @@ use std::io;
 
 use serde_json::json;
 use tonic::transport::Channel;
+use vswitch_model::api::agent::agent_client::AgentClient;
 use vswitch_model::api::engine::engine_client::EngineClient;
 use vswitch_model::api::engine::{FlowLogRecord, RuleName, RuleVerdict, WatchFlowLogRequest};
 
 use super::Failure;
 use super::cli::{FlowLog, Format};
 use super::engine::end;
+use super::names::Names;
 use super::output::{Report, indent, print_one};
 use super::protocol::{Protocol, Service, protocol_name};
 
-/// Prints records until the limit, the reader or the person at the keyboard says enough.
+/// Prints records until the limit, the reader or the person at the keyboard says enough. The agent, where it answers,
+/// names pods that this node's engine knows by their labels alone.
 pub(super) async fn flow_log(
     engine: &mut EngineClient<Channel>,
+    agent: Option<AgentClient<Channel>>,
     asked: &FlowLog,
     format: Format,
 ) -> Result<(), Failure> {
@@ -25,6 +29,7 @@ pub(super) async fn flow_log(
         limit: asked.limit.unwrap_or(0),
     };
     let mut stream = engine.watch_flow_log(request).await?.into_inner();
+    let mut names = Names::of(agent);
     loop {
         let record = tokio::select! {
             record = stream.message() => record?,
@@ -32,7 +37,8 @@ pub(super) async fn flow_log(
                 return interrupted.map_err(|error: io::Error| Failure(error.to_string()));
             }
         };
-        let Some(record) = record else { return Ok(()) };
+        let Some(mut record) = record else { return Ok(()) };
+        names.fill_in(&mut record).await;
         if !print_one(report(&record), format)? {
             return Ok(());
         }
@@ -61,7 +67,8 @@ fn report(record: &FlowLogRecord) -> Report {
     };
     let named = |name: &str| if name.is_empty() { String::new() } else { format!(" ({name})") };
     let head = format!(
-        "{} {} {}{} to {}{}",
+        "{} {} {} {}{} to {}{}",
+        time_of_day(record.time_ms),
         if record.allowed { "allowed" } else { "DENIED" },
         protocol,
         end(&record.source, record.source_port),
@@ -81,9 +88,22 @@ fn report(record: &FlowLogRecord) -> Report {
     lines.extend(logged.iter().map(|rule| format!("logged by {rule}")));
     let mut text = format!("{head}\n{}", indent(&lines.join("\n"), 4));
     if record.suppressed > 0 {
-        text = format!("({} flows not told: too many, or told a short while ago)\n{text}", record.suppressed);
+        text = format!("{}\n{text}", not_told(record.suppressed));
     }
     Report { value, text }
+}
+
+/// What came before a record and has no line of its own: most often the same flows again, as of a client that tries on.
+fn not_told(flows: u64) -> String {
+    format!(
+        "({flows} more before this: tries again of flows told a short while ago, or too many at once to tell)"
+    )
+}
+
+/// `23:59:59.999Z`, of milliseconds since 1970.
+fn time_of_day(ms: u64) -> String {
+    let (seconds, ms) = (ms / 1000, ms % 1000);
+    format!("{:02}:{:02}:{:02}.{ms:03}Z", seconds / 3600 % 24, seconds / 60 % 60, seconds % 60)
 }
 
 fn name(rule: &RuleName) -> String {
@@ -101,6 +121,7 @@ mod tests {
     #[test]
     fn a_record_tells_who_and_why() {
         let record = FlowLogRecord {
+            time_ms: (24 * 3600 - 1) * 1000 + 7,
             source: "10.0.0.1".into(),
             source_port: 4000,
             source_name: "media/caller".into(),
@@ -121,8 +142,8 @@ mod tests {
             ..FlowLogRecord::default()
         };
         let told = report(&record);
-        let expected = "(3 flows not told: too many, or told a short while ago)\n\
-                        DENIED udp 10.0.0.1:4000 (media/caller) to 10.0.0.2:5060\n    \
+        let expected = "(3 more before this: tries again of flows told a short while ago, or too many at once to tell)\n\
+                        23:59:59.007Z DENIED udp 10.0.0.1:4000 (media/caller) to 10.0.0.2:5060\n    \
                         ingress: denied by NetworkPolicy media/relay, rule 2\n    \
                         logged by NetworkPolicy media/relay, rule 1";
         assert_eq!(told.text, expected);

@@ -5,7 +5,7 @@
 //!
 //! | verb | value |
 //! |---|---|
-//! | `apply`, `delete` | list of `{kind, namespace, name, outcome}` |
+//! | `apply`, `delete` | list of `{kind, namespace, name, outcome, note}` |
 //! | `get KIND` | `{kind: "List", apiVersion: "v1", items: [object, ...]}` |
 //! | `get KIND NAME` | the object |
 //! | `get flows` | list of `{source, destination, protocol, sourcePort, destinationPort, state, packets, ...}` |
@@ -29,6 +29,7 @@ mod engine;
 mod explain;
 mod files;
 mod flow_log;
+mod names;
 mod objects;
 mod offline;
 mod output;
@@ -141,7 +142,10 @@ async fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
             return Ok(ExitCode::SUCCESS);
         }
         Verb::FlowLog(asked) => {
-            flow_log::flow_log(&mut engine_client(&cli.engine_socket).await?, asked, cli.output).await?;
+            let mut engine = engine_client(&cli.engine_socket).await?;
+            // Without an agent the log has no names of pods of other nodes, and is a log all the same.
+            let agent = agent(&cli.agent_socket).await.ok();
+            flow_log::flow_log(&mut engine, agent, asked, cli.output).await?;
             return Ok(ExitCode::SUCCESS);
         }
         Verb::Completions { .. } => return Ok(ExitCode::SUCCESS),

@@ -11,6 +11,7 @@ use vswitch_model::api::agent::{
 use super::cli::{Apply, Delete, Describe, Get};
 use super::output::{Report, indent, table_of, yaml};
 use super::{Failure, columns, files};
+use crate::object::Kind;
 
 type Client = AgentClient<Channel>;
 
@@ -59,7 +60,32 @@ pub(super) async fn get(agent: &mut Client, get: &Get) -> Result<Report, Failure
         all_namespaces: get.all_namespaces,
         name: get.name.clone().unwrap_or_default(),
     };
-    listing(&agent.list(request).await?.into_inner(), get)
+    let reply = agent.list(request).await?.into_inner();
+    let endpoints = if reply.kind == Kind::Pod.name() { endpoints(agent).await? } else { Vec::new() };
+    listing(&reply, &endpoints, get)
+}
+
+/// All endpoints: they know the addresses of pods that Kubernetes has not heard of yet.
+async fn endpoints(agent: &mut Client) -> Result<Vec<Value>, Failure> {
+    let request = ListObjectsRequest { kind: Kind::Endpoint.plural().to_owned(), ..Default::default() };
+    agent.list(request).await?.into_inner().objects.iter().map(|object| parse(object)).collect()
+}
+
+/// A pod as the table shows it: with the addresses of its endpoints, where its status has none.
+fn with_addresses(mut pod: Value, endpoints: &[Value]) -> Value {
+    let status = &pod["status"];
+    if !status["podIPs"].is_null() || !status["podIP"].is_null() {
+        return pod;
+    }
+    let (namespace, name) = (&pod["metadata"]["namespace"], &pod["metadata"]["name"]);
+    let is_its = |spec: &&Value| spec["namespace"] == *namespace && spec["pod"] == *name;
+    let own = endpoints.iter().map(|endpoint| &endpoint["spec"]).filter(is_its);
+    let addresses = own.flat_map(|spec| spec["addresses"].as_array().into_iter().flatten());
+    let addresses: Vec<_> = addresses.map(|address| json!({"ip": address})).collect();
+    if !addresses.is_empty() {
+        pod["status"] = json!({"podIPs": addresses});
+    }
+    pod
 }
 
 pub(super) async fn describe(agent: &mut Client, describe: &Describe) -> Result<Report, Failure> {
@@ -76,18 +102,20 @@ fn outcomes(results: &[ObjectResult], suffix: &str) -> Report {
     let line = |result: &ObjectResult| {
         let kind = result.kind.to_lowercase();
         let slash = if result.namespace.is_empty() { "" } else { "/" };
-        format!("{kind} {}{slash}{} {}{suffix}", result.namespace, result.name, result.outcome)
+        let note = if result.note.is_empty() { String::new() } else { format!("; {}", result.note) };
+        format!("{kind} {}{slash}{} {}{suffix}{note}", result.namespace, result.name, result.outcome)
     };
     let value = |result: &ObjectResult| {
         json!({
             "kind": result.kind, "namespace": result.namespace, "name": result.name, "outcome": result.outcome,
+            "note": result.note,
         })
     };
     let lines: Vec<_> = results.iter().map(line).collect();
     Report { value: results.iter().map(value).collect(), text: lines.join("\n") }
 }
 
-fn listing(reply: &ListObjectsReply, get: &Get) -> Result<Report, Failure> {
+fn listing(reply: &ListObjectsReply, endpoints: &[Value], get: &Get) -> Result<Report, Failure> {
     let objects: Result<Vec<Value>, Failure> = reply.objects.iter().map(|object| parse(object)).collect();
     let mut objects = objects?;
     let columns = columns::of(&reply.kind);
@@ -106,7 +134,8 @@ fn listing(reply: &ListObjectsReply, get: &Get) -> Result<Report, Failure> {
             row.push(text_of(object, "namespace"));
         }
         row.push(text_of(object, "name"));
-        row.extend(columns.iter().map(|column| (column.cell)(object)));
+        let shown = with_addresses(object.clone(), endpoints);
+        row.extend(columns.iter().map(|column| (column.cell)(&shown)));
         row
     });
     let text = if objects.is_empty() { nothing(reply, get) } else { table_of(&header, rows.collect()) };
@@ -175,22 +204,26 @@ mod tests {
             namespace: namespace.into(),
             name: "relay".into(),
             outcome: "created".into(),
+            note: String::new(),
         };
         let report = outcomes(&[result("media"), result("")], " (dry run)");
         let expected = "networkpolicy media/relay created (dry run)\nnetworkpolicy relay created (dry run)";
         assert_eq!(report.text, expected);
         assert_eq!(report.value[0]["namespace"], "media");
+        let noted = ObjectResult { note: "namespace media is not there".into(), ..result("media") };
+        let expected = "networkpolicy media/relay created; namespace media is not there";
+        assert_eq!(outcomes(&[noted], "").text, expected);
     }
 
     #[test]
     fn listings_have_the_columns_of_their_kind() {
-        let report = listing(&pools(), &get_of("pools", None, false)).unwrap();
+        let report = listing(&pools(), &[], &get_of("pools", None, false)).unwrap();
         assert_eq!(
             report.text,
             "NAME  CIDR           BLOCKSIZE  VXLAN   DISABLED\nv4    10.244.0.0/16  26         Always  no"
         );
         assert_eq!(report.value["items"][0]["metadata"]["name"], "v4");
-        let one = listing(&pools(), &get_of("pools", Some("v4"), false)).unwrap();
+        let one = listing(&pools(), &[], &get_of("pools", Some("v4"), false)).unwrap();
         assert_eq!(one.value["spec"]["cidr"], "10.244.0.0/16");
     }
 
@@ -199,18 +232,35 @@ mod tests {
         let policy = r#"{"metadata":{"name":"relay","namespace":"media"},"spec":{"podSelector":{"matchLabels":{"app":"relay"}},"ingress":[]}}"#;
         let reply =
             ListObjectsReply { kind: "NetworkPolicy".into(), namespaced: true, objects: vec![policy.into()] };
-        let text = listing(&reply, &get_of("netpol", None, true)).unwrap().text;
+        let text = listing(&reply, &[], &get_of("netpol", None, true)).unwrap().text;
         assert_eq!(
             text,
             "NAMESPACE  NAME   PODS       TYPES    INGRESS  EGRESS\nmedia      relay  app=relay  Ingress  0        0"
         );
         let none = ListObjectsReply { objects: vec![], ..reply };
         assert_eq!(
-            listing(&none, &get_of("netpol", None, false)).unwrap().text,
+            listing(&none, &[], &get_of("netpol", None, false)).unwrap().text,
             "no NetworkPolicy in namespace default"
         );
-        let missing = listing(&none, &get_of("netpol", Some("x"), false)).unwrap_err();
+        let missing = listing(&none, &[], &get_of("netpol", Some("x"), false)).unwrap_err();
         assert_eq!(missing.0, "no NetworkPolicy x in namespace default");
+    }
+
+    #[test]
+    fn pods_show_the_addresses_of_their_endpoints() {
+        let pods = [
+            r#"{"metadata":{"name":"a","namespace":"x"}}"#,
+            r#"{"metadata":{"name":"b","namespace":"x"},"status":{"podIP":"10.0.0.9"}}"#,
+        ];
+        let endpoint =
+            |pod: &str| json!({"spec": {"namespace": "x", "pod": pod, "addresses": ["10.0.0.1", "fd00::1"]}});
+        let objects = pods.map(str::to_owned).to_vec();
+        let reply = ListObjectsReply { kind: "Pod".into(), namespaced: true, objects };
+        let report = listing(&reply, &[endpoint("a"), endpoint("b")], &get_of("pods", None, false)).unwrap();
+        let cells: Vec<Vec<_>> =
+            report.text.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(cells, [["a", "-", "10.0.0.1,fd00::1", "-"], ["b", "-", "10.0.0.9", "-"]]);
+        assert_eq!(report.value["items"][0]["status"], Value::Null, "the object is as it is");
     }
 
     #[test]

@@ -86,7 +86,7 @@ fn standing(rule: &RuleCounters) -> &'static str {
     match rule.standing() {
         Standing::Enforced => "in force",
         Standing::Staged => "staged",
-        Standing::StagedRemoval => "in force, to be removed",
+        Standing::StagedRemoval => "in force, removal staged",
     }
 }
 

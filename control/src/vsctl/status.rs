@@ -57,6 +57,7 @@ fn agent_value(status: &AgentStatus) -> Value {
         "generationCalculated": status.generation_calculated,
         "generationAcknowledged": status.generation_acknowledged,
         "podsLocal": status.pods_local, "nodes": status.nodes, "policies": status.policies,
+        "policiesStaged": status.policies_staged,
         "pools": pools.collect::<Vec<_>>(),
         "problems": status.problems,
     })
@@ -85,7 +86,10 @@ fn agent_text(status: &AgentStatus) -> String {
         ("generation", generation),
         (
             "objects",
-            format!("{} pods here, {} nodes, {} policies", status.pods_local, status.nodes, status.policies),
+            format!(
+                "{} pods here, {} nodes, {} policies and {} staged",
+                status.pods_local, status.nodes, status.policies, status.policies_staged
+            ),
         ),
     ]);
     if !status.pools.is_empty() {
@@ -242,6 +246,7 @@ mod tests {
             "  store:       etcd, connected",
             "  engine:      away: vswitchd does not answer",
             "  generation:  7 calculated, 6 in force",
+            "  objects:     2 pods here, 3 nodes, 4 policies and 0 staged",
             "  v4    10.244.0.0/16  1       3       2",
             "  problem: Endpoint x: no such pool",
             "  node:        (no agent has spoken yet)",

@@ -173,7 +173,7 @@ fn json(record: &pb::FlowLogRecord) -> Value {
         record.logged_by.iter().map(|rule| format!("{}, {}", rule.policy, rule.position)).collect();
     json!({
         "source": record.source, "destination": record.destination,
-        "protocol": record.protocol,
+        "protocol": protocol_name(record.protocol),
         "sourcePort": record.source_port, "destinationPort": record.destination_port,
         "sourceName": record.source_name, "destinationName": record.destination_name,
         "inPort": record.in_port, "worker": record.worker,
@@ -183,4 +183,29 @@ fn json(record: &pb::FlowLogRecord) -> Value {
         "stagedEgress": verdict(&record.staged_egress), "stagedIngress": verdict(&record.staged_ingress),
         "suppressed": record.suppressed,
     })
+}
+
+/// As `vsctl` has it.
+fn protocol_name(number: u32) -> String {
+    match number {
+        1 => "icmp".to_owned(),
+        6 => "tcp".to_owned(),
+        17 => "udp".to_owned(),
+        58 => "icmpv6".to_owned(),
+        132 => "sctp".to_owned(),
+        other => format!("protocol {other}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_the_log_name_the_protocol() {
+        let of = |protocol| {
+            json(&pb::FlowLogRecord { protocol, ..pb::FlowLogRecord::default() })["protocol"].clone()
+        };
+        assert_eq!([of(6), of(17), of(47)], ["tcp", "udp", "protocol 47"]);
+    }
 }

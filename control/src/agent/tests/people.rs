@@ -105,7 +105,7 @@ async fn what_is_in_use_is_not_deleted_by_mistake() {
     assert_eq!(status.code(), Code::FailedPrecondition);
     assert!(status.message().starts_with(&user) && status.message().contains("--force"), "{status}");
     let status = delete("namespace", "media", false).await.unwrap_err();
-    let users = "namespaces/media is in use by pod media/caller, pod media/relay, pod media/relay on n1; ";
+    let users = "namespaces/media is in use by pod media/caller, pod media/relay on n1; ";
     assert!(status.message().starts_with(users), "{status}");
     // With its pods' objects, too: one of them is attached.
     let documents = vec![pb::Document { file: "c.yaml".into(), text: CLUSTER.into() }];
@@ -225,13 +225,16 @@ async fn objects_are_described_by_what_they_mean() {
     );
     assert_eq!(
         describe(&bench, "pod", "media", "relay").await,
+        ["attached: 10.244.9.1 on node n1, port vswa, container a", "policies: NetworkPolicy media/relay"]
+    );
+    assert_eq!(
+        describe(&bench, "ns", "", "media").await,
         [
-            "attached: 10.244.9.1 on node n1, port vswa, container a",
-            "policies: media/relay",
-            "policies of the cluster: "
+            "pods: caller, relay",
+            "policies: NetworkPolicy media/relay",
+            "policies of the cluster that select pods of it: "
         ]
     );
-    assert_eq!(describe(&bench, "ns", "", "media").await, ["pods: caller, relay", "policies: relay"]);
     let endpoint = describe(&bench, "endpoint", "", "a.eth0").await;
     assert!(endpoint[0].starts_with("in force: yes, in generation "), "{endpoint:?}");
     let pool = describe(&bench, "pool", "", "v4").await;
@@ -273,7 +276,22 @@ async fn status_tells_how_it_is() {
     assert!(status.generation_acknowledged >= generation, "{status:?}");
     let pools: Vec<_> = status.pools.iter().map(|p| (p.name.as_str(), p.addresses_used_local)).collect();
     assert_eq!(pools, [("v4", 1), ("v6", 1)], "the node's own addresses");
-    assert_eq!(status.problems, Vec::<String>::new());
+    assert_eq!((status.problems, status.policies_staged), (Vec::<String>::new(), 0));
+    let delete = |kind: &str, name: &str| {
+        let (kind, namespace, name) = (kind.to_owned(), "media".to_owned(), name.to_owned());
+        let request = pb::DeleteObjectsRequest { kind, namespace, name, ..Default::default() };
+        bench.api.delete(Request::new(request))
+    };
+    delete("pod", "relay").await.unwrap();
+    let status =
+        async || bench.api.get_status(Request::new(pb::GetAgentStatusRequest {})).await.unwrap().into_inner();
+    let problems = status().await.problems;
+    assert!(
+        matches!(&problems[..], [one] if one.starts_with("attached without a Pod object: media/relay; ")),
+        "{problems:?}"
+    );
+    delete("netpol", "relay").await.unwrap();
+    assert_eq!(status().await.problems, Vec::<String>::new(), "where there is no policy nobody minds");
 
     bench.engine.stop();
     bench.until_progress(|p| p.engine_error.is_some()).await;
@@ -296,7 +314,7 @@ async fn a_flow_is_explained_by_policy_and_walk() {
         to: "media/relay".into(),
         protocol: 17,
         port,
-        family: 0,
+        ..Default::default()
     };
     let reply = bench.api.explain(Request::new(ask("media/caller", 5060))).await.unwrap().into_inner();
     assert!(!reply.allowed);
@@ -318,7 +336,12 @@ async fn a_flow_is_explained_by_policy_and_walk() {
     let reply = bench.api.explain(Request::new(ask("media/caller", 5060))).await.unwrap().into_inner();
     assert!(reply.walk.is_empty() && reply.walk_error.contains("vswitchd does not answer"), "{reply:?}");
     let status = bench.api.explain(Request::new(ask("media/nobody", 5060))).await.unwrap_err();
-    assert_eq!(status.code(), Code::NotFound);
+    assert_eq!((status.code(), status.message()), (Code::NotFound, "pod media/nobody is not there"));
+    let status = bench.api.explain(Request::new(ask("caller", 5060))).await.unwrap_err();
+    assert_eq!(status.message(), "pod default/caller is not there; media/caller is");
+    let within = pb::ExplainFlowRequest { namespace: "media".into(), ..ask("caller", 5060) };
+    let reply = bench.api.explain(Request::new(within)).await.unwrap().into_inner();
+    assert!(reply.from.starts_with("pod media/caller "), "{reply:?}");
     let status = bench.api.explain(Request::new(ask("media/caller", 70_000))).await.unwrap_err();
     assert_eq!(status.message(), "port: 70000 is not a port: 0 to 65535");
 }

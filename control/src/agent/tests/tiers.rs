@@ -23,8 +23,8 @@ async fn no_policy_is_without_its_tier() {
     bench.attach(request("a", "relay", 1)).await.unwrap();
     let status = apply(&bench, POLICY).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
-    let says =
-        "networkpolicies.projectcalico.org/media/platform.p: spec.tier: the tier platform does not exist";
+    let says = "c.yaml, document 1, NetworkPolicy.projectcalico.org media/platform.p: spec.tier: the tier platform does \
+                not exist";
     assert!(status.message().starts_with(says), "{status}");
     let results = apply(&bench, &format!("{POLICY}---\n{TIER}")).await.unwrap();
     assert_eq!(results, ["Tier platform created", "NetworkPolicy.projectcalico.org platform.p created"]);
@@ -90,5 +90,92 @@ async fn descriptions_tell_whom_a_policy_is_for_and_what_is_in_a_tier() {
     };
     let expected = ["applies to: ingress", "selected pods: media/relay"];
     assert_eq!(facts("caliconetworkpolicy", "platform.p").await, expected);
-    assert_eq!(facts("tier", "platform").await, ["policies: media/platform.p"]);
+    assert_eq!(
+        facts("tier", "platform").await,
+        ["policies: NetworkPolicy.projectcalico.org media/platform.p"]
+    );
+
+    let staged = "{apiVersion: projectcalico.org/v3, kind: StagedGlobalNetworkPolicy, metadata: {name: platform.s}, \
+                  spec: {tier: platform, order: 7, ingress: [{action: Allow}]}}\n---\n\
+                  {apiVersion: projectcalico.org/v3, kind: GlobalNetworkPolicy, metadata: {name: g}, spec: {order: 1}}\n---\n\
+                  {apiVersion: projectcalico.org/v3, kind: StagedNetworkPolicy, \
+                  metadata: {name: platform.p, namespace: media}, spec: {tier: platform, stagedAction: Delete}}\n---\n\
+                  {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: k, namespace: media}, \
+                  spec: {podSelector: {matchLabels: {app: relay}}}}\n";
+    apply(&bench, staged).await.unwrap();
+    let policies = "policies: StagedGlobalNetworkPolicy platform.s (tier platform): staged \
+                    NetworkPolicy.projectcalico.org media/platform.p (tier platform): in force, removal staged \
+                    GlobalNetworkPolicy g NetworkPolicy media/k";
+    assert_eq!(facts("pod", "relay").await[1], policies);
+    let of_namespace = facts("namespace", "media").await;
+    assert_eq!(
+        of_namespace[1],
+        "policies: NetworkPolicy.projectcalico.org media/platform.p (tier platform): in force, removal staged \
+         NetworkPolicy media/k"
+    );
+    assert!(of_namespace[2].ends_with(" GlobalNetworkPolicy g"), "{of_namespace:?}");
+    let in_tier = "policies: StagedGlobalNetworkPolicy platform.s: staged \
+                   NetworkPolicy.projectcalico.org media/platform.p: in force, removal staged \
+                   StagedNetworkPolicy media/platform.p: stages a removal";
+    assert_eq!(facts("tier", "platform").await, [in_tier]);
+    let in_default = "policies: GlobalNetworkPolicy g NetworkPolicy media/k";
+    assert_eq!(facts("tier", "default").await, ["built in: yes: it is there without an object", in_default]);
+    let status = bench.api.get_status(Request::new(pb::GetAgentStatusRequest {})).await.unwrap().into_inner();
+    assert_eq!((status.policies, status.policies_staged), (3, 2));
+}
+
+#[tokio::test]
+async fn what_does_nothing_as_it_is_is_noted() {
+    let bench = Bench::with_cluster().await;
+    let notes = async |text: &str| {
+        let request = pb::ApplyObjectsRequest { documents: document(text), ..Default::default() };
+        let results = bench.api.apply(Request::new(request)).await.unwrap().into_inner().results;
+        results.into_iter().map(|result| result.note).collect::<Vec<_>>()
+    };
+    let policy = |namespace: &str| {
+        format!(
+            "{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: k, namespace: {namespace}}}}}\n"
+        )
+    };
+    assert_eq!(notes(&policy("media")).await, [""]);
+    assert_eq!(notes(&policy("meda")).await, ["namespace meda is not there: it selects no pod"]);
+    let with_namespace = "---\n{apiVersion: v1, kind: Namespace, metadata: {name: meda}}\n";
+    assert_eq!(notes(&format!("{}{with_namespace}", policy("meda"))).await, ["", ""]);
+    let removal = |kind: &str, name: &str| {
+        format!(
+            "{{apiVersion: projectcalico.org/v3, kind: {kind}, metadata: {{name: {name}, namespace: media}}, \
+             spec: {{stagedAction: Delete}}}}\n"
+        )
+    };
+    assert_eq!(notes(&removal("StagedKubernetesNetworkPolicy", "k")).await, [""]);
+    assert_eq!(
+        notes(&removal("StagedNetworkPolicy", "k")).await,
+        ["networkpolicies.projectcalico.org/media/k is not there: its removal changes nothing"]
+    );
+}
+
+#[tokio::test]
+async fn who_asks_for_the_other_network_policy_is_told_and_tiers_without_objects_are_listed() {
+    let bench = Bench::with_cluster().await;
+    apply(&bench, &POLICY.replace("tier: platform, ", "")).await.unwrap();
+    let says = "networkpolicies/media/platform.p does not exist; \
+                networkpolicies.projectcalico.org/media/platform.p does: its kind is networkpolicies.projectcalico.org";
+    let (kind, namespace, name) = ("netpol".to_owned(), "media".to_owned(), "platform.p".to_owned());
+    let asked = pb::DescribeRequest { kind: kind.clone(), namespace: namespace.clone(), name: name.clone() };
+    let status = bench.api.describe(Request::new(asked)).await.unwrap_err();
+    assert_eq!((status.code(), status.message()), (Code::NotFound, says));
+    let asked = pb::DeleteObjectsRequest { kind, namespace, name, ..Default::default() };
+    assert_eq!(bench.api.delete(Request::new(asked)).await.unwrap_err().message(), says);
+    apply(&bench, TIER).await.unwrap();
+    let asked = pb::ListObjectsRequest { kind: "tier".into(), ..Default::default() };
+    let listed = bench.api.list(Request::new(asked)).await.unwrap().into_inner().objects;
+    let names = ["default", "kube-admin", "kube-baseline", "platform"];
+    assert_eq!(listed.len(), names.len(), "{listed:?}");
+    for (object, name) in listed.iter().zip(names) {
+        assert!(object.contains(&format!("\"name\":\"{name}\"")), "{object}");
+    }
+    let asked =
+        pb::DeleteObjectsRequest { kind: "tier".into(), name: "default".into(), ..Default::default() };
+    let status = bench.api.delete(Request::new(asked)).await.unwrap_err();
+    assert_eq!(status.message(), "tiers/default is built in: it is there without an object");
 }

@@ -152,8 +152,17 @@ impl<'a> Flow<'a> {
         }
         let asked = self.asked(pod, direction, &|placed| placed.standing != Standing::StagedRemoval);
         let decision = self.ask(&asked, direction, None);
-        let by = decision.rule.map(|rule| format!(", by {}", super::words::name_of_rule(rule)));
+        let by = match (decision.rule, decision.tier) {
+            (Some(rule), _) => format!(", by {}", super::words::name_of_rule(rule)),
+            (None, Some(tier)) => {
+                let in_tier = asked.policies.iter().filter(|(_, other)| other.place == tier.place);
+                let names: Vec<_> =
+                    in_tier.map(|(placed, tier)| super::words::name_in(placed, tier)).collect();
+                format!(": isolated by {}, and no rule would match", names.join(", "))
+            }
+            (None, None) => String::new(),
+        };
         let verdict = if decision.allowed { "allowed" } else { "denied" };
-        format!("it would be {verdict}{}", by.unwrap_or_default())
+        format!("it would be {verdict}{by}")
     }
 }

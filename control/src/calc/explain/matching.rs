@@ -61,6 +61,37 @@ impl Flow<'_> {
         }
     }
 
+    /// Names of ports that the rule asks for, of the flow's protocol, and that the destination, a pod whose ports are
+    /// known, does not have.
+    pub(super) fn names_not_of_pod<'r>(&self, rule: &'r RuleView) -> Vec<&'r str> {
+        let Some(Owner::Pod(pod)) = self.to.owner else { return Vec::new() };
+        let pod = &self.cluster.pods[pod];
+        if pod.labels.is_none() {
+            return Vec::new();
+        }
+        let is_its = |name: &str| {
+            pod.ports.iter().any(|(known, protocol, _)| known == name && protocol.number() == self.protocol)
+        };
+        let names = rule.traffic.any_of.iter().filter(|port| port.protocol == self.protocol);
+        let names = names.filter_map(|port| match &port.ports {
+            Ports::Named(name) => Some(name.as_str()),
+            Ports::Range(..) => None,
+        });
+        names.filter(|name| !is_its(name)).collect()
+    }
+
+    /// The named ports of the destination, where that is a pod: `sip UDP 5060, web TCP 80`.
+    pub(super) fn ports_of_pod(&self) -> String {
+        let Some(Owner::Pod(pod)) = self.to.owner else { return String::new() };
+        let ports = self.cluster.pods[pod].ports.iter();
+        let named: Vec<_> = ports
+            .map(|(name, protocol, number)| {
+                format!("{name} {} {number}", format!("{protocol:?}").to_uppercase())
+            })
+            .collect();
+        if named.is_empty() { "it names none".to_owned() } else { named.join(", ") }
+    }
+
     fn is_at_port_of(&self, service: &ServiceMatch) -> bool {
         let endpoints = self.cluster.referred.service(&service.namespace, &service.name);
         endpoints.iter().filter(|some| some.addresses.contains(&self.to.address)).any(|some| {

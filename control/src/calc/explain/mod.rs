@@ -16,9 +16,13 @@ use super::cluster::{Cluster, Owner, describe_labels};
 use super::policy::{Placed, in_order};
 use crate::object::PolicyType;
 
+mod ends;
 mod judge;
+mod listing;
 mod matching;
 mod words;
+
+pub use listing::Listed;
 
 /// One end of a flow, as people name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,10 +38,19 @@ impl FromStr for End {
 
     /// `namespace/pod`, `pod` (namespace default), or an address.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(text.parse().map(Self::Address).unwrap_or_else(|_| {
-            let (namespace, name) = text.split_once('/').unwrap_or(("default", text));
+        Ok(Self::within("default", text))
+    }
+}
+
+impl End {
+    /// `namespace/pod`, `pod` (of the namespace given), or an address. `node/name` is a pod's name here; who has no such
+    /// pod takes it for a node.
+    #[must_use]
+    pub fn within(namespace: &str, text: &str) -> Self {
+        text.parse().map(Self::Address).unwrap_or_else(|_| {
+            let (namespace, name) = text.split_once('/').unwrap_or((namespace, text));
             Self::Pod(namespace.to_owned(), name.to_owned())
-        }))
+        })
     }
 }
 
@@ -68,9 +81,15 @@ pub struct Question {
 /// Why it cannot be said.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ExplainError {
-    /// No such pod, or none with addresses.
-    #[error("pod {0} is not there, or has no address yet")]
-    NoPod(End),
+    /// No such pod, and what may have been meant.
+    #[error("pod {0} is not there{1}")]
+    NoPod(End, String),
+    /// The pod has no address.
+    #[error("pod {0} is there, but has no address: {1}")]
+    NoAddress(End, &'static str),
+    /// A word that can only be meant for an address.
+    #[error("{0} is not an address; 10.0.0.1 or fd00::1 would be one")]
+    NotAnAddress(String),
     /// The ends have no family in common, or not the one asked for.
     #[error("{0} and {1} have no address of one family{2}")]
     NoFamily(End, End, &'static str),
@@ -163,7 +182,7 @@ impl<'a> Explainer<'a> {
 
     /// What would become of the first packet of a flow, and why.
     pub fn explain(&self, question: &Question) -> Result<Explanation, ExplainError> {
-        let (from, to) = ends(self.inputs, &self.cluster, question)?;
+        let (from, to) = ends::ends(self.inputs, &self.cluster, question)?;
         let (protocol, port) = (question.protocol, question.port);
         let flow = Flow { policies: &self.policies, cluster: &self.cluster, from, to, protocol, port };
         let (egress, ingress) = (flow.judge(PolicyType::Egress), flow.judge(PolicyType::Ingress));
@@ -184,48 +203,6 @@ impl<'a> Explainer<'a> {
 struct Place<'a> {
     address: IpAddr,
     owner: Option<Owner<'a>>,
-}
-
-fn ends<'a>(
-    inputs: &Inputs,
-    cluster: &Cluster<'a>,
-    question: &Question,
-) -> Result<(Place<'a>, Place<'a>), ExplainError> {
-    let (from, to) = (addresses(inputs, cluster, &question.from)?, addresses(inputs, cluster, &question.to)?);
-    let families = match question.is_ipv4 {
-        None => vec![true, false],
-        Some(is_ipv4) => vec![is_ipv4],
-    };
-    let of_family =
-        |addresses: &[IpAddr], is_ipv4| addresses.iter().copied().find(|a| a.is_ipv4() == is_ipv4);
-    let pair =
-        families.into_iter().find_map(|is_ipv4| Some((of_family(&from, is_ipv4)?, of_family(&to, is_ipv4)?)));
-    let Some((from, to)) = pair else {
-        let asked = match question.is_ipv4 {
-            None => "",
-            Some(true) => ": IPv4 was asked for",
-            Some(false) => ": IPv6 was asked for",
-        };
-        return Err(ExplainError::NoFamily(question.from.clone(), question.to.clone(), asked));
-    };
-    let place = |address| Place { address, owner: cluster.owners.get(&address).copied() };
-    Ok((place(from), place(to)))
-}
-
-fn addresses(inputs: &Inputs, cluster: &Cluster<'_>, end: &End) -> Result<Vec<IpAddr>, ExplainError> {
-    let (namespace, name) = match end {
-        End::Address(address) => return Ok(vec![*address]),
-        End::Pod(namespace, name) => (namespace, name),
-    };
-    let pod = cluster.pods.iter().find(|pod| pod.namespace == namespace && pod.name == name);
-    let mut found: Vec<IpAddr> = pod.map(|pod| pod.addresses.keys().copied().collect()).unwrap_or_default();
-    if let Some(object) = inputs.pods.get(&(namespace.clone(), name.clone()))
-        && object.spec.host_network
-        && let Some(node) = object.spec.node_name.as_deref().and_then(|node| cluster.nodes.get(node))
-    {
-        found.extend(&node.addresses);
-    }
-    if found.is_empty() { Err(ExplainError::NoPod(end.clone())) } else { Ok(found) }
 }
 
 /// The flow, and what there is to judge it by.

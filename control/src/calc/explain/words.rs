@@ -8,9 +8,11 @@ use crate::calc::referred::TierView;
 use crate::object::PolicyType;
 
 /// A rule that does not let the flow through, and what is missing.
-struct NearMiss {
+struct NearMiss<'r> {
     place: String,
     peer_matches: bool,
+    /// Named ports of it that the destination pod does not have.
+    unknown_names: Vec<&'r str>,
 }
 
 impl<'a> Flow<'a> {
@@ -116,10 +118,16 @@ impl<'a> Flow<'a> {
         let misses = rules.filter(helps).filter_map(|rule| {
             let peer_matches = self.are_ends_meant(rule.1, direction) == Some(true);
             let port_matches = self.is_traffic_meant(rule.1, direction) == Some(true);
-            (peer_matches || port_matches).then(|| NearMiss { place: name_of_rule(rule), peer_matches })
+            let unknown_names = self.names_not_of_pod(rule.1);
+            let miss = NearMiss { place: name_of_rule(rule), peer_matches, unknown_names };
+            (peer_matches || port_matches).then_some(miss)
         });
         match misses.max_by_key(|miss| miss.peer_matches) {
-            Some(NearMiss { place, peer_matches: true }) => {
+            Some(NearMiss { place, peer_matches: true, unknown_names }) if !unknown_names.is_empty() => {
+                let (named, has) = (unknown_names.join(", "), self.ports_of_pod());
+                format!("{place} admits {peer}, but port {named} is none of this pod's ({has})")
+            }
+            Some(NearMiss { place, peer_matches: true, .. }) => {
                 format!("{place} admits {peer}, but not at {port}: its ports would have to have that")
             }
             Some(NearMiss { place, .. }) => {
@@ -142,7 +150,7 @@ pub(super) fn name_of_rule((placed, rule): RuleOf<'_>) -> String {
 }
 
 /// The policy, and its tier unless it is the default one.
-fn name_in(placed: &Placed, tier: &TierView) -> String {
+pub(super) fn name_in(placed: &Placed, tier: &TierView) -> String {
     match tier.place.name.as_str() {
         "default" | TierView::PROFILES => placed.view.source.to_string(),
         tier => format!("{} (tier {tier})", placed.view.source),

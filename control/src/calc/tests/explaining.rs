@@ -102,11 +102,25 @@ fn nodes_reach_their_own_pods_and_pods_themselves() {
 }
 
 #[test]
+fn a_named_port_that_the_pod_does_not_have_is_said_to_be_none_of_its() {
+    let rule = "podSelector: {matchLabels: {app: relay}}, ingress: [{ports: [{protocol: UDP, port: ship}]}]";
+    let inputs = cluster(&policy("media/typo", rule));
+    let said = ask(&inputs, "media/caller", "media/relay", 5060).unwrap();
+    let says = "but port ship is none of this pod's (sip UDP 5060)";
+    assert!(!said.allowed && said.ingress.hint.ends_with(says), "{said}");
+}
+
+#[test]
 fn ends_must_have_addresses_of_one_family() {
     let inputs = cluster("");
     let nobody = End::Pod("default".into(), "nobody".into());
-    assert_eq!(ask(&inputs, "nobody", "media/relay", 1), Err(ExplainError::NoPod(nobody)));
-    assert!(matches!(ask(&inputs, "media/relay", "media/new", 1), Err(ExplainError::NoPod(_))));
+    assert_eq!(ask(&inputs, "nobody", "media/relay", 1), Err(ExplainError::NoPod(nobody, String::new())));
+    let not_attached = ask(&inputs, "media/relay", "media/new", 1).unwrap_err().to_string();
+    assert_eq!(
+        not_attached,
+        "pod media/new is there, but has no address: it is not attached, and its status names none"
+    );
+    assert_eq!(ask(&inputs, "node/n1", "media/relay", 1).unwrap().from, "node n1 (192.0.2.2)");
     assert!(matches!(ask(&inputs, "media/relay", "fd00::7", 1), Err(ExplainError::NoFamily(..))));
     let [from, to] = ["fd00::9", "media/caller"].map(|end| end.parse::<End>().unwrap());
     let mut question = Question { from, to, protocol: 6, port: 1, is_ipv4: None };

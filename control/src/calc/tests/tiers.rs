@@ -212,6 +212,18 @@ fn what_is_staged_decides_nothing_and_is_told() {
 }
 
 #[test]
+fn a_staged_policy_without_rules_is_named_where_it_would_deny() {
+    let cluster = base()
+        + &calico("Tier", "name: platform", "order: 10")
+        + &calico("StagedGlobalNetworkPolicy", "name: platform.closed", "tier: platform, types: [Ingress]");
+    let said = ask(&inputs(&cluster), "x/b", "x/a", 80);
+    assert!(said.allowed, "{said}");
+    let says = "it would be denied: isolated by StagedGlobalNetworkPolicy platform.closed (tier platform), and no rule \
+                would match";
+    assert_eq!(said.ingress.staged, says);
+}
+
+#[test]
 fn a_long_list_makes_one_identity_and_another_cidr_no_other() {
     let nets = |count: usize| (0..count).map(|n| format!("203.0.{n}.0/24")).collect::<Vec<_>>().join(", ");
     let with = |count: usize| {

@@ -96,6 +96,11 @@ impl std::str::FromStr for Port {
                 Err(format!("the range {text} is upside down; {last}:{first} would be right"))
             };
         }
+        if let Some((first, last)) = text.split_once('-').filter(|(a, b)| is_number(a) && is_number(b)) {
+            return Err(format!(
+                "{text} is no port's name: one has a letter; the range is \"{first}:{last}\""
+            ));
+        }
         let fits = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'.' | b'-');
         if (1..=128).contains(&text.len()) && text.bytes().all(fits) {
             return Ok(Self::Name(text.to_owned()));

@@ -199,6 +199,11 @@ fn the_rest_is_refused_by_the_name_of_its_field() {
             "70:80 would be right",
         ),
         ("action: Allow, protocol: TCP, destination: {ports: ['1-2:3']}", "destination.ports[0]", "no port"),
+        (
+            "action: Allow, protocol: TCP, destination: {ports: ['80-90']}",
+            "destination.ports[0]",
+            "the range is \"80:90\"",
+        ),
         ("action: Allow, protocol: TCP, source: {ports: [80]}", "source.ports", "destination.ports"),
         ("action: Allow, protocol: TCP, source: {notPorts: [x]}", "source.notPorts", "not enforced"),
         ("action: Allow, source: {net: 10.0.0.0/8}", "source.net", "`nets`"),

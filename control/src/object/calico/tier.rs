@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 use vswitch_model::Invalid;
 
-use crate::object::ObjectMeta;
+use crate::object::manifest::{ManifestError, Sourced};
 use crate::object::selector::null_is_default;
+use crate::object::{Kind, ObjectMeta};
 
 /// A group of policies. Tiers are asked one after another.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -57,6 +58,30 @@ impl Tier {
             _ => return None,
         };
         Some(TierSpec { order: Some(order), default_action: Some(default_action) })
+    }
+
+    /// The tiers that are always there, in order, as objects.
+    #[must_use]
+    pub fn all_built_in() -> [Self; 3] {
+        [Self::ADMIN, Self::DEFAULT, Self::BASELINE].map(|name| Self {
+            metadata: ObjectMeta::named(name),
+            spec: Self::built_in(name).unwrap_or_default(),
+        })
+    }
+
+    /// An error when one of `objects` is a policy whose tier is neither among them nor `there` nor always there.
+    pub fn refuse_missing(objects: &[Sourced], there: impl Fn(&str) -> bool) -> Result<(), ManifestError> {
+        let is_applied = |name: &str| {
+            objects.iter().any(|one| one.object.kind() == Kind::Tier && one.object.meta().name == name)
+        };
+        let mut named = objects.iter().filter_map(|one| Some((one, one.object.tier()?)));
+        match named.find(|(_, tier)| Self::built_in(tier).is_none() && !there(tier) && !is_applied(tier)) {
+            None => Ok(()),
+            Some((policy, tier)) => {
+                let problem = format!("the tier {tier} does not exist; apply it before, or in the same file");
+                Err(policy.error(Invalid::new("spec.tier", problem)))
+            }
+        }
     }
 
     pub(in crate::object) fn validate(&self) -> Result<(), Invalid> {

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{Column, count, default_to, labels, list, policy_types, selector, text};
+use crate::object::calico::Tier;
 
 pub(super) const POLICY: &[Column] = &[
     Column { name: "tier", cell: tier },
@@ -34,6 +35,7 @@ pub(super) const STAGED_KUBERNETES_POLICY: &[Column] = &[
 pub(super) const TIER: &[Column] = &[
     Column { name: "order", cell: order },
     Column { name: "default", cell: |o| default_to(text(&o["spec"]["defaultAction"]), "Deny") },
+    Column { name: "built in", cell: is_built_in },
 ];
 
 pub(super) const NETWORK_SET: &[Column] = &[
@@ -46,6 +48,12 @@ pub(super) const PROFILE: &[Column] = &[
     Column { name: "egress", cell: |o| count(&o["spec"]["egress"]) },
     Column { name: "labels", cell: |o| labels(&o["spec"]["labelsToApply"]) },
 ];
+
+/// Whether it is there without an object.
+fn is_built_in(object: &Value) -> String {
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    if Tier::built_in(name).is_some() { "yes" } else { "no" }.to_owned()
+}
 
 fn tier(object: &Value) -> String {
     default_to(text(&object["spec"]["tier"]), "default")
@@ -112,8 +120,9 @@ mod tests {
 
     #[test]
     fn the_other_kinds_show_what_is_in_them() {
-        assert_eq!(row(TIER, &json!({"order": 100.0, "defaultAction": "Pass"})), ["100", "Pass"]);
-        assert_eq!(row(TIER, &json!({})), ["last", "Deny"]);
+        assert_eq!(row(TIER, &json!({"order": 100.0, "defaultAction": "Pass"})), ["100", "Pass", "no"]);
+        assert_eq!(row(TIER, &json!({})), ["last", "Deny", "no"]);
+        assert_eq!((TIER[2].cell)(&json!({"metadata": {"name": "kube-admin"}})), "yes");
         assert_eq!(row(NETWORK_SET, &json!({"nets": ["10.0.0.0/8"]})), ["1", "a=b"]);
         assert_eq!(row(PROFILE, &json!({"ingress": [{}], "labelsToApply": {"x": "y"}})), ["1", "0", "x=y"]);
         assert_eq!(

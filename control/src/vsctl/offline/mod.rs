@@ -10,7 +10,8 @@ use super::explain::{side_value, verdict_text};
 use super::output::{Report, indent};
 use super::{Failure, files};
 use crate::calc::{End, Explanation, Inputs, Question, Side};
-use crate::object::{Object, manifest};
+use crate::object::calico::Tier;
+use crate::object::{Key, Kind, Object, manifest};
 
 mod place;
 mod tables;
@@ -19,9 +20,9 @@ use tables::Verdict;
 
 /// The report, and whether the flow is allowed.
 pub(super) fn explain(explain: &Explain) -> Result<(Report, bool), Failure> {
-    let mut inputs = read(&explain.filename, &explain.namespace)?;
+    let (mut inputs, mut notes) = read(&explain.filename, &explain.namespace)?;
     let question = question(explain);
-    let notes = place::ends(&mut inputs, &question).map_err(Failure)?;
+    notes.extend(place::ends(&mut inputs, &question).map_err(Failure)?);
     let answer = crate::calc::explain(&inputs, &question).map_err(|error| Failure(error.to_string()))?;
     let verdicts = tables::ask(&inputs, &question, &answer).map_err(Failure)?;
     agree(&answer, &verdicts)?;
@@ -29,21 +30,30 @@ pub(super) fn explain(explain: &Explain) -> Result<(Report, bool), Failure> {
     Ok((report(answer, explain, &verdicts, &notes), allowed))
 }
 
-/// The objects in these files, as apply would take them.
-fn read(paths: &[String], namespace: &str) -> Result<Inputs, Failure> {
+/// The objects in these files, as apply would take them, but that those which have no part in this are left out and
+/// noted.
+fn read(paths: &[String], namespace: &str) -> Result<(Inputs, Vec<String>), Failure> {
     let documents = files::read(paths)?;
     let texts = documents.iter().map(|document| (document.file.as_str(), document.text.as_str()));
-    let objects = manifest::parse_all(texts, namespace, Object::unenforced);
-    objects.map(Inputs::from_iter).map_err(|error| Failure(error.to_string()))
+    let mut notes = Vec::new();
+    let judge = |object: &Object| match object.kind() {
+        Kind::Service => Ok(()),
+        _ => object.unenforced(),
+    };
+    let failure = |error: manifest::ManifestError| Failure(error.to_string());
+    let objects = manifest::parse_sourced(texts, namespace, Some(&mut notes), judge).map_err(failure)?;
+    Tier::refuse_missing(&objects, |_| false).map_err(failure)?;
+    let (services, objects): (Vec<_>, Vec<_>) =
+        objects.into_iter().map(|one| one.object).partition(|object| object.kind() == Kind::Service);
+    notes.extend(services.iter().map(|service| {
+        let Key { namespace, name, .. } = service.key();
+        format!("Service {namespace}/{name} is left out: {}", Kind::Service.unenforced().unwrap_or_default())
+    }));
+    Ok((Inputs::from_iter(objects), notes))
 }
 
 fn question(explain: &Explain) -> Question {
-    let end = |text: &str| -> End {
-        match text.parse() {
-            Ok(end) => end,
-            Err(never) => match never {},
-        }
-    };
+    let end = |text: &str| End::within(&explain.namespace, text);
     Question {
         from: end(&explain.from),
         to: end(&explain.to),
@@ -179,9 +189,36 @@ spec:
     }
 
     #[test]
+    fn what_has_no_part_in_it_is_noted_and_left_out() {
+        let others = "---\n{apiVersion: apps/v1, kind: Deployment, metadata: {name: web}}\n---\n\
+                      {apiVersion: v1, kind: Service, metadata: {name: relay, namespace: media}, spec: {ports: [{port: 80}]}}\n";
+        let (report, _) = ask(&format!("{CLUSTER}{others}"), "phone media/relay 5060/udp").unwrap();
+        let notes = report.value["notes"].to_string();
+        assert!(notes.contains("Deployment web is left out: its kind has no part in this"), "{notes}");
+        assert!(notes.contains("Service media/relay is left out: services are not implemented"), "{notes}");
+    }
+
+    #[test]
+    fn what_apply_refuses_has_no_verdict() {
+        let homeless = "---\n{apiVersion: projectcalico.org/v3, kind: GlobalNetworkPolicy, metadata: {name: a}, spec: {tier: nowhere}}\n";
+        let Err(Failure(problem)) = ask(&format!("{CLUSTER}{homeless}"), "phone media/relay 5060/udp") else {
+            panic!("an answer")
+        };
+        assert!(
+            problem.contains("GlobalNetworkPolicy a: spec.tier: the tier nowhere does not exist"),
+            "{problem}"
+        );
+    }
+
+    #[test]
     fn what_cannot_be_asked_is_said() {
         for (words, says) in [
             ("nobody media/relay 1/tcp", "pod default/nobody is not there"),
+            ("relay media/relay 1/tcp", "pod default/relay is not there; media/relay is"),
+            ("300.8.8.8 media/relay 1/tcp", "300.8.8.8 is not an address"),
+            ("10.0.0.0/8 media/relay 1/tcp", "10.0.0.0/8 is not an address"),
+            ("dns.google media/relay 1/tcp", "a name of DNS cannot be asked for"),
+            ("n1 media/relay 1/tcp", "pod default/n1 is not there; node/n1 is a node"),
             ("10.1.0.9 2001:db8::9 1/tcp", "no address of one family"),
         ] {
             let Err(Failure(problem)) = ask(CLUSTER, words) else { panic!("{words}: an answer") };
