@@ -1,5 +1,7 @@
 //! What `vsctl` says of flows before, while and after policy meets them: explain, diff, flow-log.
 
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
 mod common;
 
 use std::process::{Child, Stdio};

@@ -49,7 +49,7 @@ pub mod underlay;
 pub use server::Service;
 pub use socket::serve;
 pub use underlay::Underlay;
-pub use wanted::Wanted;
+pub use wanted::{Ports, Wanted};
 
 /// How long a change that need not wait for the engine waits for it all the same.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(3);
