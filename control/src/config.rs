@@ -4,11 +4,12 @@
 //! the line, the field and what would be right.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Deserialize;
 use toml::Spanned;
 use vswitch_model::{PortName, Vni, api, limits};
@@ -22,6 +23,8 @@ use crate::object::{Node, Object, ObjectMeta};
 pub const DEFAULT_PATH: &str = "/etc/vswitch/agent.toml";
 /// Where the embedded store is unless configured otherwise.
 pub const DEFAULT_STORE: &str = "/var/lib/vswitch/store.redb";
+/// Where what DNS has told is kept unless configured otherwise.
+pub const DEFAULT_NAMES: &str = "/var/lib/vswitch/names.json";
 /// What keys in etcd begin with unless configured otherwise.
 pub const DEFAULT_PREFIX: &str = "/vswitch/";
 
@@ -59,6 +62,10 @@ pub struct Config {
     pub vxlan_port: u16,
     /// How long an address rests before it is assigned again.
     pub cool_down: Duration,
+    /// Where what DNS has told of names is kept.
+    pub names_file: PathBuf,
+    /// Whose answers count as DNS. Empty: those of any server that policy lets pods ask.
+    pub dns_servers: Vec<IpNet>,
     /// Unix socket of the agent API.
     pub api_socket: PathBuf,
     /// Where vswitchd listens.
@@ -77,6 +84,8 @@ impl Default for Config {
             vni: Vni::CALICO,
             vxlan_port: 4789,
             cool_down: ipam::COOL_DOWN,
+            names_file: DEFAULT_NAMES.into(),
+            dns_servers: Vec::new(),
             api_socket: api::AGENT_SOCKET.into(),
             engine_socket: api::ENGINE_SOCKET.into(),
             log: "info".to_owned(),
@@ -121,6 +130,8 @@ struct Written {
     vni: Option<Spanned<i64>>,
     vxlan_port: Option<Spanned<i64>>,
     cool_down_s: Option<Spanned<i64>>,
+    names_file: Option<Spanned<PathBuf>>,
+    dns_servers: Option<Spanned<Vec<String>>>,
     api_socket: Option<Spanned<PathBuf>>,
     engine_socket: Option<Spanned<PathBuf>>,
     log: Option<Spanned<String>>,
@@ -199,6 +210,12 @@ impl Reader<'_> {
                 None => defaults.cool_down,
                 Some(seconds) => Duration::from_secs(self.number("cool_down_s", &seconds, COOL_DOWN_S)?),
             },
+            names_file: self.path("names_file", written.names_file)?.unwrap_or(defaults.names_file),
+            dns_servers: written
+                .dns_servers
+                .map(|servers| self.servers(&servers))
+                .transpose()?
+                .unwrap_or_default(),
             api_socket: self.path("api_socket", written.api_socket)?.unwrap_or(defaults.api_socket),
             engine_socket: self
                 .path("engine_socket", written.engine_socket)?
@@ -214,6 +231,18 @@ impl Reader<'_> {
             Ok(()) => Ok(written.into_inner()),
             Err(error) => Err(self.refuse("node", &written, error.problem)),
         }
+    }
+
+    /// Addresses or prefixes.
+    fn servers(&self, written: &Spanned<Vec<String>>) -> Read<Vec<IpNet>> {
+        let read = |text: &String| {
+            let net = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+            net.map_err(|_| {
+                let problem = format!("\"{text}\": an address or a prefix, as 10.96.0.10, would be right");
+                self.refuse("dns_servers", written, problem)
+            })
+        };
+        written.as_ref().iter().map(read).collect()
     }
 
     fn store(&self, written: WrittenStore) -> Read<StoreConfig> {
@@ -361,6 +390,8 @@ mod tests {
             vni = 7
             vxlan_port = 8472
             cool_down_s = 5
+            names_file = "/run/names.json"
+            dns_servers = ["10.96.0.10", "fd00::/64"]
             api_socket = "/run/a.sock"
             engine_socket = "/run/e.sock"
             log = "debug"
@@ -388,6 +419,8 @@ mod tests {
             vni: Vni::new(7).unwrap(),
             vxlan_port: 8472,
             cool_down: Duration::from_secs(5),
+            names_file: "/run/names.json".into(),
+            dns_servers: vec!["10.96.0.10/32".parse().unwrap(), "fd00::/64".parse().unwrap()],
             api_socket: "/run/a.sock".into(),
             engine_socket: "/run/e.sock".into(),
             log: "debug".into(),
@@ -405,6 +438,10 @@ mod tests {
             ("\nvni = 16777216", "agent.toml:2: vni: 16777216 is out of range: 0 to 16777215"),
             ("vxlan_port = 0", "agent.toml:1: vxlan_port: 0 is out of range: 1 to 65535"),
             ("pod_mtu = 9000", "agent.toml:1: pod_mtu: 9000 is out of range: 1280 to 1600"),
+            (
+                "dns_servers = [\"dns\"]",
+                "agent.toml:1: dns_servers: \"dns\": an address or a prefix, as 10.96.0.10",
+            ),
             ("cool_down_s = -1", "agent.toml:1: cool_down_s: -1 is out of range"),
             ("api_socket = \"a.sock\"", "agent.toml:1: api_socket: \"a.sock\": an absolute path"),
             ("log = \"a=b=c\"", "agent.toml:1: log: \"a=b=c\""),

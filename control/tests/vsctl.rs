@@ -107,6 +107,19 @@ impl Agent for Fake {
         }))
     }
 
+    async fn list_names(&self, _: Request<agent::ListNamesRequest>) -> Reply<agent::ListNamesReply> {
+        let policies = vec!["ClusterNetworkPolicy guard".to_owned()];
+        let known = agent::LearnedName {
+            name: "sip.example.org".into(),
+            address: "203.0.113.7".into(),
+            ttl_left_ms: 61_000,
+            server: "10.96.0.10".into(),
+            policies: policies.clone(),
+        };
+        let unknown = agent::UnknownName { pattern: "*.example.net".into(), policies };
+        Ok(Response::new(agent::ListNamesReply { names: vec![known], unknown: vec![unknown] }))
+    }
+
     // vsctl has no business with the rest.
 
     async fn attach(&self, _: Request<agent::AttachRequest>) -> Reply<agent::AttachReply> {
@@ -159,6 +172,7 @@ impl Engine for Fake {
     type ListFlowsStream = Streamed<engine::Flow>;
     type ListRulesStream = Streamed<engine::RuleCounters>;
     type WatchFlowLogStream = Streamed<engine::FlowLogRecord>;
+    type WatchNamesStream = Streamed<engine::NameAnswer>;
     type TraceStream = Streamed<engine::TraceRecord>;
 
     async fn get_status(&self, _: Request<engine::GetStatusRequest>) -> Reply<engine::EngineStatus> {
@@ -210,6 +224,14 @@ impl Engine for Fake {
         }
         // Goes on for ever, as a trace on a quiet node does.
         Ok(Response::new(Box::pin(tokio_stream::StreamExt::chain(two, tokio_stream::pending()))))
+    }
+
+    async fn watch_names(&self, _: Request<engine::WatchNamesRequest>) -> Reply<Self::WatchNamesStream> {
+        Err(Status::unimplemented("watch_names"))
+    }
+
+    async fn find_flows(&self, _: Request<engine::FindFlowsRequest>) -> Reply<engine::FindFlowsReply> {
+        Err(Status::unimplemented("find_flows"))
     }
 
     async fn apply(&self, _: Request<engine::ApplyRequest>) -> Reply<engine::ApplyReply> {

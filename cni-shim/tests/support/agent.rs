@@ -258,6 +258,10 @@ impl Agent for Fake {
         Err(Status::unimplemented("get_status"))
     }
 
+    async fn list_names(&self, _: Request<ListNamesRequest>) -> Reply<ListNamesReply> {
+        Err(Status::unimplemented("list_names"))
+    }
+
     async fn explain(&self, _: Request<ExplainFlowRequest>) -> Reply<ExplainFlowReply> {
         Err(Status::unimplemented("explain"))
     }

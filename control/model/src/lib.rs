@@ -11,6 +11,7 @@
 #[cfg(feature = "api")]
 pub mod api;
 mod check;
+pub mod domain;
 pub mod drop_reason;
 pub mod error;
 pub mod identity;
@@ -22,6 +23,7 @@ pub mod route;
 pub mod state;
 pub mod touched;
 
+pub use domain::{DomainName, DomainPattern};
 pub use drop_reason::DropReason;
 pub use error::Invalid;
 pub use identity::{Identity, IdentityId, IdentityKind, IdentitySet, SetId};

@@ -23,8 +23,9 @@ use vswitch_model::api::engine::{
 use vswitch_model::api::{MESSAGE_SIZE_MAX, connect};
 use vswitch_model::{Generation, Port, PortName};
 
+use super::names::{Link, Published};
 use super::wanted::Wanted;
-use crate::calc::Calculator;
+use crate::calc::{Calculator, Inputs, LearnedNames};
 use crate::store::{Revision, Snapshot};
 
 /// First pause after a failure, doubled each time.
@@ -47,6 +48,8 @@ pub(super) struct InForce {
     pub(super) ports: Arc<BTreeMap<PortName, Port>>,
     /// The last change of the store that is in it.
     pub(super) revision: Revision,
+    /// The version of what is known of names that is in it.
+    pub(super) names: u64,
     /// The last request for an acknowledgement that it answers.
     pub(super) request: u64,
     /// Ports that are desired and could not be opened, and why.
@@ -89,6 +92,7 @@ impl Engine {
     pub(super) fn start(
         socket: PathBuf,
         snapshots: watch::Receiver<Snapshot>,
+        names: Link,
         calculator: Calculator,
     ) -> (Self, impl Future<Output = ()> + Send) {
         let (requests, asked) = watch::channel(0);
@@ -96,11 +100,13 @@ impl Engine {
         let sync = Sync {
             socket: socket.clone(),
             snapshots,
+            names,
             asked,
             publish,
             client: None,
             wanted: Wanted::new(calculator),
             revision: Revision::default(),
+            version: 0,
             generation: Generation::default(),
             in_step: false,
             state: Progress::new(),
@@ -134,11 +140,19 @@ impl Engine {
     }
 }
 
-async fn client(socket: &std::path::Path) -> Result<EngineClient<Channel>, String> {
+pub(super) async fn client(socket: &std::path::Path) -> Result<EngineClient<Channel>, String> {
     let channel = connect("vswitchd", socket).await.map_err(|e| e.to_string())?;
     Ok(EngineClient::new(channel)
         .max_decoding_message_size(MESSAGE_SIZE_MAX)
         .max_encoding_message_size(MESSAGE_SIZE_MAX))
+}
+
+/// The objects with what is known of names beside them.
+pub(super) fn with_names(inputs: &Arc<Inputs>, names: Arc<LearnedNames>) -> Arc<Inputs> {
+    if inputs.names == names {
+        return Arc::clone(inputs);
+    }
+    Arc::new(Inputs { names, ..Inputs::clone(inputs) })
 }
 
 /// Why the engine is not in step.
@@ -157,12 +171,15 @@ impl From<String> for Failure {
 struct Sync {
     socket: PathBuf,
     snapshots: watch::Receiver<Snapshot>,
+    names: Link,
     asked: watch::Receiver<u64>,
     publish: watch::Sender<Progress>,
     client: Option<EngineClient<Channel>>,
     wanted: Wanted,
     /// The last change of the store that is in the wanted state.
     revision: Revision,
+    /// The version of what is known of names that is in it.
+    version: u64,
     /// The last number given to a state.
     generation: Generation,
     /// Whether the engine is known to have what `state.in_force` says.
@@ -191,11 +208,16 @@ impl Sync {
                         pause = (pause * 2).min(PAUSE_MAX);
                     }
                 }
-                recalculate = self.snapshots.has_changed().unwrap_or(false);
+                recalculate = self.snapshots.has_changed().unwrap_or(false)
+                    || self.names.published.has_changed().unwrap_or(false);
                 continue;
             }
             tokio::select! {
                 changed = self.snapshots.changed() => match changed {
+                    Ok(()) => recalculate = true,
+                    Err(_) => return,
+                },
+                changed = self.names.published.changed() => match changed {
                     Ok(()) => recalculate = true,
                     Err(_) => return,
                 },
@@ -214,7 +236,16 @@ impl Sync {
             }
             (Arc::clone(&snapshot.inputs), snapshot.revision)
         };
-        let followed = self.wanted.follow(&inputs);
+        let Published { version, names } = self.names.published.borrow_and_update().clone();
+        let followed = self.wanted.follow(&with_names(&inputs, names));
+        let wanted = self.wanted.names();
+        self.names.wanted.send_if_modified(|before| {
+            let is_new = before.as_deref() != Some(&wanted);
+            if is_new {
+                *before = Some(Arc::new(wanted));
+            }
+            is_new
+        });
         let problems = self.wanted.problems();
         for problem in problems.iter().filter(|problem| !self.state.problems.contains(problem)) {
             warn!(problem, "not everything can be done as the objects say");
@@ -233,7 +264,7 @@ impl Sync {
             }
         };
         self.state.calculation_error = None;
-        self.revision = revision;
+        (self.revision, self.version) = (revision, version);
         if is_other {
             self.generation.0 += 1;
             self.state.calculated = self.generation;
@@ -244,6 +275,7 @@ impl Sync {
             && self.wanted.is_sent()
         {
             in_force.revision = revision;
+            in_force.names = version;
         }
         self.tell();
     }
@@ -286,8 +318,8 @@ impl Sync {
         self.state.engine_refuses = false;
         let known = self.state.in_force.take().map(|before| before.ports);
         let ports = self.wanted.acknowledged(known);
-        let (failed_ports, revision) = (Arc::new(failed_ports), self.revision);
-        self.state.in_force = Some(InForce { generation, ports, revision, request, failed_ports });
+        let (failed_ports, revision, names) = (Arc::new(failed_ports), self.revision, self.version);
+        self.state.in_force = Some(InForce { generation, ports, revision, names, request, failed_ports });
         self.tell();
         Ok(())
     }

@@ -1,11 +1,14 @@
 //! Why the first packet of a flow would pass or not: policy from the objects, the walk from this node's engine.
 
+use std::sync::Arc;
+
 use tonic::Status;
 use vswitch_model::api::agent as pb;
 use vswitch_model::api::engine::{ExplainReply, ExplainRequest, RuleVerdict};
 
 use super::Core;
-use crate::calc::{End, Explanation, Question, Side, explain};
+use super::engine::with_names;
+use crate::calc::{End, Explanation, Inputs, Question, Side, explain};
 
 /// Source port of the flow that the engine is asked about: any will do, policy does not look at it.
 const SOURCE_PORT: u32 = 49152;
@@ -20,8 +23,8 @@ impl Core {
         if !snapshot.synced {
             return Err(Status::unavailable(self.store_reason()));
         }
-        let explanation =
-            explain(&snapshot.inputs, &question).map_err(|error| Status::not_found(error.to_string()))?;
+        let explanation = explain(&self.inputs_with_names(&snapshot.inputs), &question)
+            .map_err(|error| Status::not_found(error.to_string()))?;
         let asked = ExplainRequest {
             source: explanation.from_address.to_string(),
             destination: explanation.to_address.to_string(),
@@ -46,6 +49,11 @@ impl Core {
 }
 
 impl Core {
+    /// The objects, and what is known of names beside them.
+    pub(super) fn inputs_with_names(&self, inputs: &Arc<Inputs>) -> Arc<Inputs> {
+        with_names(inputs, self.names.learned())
+    }
+
     /// Why the engine's walk may contradict what the objects say. None: it has the same objects, and does not.
     fn walk_of_others(&self, reply: &ExplainReply, explanation: &Explanation) -> Option<String> {
         let progress = self.engine.progress().borrow().clone();

@@ -7,6 +7,7 @@
 //! | `engine`, `wanted` | the task that keeps the engine in step with the store |
 //! | `attach` | attachments of pods: CNI |
 //! | `objects`, `describe` | what people apply, list, delete, look at |
+//! | `names` | what DNS tells of names that policies speak of |
 //! | `explain`, `status` | why, and how it is |
 //! | `server`, `socket` | the agent API over its unix socket |
 //! | `underlay` | which of the node's addresses the others reach it by |
@@ -18,6 +19,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tonic::Status;
@@ -33,6 +35,7 @@ mod calico;
 mod describe;
 mod engine;
 mod explain;
+mod names;
 mod node;
 mod notes;
 mod objects;
@@ -73,6 +76,10 @@ pub struct Settings {
     pub engine_socket: std::path::PathBuf,
     /// How long an address rests before it is assigned again.
     pub cool_down: Duration,
+    /// Where what DNS has told is kept. None: nowhere.
+    pub names_file: Option<std::path::PathBuf>,
+    /// Whose answers count as DNS. Empty: those of any server that policy lets pods ask.
+    pub dns_servers: Vec<IpNet>,
 }
 
 impl Settings {
@@ -91,6 +98,7 @@ struct Core {
     reflector: Reflector,
     ipam: Ipam,
     engine: engine::Engine,
+    names: names::Names,
     /// Endpoints are recorded one after another, so that each sees what the others have.
     attaching: Mutex<()>,
     /// Why this node is not registered; None: it is.
@@ -116,9 +124,16 @@ impl Agent {
     ) -> Self {
         let mut tasks = JoinSet::new();
         let reflector = Reflector::start(Arc::clone(&store));
+        let (names, link, learn) = names::Names::start(names::NameSettings {
+            engine_socket: settings.engine_socket.clone(),
+            file: settings.names_file.clone(),
+            servers: settings.dns_servers.clone(),
+        });
+        tasks.spawn(learn);
         let (engine, keep_in_step) = engine::Engine::start(
             settings.engine_socket.clone(),
             reflector.snapshots(),
+            link,
             settings.calculator(),
         );
         tasks.spawn(keep_in_step);
@@ -129,6 +144,7 @@ impl Agent {
             store_kind,
             reflector,
             engine,
+            names,
             attaching: Mutex::new(()),
             registration: watch::Sender::new(Some("it has not been registered yet".to_owned())),
             started: Instant::now(),

@@ -159,6 +159,10 @@ impl pb::agent_server::Agent for Service {
         Ok(Response::new(self.core.status().await))
     }
 
+    async fn list_names(&self, _: Request<pb::ListNamesRequest>) -> Answer<pb::ListNamesReply> {
+        Ok(Response::new(self.core.names.list()))
+    }
+
     async fn explain(&self, request: Request<pb::ExplainFlowRequest>) -> Answer<pb::ExplainFlowReply> {
         self.core.explain(request.into_inner()).await.map(Response::new)
     }

@@ -38,6 +38,7 @@ impl Core {
             snapshot.problems.iter().map(|(key, problem)| format!("{key}: {problem}")).collect();
         problems.extend(progress.problems);
         problems.extend(progress.calculation_error);
+        problems.extend(self.names.problems());
         problems.extend(
             self.registration.borrow().as_ref().map(|why| format!("node {}: {why}", self.settings.node)),
         );

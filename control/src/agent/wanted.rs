@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use vswitch_model::api::engine::ApplyRequest;
 use vswitch_model::api::{apply_request, delta_request};
-use vswitch_model::{DesiredState, Generation, Invalid, Port, PortName};
+use vswitch_model::{DesiredState, DomainPattern, Generation, Invalid, Port, PortName};
 
-use crate::calc::{Calculator, Inputs, Touched};
+use crate::calc::{Calculator, Inputs, NameWanted, Touched};
 
 /// Ports by name.
 pub type Ports = BTreeMap<PortName, Port>;
@@ -48,6 +48,11 @@ impl Wanted {
         let is_other = is_first || !touched.is_empty();
         self.unsent.merge(touched);
         Ok(is_other)
+    }
+
+    /// The names that policies in force speak of.
+    pub(super) fn names(&self) -> BTreeMap<DomainPattern, NameWanted> {
+        self.calculator.names()
     }
 
     /// What of the newest objects could not be done as they say.

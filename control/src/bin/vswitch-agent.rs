@@ -97,6 +97,8 @@ async fn settings(config: &Config) -> Result<Settings, Failure> {
         vxlan_port: config.vxlan_port,
         engine_socket: config.engine_socket.clone(),
         cool_down: config.cool_down,
+        names_file: Some(config.names_file.clone()),
+        dns_servers: config.dns_servers.clone(),
     })
 }
 

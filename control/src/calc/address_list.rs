@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use ipnet::IpNet;
+use vswitch_model::DomainPattern;
 
 use super::Numbering;
 use super::policy::view::Source;
@@ -20,6 +21,8 @@ pub(super) enum AddressList {
     Set(Source),
     /// The endpoints of a service, by its namespace and name; of those that have it, when a port is given.
     Service(String, String, Option<ServicePort>),
+    /// What DNS gave for names like these; ascending.
+    Domains(Vec<DomainPattern>),
 }
 
 /// A port of an endpoint of a service: protocol, first and last number.
@@ -44,6 +47,11 @@ impl fmt::Display for AddressList {
                 [first, rest @ ..] => write!(f, "{first} or {} more", rest.len()),
             },
             Self::Set(source) => source.fmt(f),
+            Self::Domains(patterns) => match patterns.as_slice() {
+                [] => f.write_str("no name"),
+                [pattern] => pattern.fmt(f),
+                [first, rest @ ..] => write!(f, "{first} or {} more", rest.len()),
+            },
             Self::Service(namespace, name, None) => write!(f, "Service {namespace}/{name}"),
             Self::Service(namespace, name, Some((protocol, first, last))) => {
                 write!(f, "Service {namespace}/{name} at {first}-{last} of protocol {protocol}")

@@ -1,10 +1,12 @@
 //! One calculation after another, each from what has changed since the one before.
 
-use vswitch_model::DesiredState;
+use std::collections::BTreeMap;
+
+use vswitch_model::{DesiredState, DomainPattern};
 
 use super::kept::Kept;
 use super::output::{Output, Touched};
-use super::{CalcConfig, Inputs, Numbering};
+use super::{CalcConfig, Inputs, NameWanted, Numbering};
 
 /// What one node's engine must have, as the objects of the cluster change. It always is what [`super::calculate`] gives
 /// for the same objects, with the numbers that all calculations before have left.
@@ -68,6 +70,12 @@ impl Calculator {
     #[must_use]
     pub const fn state(&self) -> &DesiredState {
         self.output.state()
+    }
+
+    /// The names that policies in force speak of, and for which pods of this node.
+    #[must_use]
+    pub fn names(&self) -> BTreeMap<DomainPattern, NameWanted> {
+        self.kept.as_ref().map(Kept::names).unwrap_or_default()
     }
 
     /// What of the last calculation could not be done as the objects say, for people, sorted.

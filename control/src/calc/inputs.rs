@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::LearnedNames;
 use super::objects::{Named, Namespaced};
 use crate::object::{
     AdminNetworkPolicy, BaselineAdminNetworkPolicy, Block, ClusterNetworkPolicy, Endpoint, EndpointSlice,
@@ -59,6 +60,8 @@ pub struct Inputs {
     pub endpoints: Named<Endpoint>,
     /// Blocks by name.
     pub blocks: Named<Block>,
+    /// What DNS has told pods of this node: no object, and another on each node.
+    pub names: Arc<LearnedNames>,
 }
 
 impl Inputs {
@@ -226,6 +229,7 @@ impl Inputs {
             pools,
             endpoints,
             blocks,
+            names: _,
         } = self;
         Same {
             referred: namespaces.is_equal(&other.namespaces)

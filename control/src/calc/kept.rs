@@ -10,16 +10,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use vswitch_model::{DesiredState, IdentityId};
+use vswitch_model::{DesiredState, DomainPattern, IdentityId};
 
 use super::address_list::{AddressList, AddressLists};
 use super::cluster::{Cluster, PodView};
 use super::identity::{EVERYTHING, Holder, Identities, IdentityKey, PodKey, Who};
 use super::output::Output;
-use super::policy::{Compiler, InPlace, Members, Moves, Placed, Wanted, in_order};
+use super::policy::{Compiler, InPlace, Members, Moves, Placed, Wanted, in_order, names_wanted};
 #[cfg(doc)]
 use super::referred::Referred;
-use super::{CalcConfig, Inputs, NamespacedName, Numbering, route};
+use super::{CalcConfig, Inputs, NameWanted, NamespacedName, Numbering, route};
 use crate::object::Pod;
 
 /// Name of the node, and what else is no object.
@@ -116,7 +116,8 @@ impl Kept {
         let placed = in_order(inputs, &cluster.referred, &mut problems.policies);
         let in_place = |placed| InPlace::new(placed, pods.local.values(), &cluster.referred);
         let policies: Vec<_> = placed.into_iter().map(in_place).collect();
-        let wanted = Wanted::by(policies.iter().filter_map(InPlace::in_force), &cluster.referred);
+        let wanted =
+            Wanted::by(policies.iter().filter_map(InPlace::in_force), &cluster.referred, &inputs.names);
         let lists = AddressLists::of(&wanted.lists, numbering);
         let identities = Identities::of(&cluster, node, &lists, wanted.labels_of_nodes, numbering);
         output.set_prefixes(identities.prefixes());
@@ -152,7 +153,8 @@ impl Kept {
                 None => return false,
             },
         };
-        let mut in_force_turned = false;
+        let names_turned = self.inputs.names != inputs.names;
+        let mut in_force_turned = names_turned;
         for (before, now) in &moved.local {
             in_force_turned |= self.compiler.recount(before.as_ref(), now.as_ref());
         }
@@ -164,11 +166,11 @@ impl Kept {
         }
         let mut wanted_before = None;
         if in_force_turned {
-            let wanted = Wanted::by(self.compiler.in_force(), &self.compiler.members.referred);
+            let wanted = Wanted::by(self.compiler.in_force(), &self.compiler.members.referred, &inputs.names);
             if wanted.labels_of_nodes != self.wanted.labels_of_nodes {
                 return false;
             }
-            if !wanted.lists.keys().eq(self.wanted.lists.keys()) {
+            if names_turned || !wanted.lists.keys().eq(self.wanted.lists.keys()) {
                 wanted_before = Some(std::mem::replace(&mut self.wanted, wanted));
             }
         }
@@ -309,6 +311,15 @@ impl Kept {
         Moves { added, removed, local: self.pods.local_identities(identities) }
     }
 
+    /// The names that policies in force speak of.
+    pub(super) fn names(&self) -> BTreeMap<DomainPattern, NameWanted> {
+        let of_place =
+            |name: &NamespacedName| self.pods.places.get(name).map(|place| place.addresses.as_slice());
+        let local = self.pods.local.iter();
+        let pods: Vec<_> = local.filter_map(|(name, key)| Some((key, of_place(name)?))).collect();
+        names_wanted(self.compiler.in_force(), &pods, &self.compiler.members.referred)
+    }
+
     /// What could not be done as the objects say, for people, sorted.
     pub(super) fn problems(&self) -> Vec<String> {
         let Problems { cluster, policies, routes } = &self.problems;
@@ -317,7 +328,7 @@ impl Kept {
     }
 }
 
-/// Puts other lists in the place of all. Gives the CIDRs of those that came or went.
+/// Puts other lists in the place of all. Gives the CIDRs of those that came, went, or are others.
 fn swap_lists(
     lists: &mut AddressLists,
     before: &BTreeMap<AddressList, Vec<IpNet>>,
@@ -328,5 +339,9 @@ fn swap_lists(
     let came = now.iter().filter(|(list, _)| !before.contains_key(list));
     let went = before.iter().filter(|(list, _)| !now.contains_key(list));
     went.clone().for_each(|(list, _)| numbering.lists.release(list));
-    came.chain(went).flat_map(|(_, nets)| nets).map(IpNet::trunc).collect()
+    // What DNS tells changes what is in a list.
+    let kept = before.iter().filter_map(|(list, before)| Some((before, now.get(list)?)));
+    let turned =
+        kept.filter(|(before, now)| before != now).flat_map(|(before, now)| before.iter().chain(now));
+    came.chain(went).flat_map(|(_, nets)| nets).chain(turned).map(IpNet::trunc).collect()
 }

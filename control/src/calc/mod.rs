@@ -7,7 +7,9 @@
 //!
 //! [`explain()`] says why the first packet of a flow would pass or not, from the same objects by another way.
 
-use vswitch_model::{DesiredState, Vni};
+use std::collections::BTreeMap;
+
+use vswitch_model::{DesiredState, DomainPattern, Vni};
 
 mod address_list;
 mod calculator;
@@ -16,6 +18,7 @@ pub mod explain;
 mod identity;
 mod inputs;
 mod kept;
+mod learned;
 mod numbering;
 mod objects;
 mod output;
@@ -28,6 +31,7 @@ mod tests;
 pub use calculator::Calculator;
 pub use explain::{End, ExplainError, Explainer, Explanation, Listed, Question, Side, explain};
 pub use inputs::{Inputs, NamespacedName};
+pub use learned::{LearnedNames, NameWanted};
 pub use numbering::Numbering;
 pub use objects::{Named, Namespaced};
 pub use output::Touched;
@@ -61,6 +65,8 @@ pub struct Calculated {
     pub state: DesiredState,
     /// What could not be done as the objects say, for people, sorted.
     pub problems: Vec<String>,
+    /// The names that policies in force speak of.
+    pub names: BTreeMap<DomainPattern, NameWanted>,
 }
 
 /// What the engine of `node` must have, given the objects of the cluster. `numbering` is that of the calculation
@@ -69,5 +75,5 @@ pub struct Calculated {
 pub fn calculate(inputs: &Inputs, node: &str, config: &CalcConfig, numbering: &mut Numbering) -> Calculated {
     let mut output = Output::default();
     let kept = Kept::from_nothing(inputs, (node, config), numbering, &mut output);
-    Calculated { problems: kept.problems(), state: output.into_state() }
+    Calculated { problems: kept.problems(), names: kept.names(), state: output.into_state() }
 }

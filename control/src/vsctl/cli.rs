@@ -46,7 +46,7 @@ pub enum Format {
 pub(super) enum Verb {
     /// Write objects from files: all are checked before any is written.
     Apply(Apply),
-    /// List objects, or what the engine has: flows, counters, drops, policies, ports, tunnels.
+    /// List objects, what the engine has (flows, counters, drops, policies, ports, tunnels), or the domains DNS told of.
     Get(Get),
     /// One object, and what the agent knows beside it.
     Describe(Describe),
@@ -85,7 +85,7 @@ pub(super) struct Apply {
 #[derive(Debug, Args)]
 pub(super) struct Get {
     /// A kind such as networkpolicy, ippool, pod, node, namespace, endpoint, block; or flows, counters, drops,
-    /// policies (what their rules did), ports, tunnels.
+    /// policies (what their rules did), ports, tunnels; or domains (names of policies, and what DNS told of them).
     pub(super) kind: String,
     /// One object; for counters and ports, one port; for policies, one by its whole name: "NetworkPolicy media/relay".
     pub(super) name: Option<String>,

@@ -12,6 +12,7 @@
 //! | `get counters` | `{ports: [...], drops: {reason: packets}, flows: {...}, frames: {...}, stages: {stage: packets}}` |
 //! | `get drops` | `{total, reasons: {reason: packets}, ports: {port: {reason: packets}}}` |
 //! | `get policies` | list of `{rule, policy, position, action, standing, flows, packets, bytes, deniedPackets, ...}` |
+//! | `get domains` | `{names: [{name, address, ttlLeftMs, server, policies}, ...], unknown: [{pattern, policies}, ...]}` |
 //! | `get ports`, `get tunnels` | list of what the engine has |
 //! | `describe` | `{object, facts: {name: [value, ...]}}` |
 //! | `status` | `{agent: {...}, engine: {...}}`, each `{error}` when it does not answer |
@@ -25,6 +26,7 @@ mod cli;
 mod columns;
 mod decode;
 mod diff;
+mod domains;
 mod engine;
 mod explain;
 mod files;
@@ -106,6 +108,13 @@ async fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
             diff::diff(&mut agent(&cli.agent_socket).await?, &mut engine, diff).await?
         }
         Verb::Delete(delete) => objects::delete(&mut agent(&cli.agent_socket).await?, delete).await?,
+        Verb::Get(get) if domains::is_noun(&get.kind) => {
+            if let Some(problem) = domains::problem(get) {
+                eprintln!("vsctl: {problem}");
+                return Ok(ExitCode::from(EXIT_USAGE));
+            }
+            domains::get(&mut agent(&cli.agent_socket).await?, get.name.as_deref()).await?
+        }
         Verb::Get(get) => match engine::Noun::parse(&get.kind) {
             Some(noun) => {
                 if let Some(problem) = engine_get_problem(get, noun) {

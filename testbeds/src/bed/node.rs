@@ -93,12 +93,13 @@ impl VswitchNode {
         };
         let cool_down = settings.cool_down_s.map(|s| format!("cool_down_s = {s}\n")).unwrap_or_default();
         format!(
-            "node = {name:?}\napi_socket = {socket:?}\nengine_socket = {engine:?}\nlog = {log:?}\n{cool_down}\n\
+            "node = {name:?}\napi_socket = {socket:?}\nengine_socket = {engine:?}\nlog = {log:?}\nnames_file = {names:?}\n{cool_down}\n\
              [underlay]\nipv4 = \"{v4}/{v4_length}\"\nipv6 = \"{v6}/{v6_length}\"\n\n[store]\n{store}",
             name = node.name,
             socket = self.agent_socket(),
             engine = self.engine_socket(),
             log = settings.log,
+            names = self.folder.join("names.json"),
             v4 = node.underlay_v4(),
             v4_length = topology::UNDERLAY_V4_LENGTH,
             v6 = node.underlay_v6(),

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use vswitch_model::DropReason;
 
+use crate::dns::DnsQueue;
 use crate::flow_log::FlowLogQueue;
 use crate::packet::PortIndex;
 use crate::tally::RuleTallies;
@@ -133,6 +134,8 @@ pub struct Counters {
     pub rules: Arc<RuleTallies>,
     /// What is told of new flows.
     pub flow_log: Arc<FlowLogQueue>,
+    /// What is told of DNS.
+    pub dns: DnsQueue,
 }
 
 impl Counters {
@@ -148,6 +151,7 @@ impl Counters {
             flows_evicted: Counter::default(),
             rules: Arc::default(),
             flow_log: Arc::default(),
+            dns: DnsQueue::default(),
         }
     }
 

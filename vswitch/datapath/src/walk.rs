@@ -12,7 +12,7 @@ use crate::output::Output;
 use crate::stage::{Context, Indices, Scratch, flow, forward, receive, source, transmit, uplink};
 use crate::tables::Tables;
 use crate::trace::{TraceSpec, Tracer};
-use crate::{BATCH, Buffer, Mark, NoProbe, Now, Packet, Probe};
+use crate::{BATCH, Buffer, Mark, NoProbe, Now, Packet, Probe, dns};
 
 /// Sizes and limits of a worker's walk. Memory for them is taken at creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,6 +134,9 @@ impl Walk {
         let mut memory = flow::Memory { flows, fragments, keys, log };
         flow::run(&context, scratch, packets, &mut memory, &entered, &mut allowed, probe);
         forward::run(&context, scratch, packets, &allowed);
+        if !scratch.answers.is_empty() {
+            dns::tell(&context, scratch, packets);
+        }
         probe.mark(Mark::Forward);
         forward::report(&context, scratch, packets, limiter);
         probe.mark(Mark::Report);

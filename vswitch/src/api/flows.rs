@@ -1,5 +1,6 @@
 //! The flows that exist now, taken from the workers piece by piece so that none of them stops for it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,6 +85,33 @@ fn send(
         }
     }
     Ok(())
+}
+
+/// Addresses, and since when, in milliseconds, flows must have been to count.
+pub(super) fn ends(request: &pb::FindFlowsRequest) -> Result<BTreeMap<IpAddr, u64>, Invalid> {
+    let read = |(index, end): (usize, &pb::FlowEnd)| {
+        Ok((explain::address(&end.address, &format!("ends[{index}].address"))?, end.age_ms))
+    };
+    request.ends.iter().enumerate().map(read).collect()
+}
+
+/// Those that a flow of that age, or older, leads to or comes from.
+pub(super) fn find(shared: &Shared, ends: &BTreeMap<IpAddr, u64>) -> Result<Vec<String>, Status> {
+    let mut found = BTreeSet::new();
+    for chunk in shared.workers.iter().flat_map(chunks) {
+        let chunk = chunk.map_err(silent)?;
+        for flow in chunk.flows.iter().filter(|flow| !flow.is_expired(chunk.now)) {
+            let age_ms = chunk.now.since(flow.created) / 1_000_000;
+            let is_meant = |end: &IpAddr| ends.get(end).is_some_and(|wanted| age_ms >= *wanted);
+            found.extend(
+                [Direction::Original, Direction::Reply]
+                    .map(|end| flow.address(end))
+                    .into_iter()
+                    .filter(is_meant),
+            );
+        }
+    }
+    Ok(found.iter().map(ToString::to_string).collect())
 }
 
 /// A worker's flows, chunk by chunk. After an error there is no more.

@@ -4,6 +4,7 @@ mod counters;
 mod explain;
 mod flow_log;
 mod flows;
+mod names;
 mod rules;
 mod status;
 mod trace;
@@ -27,6 +28,7 @@ use crate::engine::{Applier, ApplyError, Desire, Engine, Shared};
 
 pub use counters::{PortNumbers, port_numbers};
 use flow_log::FlowLog;
+use names::Names;
 
 type Reply<T> = Result<Response<T>, Status>;
 type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -43,6 +45,7 @@ pub async fn serve(
     let Some(listener) = socket.take() else { return Ok(()) };
     let service = Service::new(engine);
     let flow_log = service.flow_log.clone().run(Arc::clone(engine.shared()));
+    let names = service.names.clone().run(Arc::clone(engine.shared()));
     let service = EngineServer::new(service)
         .max_decoding_message_size(MESSAGE_SIZE_MAX)
         .max_encoding_message_size(MESSAGE_SIZE_MAX);
@@ -51,6 +54,7 @@ pub async fn serve(
     tokio::select! {
         ended = server.serve_with_incoming(UnixListenerStream::new(listener)) => ended,
         () = flow_log => Ok(()),
+        () = names => Ok(()),
         () = stop => Ok(()),
     }
 }
@@ -63,6 +67,7 @@ struct Service {
     applying: Mutex<()>,
     traces: Arc<Semaphore>,
     flow_log: FlowLog,
+    names: Names,
 }
 
 impl Service {
@@ -73,6 +78,7 @@ impl Service {
             applying: Mutex::new(()),
             traces: Arc::new(Semaphore::new(TRACES_MAX)),
             flow_log: FlowLog::new(),
+            names: Names::new(),
         }
     }
 }
@@ -168,6 +174,20 @@ impl EngineApi for Service {
     ) -> Reply<Self::WatchFlowLogStream> {
         let query = flow_log::FlowLogQuery::try_from(request.into_inner()).map_err(invalid)?;
         Ok(Response::new(self.flow_log.watch(query)))
+    }
+
+    type WatchNamesStream = Streamed<pb::NameAnswer>;
+
+    async fn watch_names(&self, request: Request<pb::WatchNamesRequest>) -> Reply<Self::WatchNamesStream> {
+        let query = names::NameQuery::try_from(request.into_inner()).map_err(invalid)?;
+        Ok(Response::new(self.names.watch(query)))
+    }
+
+    async fn find_flows(&self, request: Request<pb::FindFlowsRequest>) -> Reply<pb::FindFlowsReply> {
+        let ends = flows::ends(&request.into_inner()).map_err(invalid)?;
+        let shared = Arc::clone(&self.shared);
+        let addresses = blocking(move || flows::find(&shared, &ends)).await??;
+        Ok(Response::new(pb::FindFlowsReply { addresses }))
     }
 
     type TraceStream = Streamed<pb::TraceRecord>;

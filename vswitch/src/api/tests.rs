@@ -1,5 +1,7 @@
 //! The API over its socket, before an engine in memory.
 
+mod names;
+
 use std::time::{Duration, Instant};
 
 use etherparse::PacketBuilder;

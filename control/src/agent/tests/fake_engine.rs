@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use futures::StreamExt;
 use futures::stream::BoxStream;
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
-use tokio::sync::watch;
-use tokio_stream::wrappers::UnixListenerStream;
+use tokio::sync::{broadcast, watch};
+use tokio_stream::wrappers::{BroadcastStream, UnixListenerStream};
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 use vswitch_model::api::engine as pb;
@@ -32,6 +33,8 @@ pub(super) struct Content {
     pub(super) failing: BTreeMap<String, String>,
     /// Why it takes no state; empty: it does.
     pub(super) refusal: String,
+    /// Which names are asked for.
+    pub(super) watched: Option<pb::WatchNamesRequest>,
 }
 
 impl Content {
@@ -74,6 +77,7 @@ pub(super) struct FakeEngine {
     socket: PathBuf,
     content: Arc<watch::Sender<Content>>,
     hold: Arc<watch::Sender<bool>>,
+    answers: broadcast::Sender<pb::NameAnswer>,
     /// A runtime of its own: when it ends, so do the connections, as those of a process do.
     server: Mutex<Option<Runtime>>,
 }
@@ -83,7 +87,13 @@ impl FakeEngine {
     pub(super) fn new(folder: &Path) -> Self {
         let socket = folder.join("engine.sock");
         let (content, hold) = (watch::Sender::new(Content::default()), watch::Sender::new(false));
-        Self { socket, content: Arc::new(content), hold: Arc::new(hold), server: Mutex::new(None) }
+        Self {
+            socket,
+            content: Arc::new(content),
+            hold: Arc::new(hold),
+            answers: broadcast::Sender::new(64),
+            server: Mutex::new(None),
+        }
     }
 
     pub(super) fn socket(&self) -> &Path {
@@ -92,7 +102,11 @@ impl FakeEngine {
 
     pub(super) fn start(&self) {
         let _ = std::fs::remove_file(&self.socket);
-        let service = Handler { content: Arc::clone(&self.content), hold: self.hold.subscribe() };
+        let service = Handler {
+            content: Arc::clone(&self.content),
+            hold: self.hold.subscribe(),
+            answers: self.answers.clone(),
+        };
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = {
@@ -116,6 +130,22 @@ impl FakeEngine {
 
     fn server(&self) -> MutexGuard<'_, Option<Runtime>> {
         self.server.lock().unwrap()
+    }
+
+    /// DNS tells a pod of names. Who watches gets it; somebody has to.
+    pub(super) fn answer(&self, pod: &str, addresses: &[(&str, &str, u32)]) {
+        let address = |(name, address, ttl_s): &(&str, &str, u32)| pb::NamedAddress {
+            name: (*name).to_owned(),
+            address: (*address).to_owned(),
+            ttl_s: *ttl_s,
+        };
+        let answer = pb::NameAnswer {
+            server: "10.96.0.10".into(),
+            pod: pod.into(),
+            addresses: addresses.iter().map(address).collect(),
+            ..Default::default()
+        };
+        self.answers.send(answer).expect("somebody watches");
     }
 
     /// While held, no apply is answered, nor takes effect.
@@ -148,6 +178,7 @@ impl Drop for FakeEngine {
 struct Handler {
     content: Arc<watch::Sender<Content>>,
     hold: watch::Receiver<bool>,
+    answers: broadcast::Sender<pb::NameAnswer>,
 }
 
 fn not_faked<T>() -> Result<Response<T>, Status> {
@@ -159,6 +190,7 @@ impl Engine for Handler {
     type ListFlowsStream = BoxStream<'static, Result<pb::Flow, Status>>;
     type ListRulesStream = BoxStream<'static, Result<pb::RuleCounters, Status>>;
     type WatchFlowLogStream = BoxStream<'static, Result<pb::FlowLogRecord, Status>>;
+    type WatchNamesStream = BoxStream<'static, Result<pb::NameAnswer, Status>>;
     type TraceStream = BoxStream<'static, Result<pb::TraceRecord, Status>>;
 
     async fn apply(&self, request: Request<pb::ApplyRequest>) -> Result<Response<pb::ApplyReply>, Status> {
@@ -189,6 +221,22 @@ impl Engine for Handler {
         _: Request<pb::WatchFlowLogRequest>,
     ) -> Result<Response<Self::WatchFlowLogStream>, Status> {
         not_faked()
+    }
+
+    async fn watch_names(
+        &self,
+        request: Request<pb::WatchNamesRequest>,
+    ) -> Result<Response<Self::WatchNamesStream>, Status> {
+        let answers = BroadcastStream::new(self.answers.subscribe());
+        self.content.send_modify(|content| content.watched = Some(request.into_inner()));
+        Ok(Response::new(answers.map(|answer| Ok(answer.expect("the test is not so fast"))).boxed()))
+    }
+
+    async fn find_flows(
+        &self,
+        _: Request<pb::FindFlowsRequest>,
+    ) -> Result<Response<pb::FindFlowsReply>, Status> {
+        Ok(Response::new(pb::FindFlowsReply::default()))
     }
 
     async fn get_status(

@@ -3,6 +3,7 @@
 mod attaching;
 mod fake_engine;
 mod in_step;
+mod names;
 mod people;
 mod tiers;
 
@@ -149,6 +150,8 @@ fn settings(node: &str, engine_socket: &std::path::Path) -> Settings {
         vxlan_port: 4789,
         engine_socket: engine_socket.into(),
         cool_down: Duration::from_secs(1),
+        names_file: Some(engine_socket.with_file_name("names.json")),
+        dns_servers: Vec::new(),
     }
 }
 

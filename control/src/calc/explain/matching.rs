@@ -116,8 +116,8 @@ impl Flow<'_> {
             endpoints.iter().any(|some| some.addresses.contains(&address))
         });
         let is_excepted = not_nets.iter().any(|net| net.contains(&address));
-        // No address is known to be one of a domain's.
-        if !is_in_nets || is_excepted || !is_node || !is_endpoint || !domains.is_empty() {
+        let is_named = domains.is_empty() || self.names.of(domains).any(|(_, known)| known == address);
+        if !is_in_nets || is_excepted || !is_node || !is_endpoint || !is_named {
             return Some(false);
         }
         match (pods, not_pods) {

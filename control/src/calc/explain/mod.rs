@@ -11,9 +11,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::Inputs;
 use super::cluster::{Cluster, Owner, describe_labels};
 use super::policy::{Placed, in_order};
+use super::{Inputs, LearnedNames};
 use crate::object::PolicyType;
 
 mod ends;
@@ -184,7 +184,8 @@ impl<'a> Explainer<'a> {
     pub fn explain(&self, question: &Question) -> Result<Explanation, ExplainError> {
         let (from, to) = ends::ends(self.inputs, &self.cluster, question)?;
         let (protocol, port) = (question.protocol, question.port);
-        let flow = Flow { policies: &self.policies, cluster: &self.cluster, from, to, protocol, port };
+        let names = &*self.inputs.names;
+        let flow = Flow { policies: &self.policies, cluster: &self.cluster, from, to, protocol, port, names };
         let (egress, ingress) = (flow.judge(PolicyType::Egress), flow.judge(PolicyType::Ingress));
         Ok(Explanation {
             allowed: egress.allowed && ingress.allowed,
@@ -213,6 +214,7 @@ struct Flow<'a> {
     to: Place<'a>,
     protocol: u8,
     port: u16,
+    names: &'a LearnedNames,
 }
 
 impl<'a> Flow<'a> {

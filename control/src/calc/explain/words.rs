@@ -1,7 +1,7 @@
 //! Decisions in words: what decided, and what would have to change to turn it round.
 
 use super::judge::{Asked, Decision, RuleOf};
-use super::{Flow, Side};
+use super::{Flow, Place, Side};
 use crate::calc::policy::Placed;
 use crate::calc::policy::view::{RuleAction, TierName};
 use crate::calc::referred::TierView;
@@ -41,7 +41,7 @@ impl<'a> Flow<'a> {
                 side.hint = self.hint_without(asked, decision, rule, direction);
                 let does = if decision.allowed { "allows" } else { "denies" };
                 match decision.unknown {
-                    false => format!("{} {does} it", name_of_rule(rule)),
+                    false => format!("{} {does} it{}", name_of_rule(rule), self.by_name(rule, other)),
                     true => format!(
                         "{} may mean it: not enough is known of {} and {} to say",
                         name_of_rule(rule),
@@ -63,7 +63,39 @@ impl<'a> Flow<'a> {
             }
         };
         side.reason = format!("{before}{decided}");
+        if let Some(note) = self.note_of_names(asked, direction).filter(|_| !decision.allowed) {
+            side.hint = format!("{}; {note}", side.hint);
+        }
         side
+    }
+
+    /// Which name let an address in, where the rule is about names.
+    fn by_name(&self, (_, rule): RuleOf<'_>, other: Place<'_>) -> String {
+        let mut named = self.names.of(&rule.peer.domains);
+        let found = named.find(|(_, address)| *address == other.address);
+        found.map_or_else(String::new, |(name, address)| {
+            format!(": {address} is {name}, as DNS told a pod of this node")
+        })
+    }
+
+    /// The rule that would allow the flow, had DNS told that the address is one of its names.
+    fn note_of_names(&self, asked: &Asked<'a>, direction: PolicyType) -> Option<String> {
+        let (_, other) = self.ends(direction);
+        let rules = asked.policies.iter().flat_map(|(placed, _)| {
+            placed.view.rules(direction).into_iter().flatten().map(|rule| (*placed, rule))
+        });
+        let rule = rules
+            .filter(|(_, rule)| rule.action == RuleAction::Allow && !rule.peer.domains.is_empty())
+            .find(|(_, rule)| {
+                self.is_traffic_meant(rule, direction) == Some(true)
+                    && self.are_ends_meant(rule, direction) != Some(true)
+            })?;
+        let names: Vec<_> = rule.1.peer.domains.iter().map(ToString::to_string).collect();
+        let (rule, address) = (name_of_rule(rule), other.address);
+        Some(format!(
+            "{rule} allows {}, and DNS told no pod of this node that {address} is that",
+            names.join(", ")
+        ))
     }
 
     /// What is denied because it is not known what is allowed.

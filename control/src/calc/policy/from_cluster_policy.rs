@@ -1,6 +1,8 @@
 //! Policies of the whole cluster: ClusterNetworkPolicy, and its older spellings AdminNetworkPolicy and
 //! BaselineAdminNetworkPolicy.
 
+use vswitch_model::DomainPattern;
+
 use super::view::{
     EntityMatch, Expr, Namespaces, Order, PodMatch, PolicyView, PortView, Ports, RuleAction, RuleView,
     Source, Standing, TierName, Traffic,
@@ -90,7 +92,12 @@ fn entity(peer: ClusterPeer<'_>) -> EntityMatch {
         }
         ClusterPeer::Nodes(nodes) => entity.nodes = Some(Expr::from(nodes)),
         ClusterPeer::Networks(networks) => entity.nets = networks.to_vec(),
-        ClusterPeer::DomainNames(names) => entity.domains = names.to_vec(),
+        ClusterPeer::DomainNames(names) => {
+            let read = |name: &String| DomainPattern::new(name).expect("checked when the object was read");
+            entity.domains = names.iter().map(read).collect();
+            entity.domains.sort();
+            entity.domains.dedup();
+        }
     }
     entity
 }

@@ -218,8 +218,7 @@ impl Members {
         let (Scope { entity, ports, .. }, key) = (scope, asked.key);
         let is_in = |list: u32| key.lists.binary_search(&list).is_ok();
         let is_addressed = prepared.lists_in.iter().all(|list| list.is_some_and(is_in))
-            && !prepared.list_out.is_some_and(is_in)
-            && entity.domains.is_empty();
+            && !prepared.list_out.is_some_and(is_in);
         let is_node = entity.nodes.as_ref().is_none_or(|wanted| match &key.who {
             Who::LocalNode(labels) | Who::Node(labels) => wanted.evaluate(&labels.as_ref()) == Some(true),
             _ => false,

@@ -19,6 +19,7 @@ mod from_cluster_policy;
 mod from_network_policy;
 mod in_order;
 mod members;
+mod names;
 mod ports;
 mod rules;
 mod scope;
@@ -31,6 +32,7 @@ pub(super) mod view;
 pub(super) use compile::{Compiler, InPlace, Moves, PolicyKey};
 pub(super) use in_order::{Placed, in_order};
 pub(super) use members::Members;
+pub(super) use names::names_wanted;
 pub(super) use rules::RuleKey;
 pub use selected::selected_pods;
 pub(super) use sets::SetKey;
@@ -38,6 +40,7 @@ pub(super) use sets::SetKey;
 use self::scope::everything;
 use self::select::Candidate;
 use self::view::{EntityMatch, RuleView};
+use super::LearnedNames;
 use super::address_list::AddressList;
 use super::referred::Referred;
 use crate::object::PolicyType;
@@ -53,11 +56,15 @@ pub(super) struct Wanted {
 
 impl Wanted {
     /// What these policies want.
-    pub(super) fn by<'a>(policies: impl Iterator<Item = &'a Placed>, referred: &Referred) -> Self {
+    pub(super) fn by<'a>(
+        policies: impl Iterator<Item = &'a Placed>,
+        referred: &Referred,
+        names: &LearnedNames,
+    ) -> Self {
         let mut wanted = Self::default();
         for rule in policies.flat_map(rules_of) {
             for entity in [&rule.peer, &rule.own] {
-                wanted.add(entity, referred);
+                wanted.add(entity, referred, names);
             }
             if let Some(family) = rule.traffic.ip_version {
                 let nets = vec![everything(family)];
@@ -67,7 +74,7 @@ impl Wanted {
         wanted
     }
 
-    fn add(&mut self, entity: &EntityMatch, referred: &Referred) {
+    fn add(&mut self, entity: &EntityMatch, referred: &Referred, names: &LearnedNames) {
         for nets in [&entity.nets, &entity.not_nets].into_iter().filter(|nets| !nets.is_empty()) {
             self.lists.insert(AddressList::nets(nets), nets.clone());
         }
@@ -81,6 +88,10 @@ impl Wanted {
                 let list = AddressList::Service(namespace.clone(), name.clone(), port);
                 self.lists.insert(list, nets.collect());
             }
+        }
+        if !entity.domains.is_empty() {
+            let addresses = names.of(&entity.domains).map(|(_, address)| IpNet::from(address));
+            self.lists.insert(AddressList::Domains(entity.domains.clone()), addresses.collect());
         }
         for pods in [&entity.pods, &entity.not_pods].into_iter().flatten().filter(|pods| pods.network_sets) {
             let sets = referred.network_sets.iter();

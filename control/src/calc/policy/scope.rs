@@ -71,13 +71,14 @@ impl Scope {
 
     /// The lists of CIDRs an address has to be in, all of them.
     pub(super) fn lists_in(&self) -> Vec<AddressList> {
-        let EntityMatch { nets, service, .. } = &self.entity;
+        let EntityMatch { nets, service, domains, .. } = &self.entity;
         let nets = (!nets.is_empty()).then(|| AddressList::nets(nets));
         let service = service.as_ref().map(|service| {
             AddressList::Service(service.namespace.clone(), service.name.clone(), self.service_port)
         });
         let family = self.family.map(|family| AddressList::nets(&[everything(family)]));
-        nets.into_iter().chain(service).chain(family).collect()
+        let domains = (!domains.is_empty()).then(|| AddressList::Domains(domains.clone()));
+        nets.into_iter().chain(service).chain(family).chain(domains).collect()
     }
 
     /// The list of CIDRs it must not be in.

@@ -10,6 +10,7 @@ use std::cmp::Ordering;
 use std::fmt;
 
 use ipnet::IpNet;
+use vswitch_model::DomainPattern;
 
 pub(crate) use crate::object::expression::Expr;
 use crate::object::{Kind, PolicyType};
@@ -149,9 +150,8 @@ pub(crate) struct EntityMatch {
     pub(crate) not_nets: Vec<IpNet>,
     /// It is a node with labels like these.
     pub(crate) nodes: Option<Expr>,
-    /// Its address is one that DNS gave for one of these names; `*.` in front means any number of labels. Empty: says
-    /// nothing.
-    pub(crate) domains: Vec<String>,
+    /// Its address is one that DNS gave for one of these names; ascending. Empty: says nothing.
+    pub(crate) domains: Vec<DomainPattern>,
     /// It is an endpoint of this service.
     pub(crate) service: Option<ServiceMatch>,
 }

@@ -4,6 +4,7 @@ mod calico;
 mod cluster_policies;
 mod explaining;
 mod following;
+mod names;
 mod policies;
 mod routing;
 mod tiers;

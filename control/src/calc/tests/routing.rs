@@ -180,7 +180,7 @@ fn what_two_claim_is_the_first_ones_and_told() {
         + &endpoint("v1", "n0", "x/b", "10.0.0.5, 10.0.0.6")
         + &endpoint("v2", "n0", "x/c", "192.0.2.2")
         + &pod("x/d", "", "spec: {nodeName: n1}, status: {podIP: 10.0.0.6}");
-    let Calculated { state, problems } = calculated(&inputs(&cluster), "n0");
+    let Calculated { state, problems, .. } = calculated(&inputs(&cluster), "n0");
     assert_eq!(
         problems,
         [
@@ -199,7 +199,7 @@ fn without_a_way_there_is_no_route_but_a_problem() {
         + &node("n6", "IPv6Address='2001:db8::6/64'")
         + &block("10.0.6.0/26", "n6")
         + &block("10.0.7.0/26", "gone");
-    let Calculated { state, problems } = calculated(&inputs(&cluster), "n0");
+    let Calculated { state, problems, .. } = calculated(&inputs(&cluster), "n0");
     assert_eq!(
         problems,
         [
@@ -209,7 +209,8 @@ fn without_a_way_there_is_no_route_but_a_problem() {
     );
     assert!(routes(&state).contains(&"10.0.6.0/26 unreachable".to_owned()));
 
-    let Calculated { state, problems } = calculated(&inputs(&endpoint("v0", "n0", "x/a", "10.0.0.5")), "n0");
+    let Calculated { state, problems, .. } =
+        calculated(&inputs(&endpoint("v0", "n0", "x/a", "10.0.0.5")), "n0");
     assert_eq!(problems, ["there is no Node n0: nothing leads to or from other nodes"]);
     assert_eq!((state.local, state.ports.len()), (None, 1));
 }

@@ -6,13 +6,12 @@
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use vswitch_model::Invalid;
+use vswitch_model::{DomainPattern, Invalid};
 
 use super::network_policy::check_cidr;
 use super::selector::null_is_default;
 use super::{LabelSelector, Object, PolicyType, Protocol};
 
-mod domain;
 #[cfg(test)]
 mod tests;
 mod v1alpha1;
@@ -166,21 +165,10 @@ impl Object {
     /// What an object says that can be read and kept, but is not enforced: the field, and that it is not. People must
     /// not be let apply it.
     pub fn unenforced(&self) -> Result<(), Invalid> {
-        if let Some(reason) = self.kind().unenforced() {
-            return Err(Invalid::new("kind", reason));
+        match self.kind().unenforced() {
+            Some(reason) => Err(Invalid::new("kind", reason)),
+            None => Ok(()),
         }
-        let (policy, egress): (&dyn ClusterPolicy, _) = match self {
-            Self::ClusterNetworkPolicy(policy) => (policy, PolicyType::Egress),
-            Self::AdminNetworkPolicy(policy) => (policy, PolicyType::Egress),
-            _ => return Ok(()),
-        };
-        for (r, rule) in policy.rules(egress).iter().enumerate() {
-            if let Some(p) = rule.peers.iter().position(|peer| matches!(peer, ClusterPeer::DomainNames(_))) {
-                let field = format!("spec.egress[{r}].to[{p}].domainNames");
-                return Err(Invalid::new(field, "domainNames are not enforced yet; networks are"));
-            }
-        }
-        Ok(())
     }
 }
 
@@ -306,10 +294,10 @@ impl EgressPeer {
             return Err(Invalid::new("domainNames", reason));
         }
         for (index, name) in self.domain_names.iter().enumerate() {
-            let fail = |problem| Invalid::new(format!("domainNames[{index}]"), problem);
-            domain::check(name).map_err(fail)?;
+            let field = format!("domainNames[{index}]");
+            DomainPattern::new(name).map_err(|e| e.within(&field))?;
             if self.domain_names[..index].contains(name) {
-                return Err(fail(format!("{name} is in the list already")));
+                return Err(Invalid::new(field, format!("{name} is in the list already")));
             }
         }
         Ok(())

@@ -70,6 +70,11 @@ impl Indices {
     }
 
     #[inline]
+    pub(crate) const fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    #[inline]
     pub(crate) const fn len(&self) -> usize {
         self.len
     }
@@ -111,6 +116,8 @@ pub(crate) struct Scratch {
     pub(crate) answered: [bool; BATCH],
     /// For the trace: the port it left by.
     pub(crate) egress: [PortIndex; BATCH],
+    /// Packets from the port of DNS to whoever opened the flow.
+    pub(crate) answers: Indices,
 }
 
 impl Scratch {
@@ -127,6 +134,7 @@ impl Scratch {
             reported: [None; BATCH],
             answered: [false; BATCH],
             egress: [PortIndex(0); BATCH],
+            answers: Indices::new(),
         }
     }
 
@@ -138,6 +146,7 @@ impl Scratch {
         self.denied[..count].fill(None);
         self.reported[..count].fill(None);
         self.answered[..count].fill(false);
+        self.answers.clear();
     }
 
     /// Whether a way was chosen for it: it belongs to a flow, or is an ICMP error about one that went on.

@@ -1,5 +1,6 @@
 //! For tests, fuzz targets and benches: a small world to walk in, frames to walk with, and a fuzz target.
 
+pub mod dns;
 pub mod frames;
 pub mod fuzz;
 pub mod world;

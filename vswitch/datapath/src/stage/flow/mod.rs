@@ -14,7 +14,7 @@ use crate::flow_log::FlowLog;
 use crate::fragment::FragmentTable;
 use crate::parse::{Parsed, Piece};
 use crate::tables::{Adjacency, Denied, Role};
-use crate::{BATCH, Buffer, Mark, Packet, PortIndex, Probe};
+use crate::{BATCH, Buffer, Mark, Packet, PortIndex, Probe, dns};
 
 use asked::{Asked, tell_again};
 use keys::key_of;
@@ -132,6 +132,9 @@ fn hits(
             Ok(()) => {
                 scratch.flow[index] = Some((found, false));
                 scratch.adjacency[index] = flow.adjacencies[direction as usize];
+                if parsed.source_port == dns::PORT && direction == Direction::Reply {
+                    scratch.answers.push(index);
+                }
                 next.push(index);
             }
             Err(reason) => scratch.drop(index, reason),
