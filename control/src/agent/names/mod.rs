@@ -260,8 +260,8 @@ impl Learner {
     fn learn(&self, answer: &pb::NameAnswer, wanted: &Patterns) {
         let (Ok(server), Ok(pod)) = (answer.server.parse(), answer.pod.parse::<IpAddr>()) else { return };
         let now_ms = now_ms();
+        let mut is_new = false;
         self.change(|table| {
-            let mut is_new = false;
             for found in &answer.addresses {
                 let (Some(name), Ok(address)) = (DomainName::parse(&found.name), found.address.parse())
                 else {
@@ -278,10 +278,16 @@ impl Learner {
             }
             is_new
         });
-        let mut known = self.names.known();
-        known.is_dirty = true;
-        known.lost += answer.lost;
-        known.unreadable += answer.unreadable;
+        {
+            let mut known = self.names.known();
+            known.is_dirty = true;
+            known.lost += answer.lost;
+            known.unreadable += answer.unreadable;
+        }
+        // Nobody tells again of what a pod knows. That it was told anew may wait.
+        if is_new {
+            self.keep();
+        }
     }
 
     /// Changes the table, and publishes it when the names are others afterwards.

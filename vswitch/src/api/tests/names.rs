@@ -70,7 +70,7 @@ async fn names_are_told_to_who_watches() {
     };
     assert_eq!(told, expected);
 
-    let mut second = served.watch(&["www.example.org"], &["10.1.0.12"]).await;
+    let mut second = served.watch(&["www.example.org"], &["10.1.0.12/32"]).await;
     assert_eq!(first.message().await.unwrap(), None, "who asks last is told");
     served.asks(4004, &message).await;
     let mut third = served.watch(&["edge.example.net"], &["10.1.0.0/24"]).await;
