@@ -85,3 +85,25 @@ fn what_may_concern_everything_is_calculated_from_nothing() {
                  spec: {tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Accept, to: [{nodes: {}}]}]}}";
     assert!(is_anew(&mut calculator, &mut inputs, nodes), "nodes have labels from now on");
 }
+
+#[test]
+fn a_set_of_those_not_meant_is_there_while_somebody_is_in_it() {
+    let but_late = "---\n{apiVersion: projectcalico.org/v3, kind: GlobalNetworkPolicy, metadata: {name: default.g}, \
+                    spec: {types: [Ingress], ingress: [{action: Allow, source: {notSelector: app == 'late'}}]}}";
+    let mut inputs = inputs(&(cluster() + but_late));
+    let mut calculator = Calculator::new("n0", CalcConfig::default());
+    let mut numbering = Numbering::default();
+    let mut follow = |inputs: &mut Inputs, labels: &str| {
+        let change = pod("y/b", labels, "spec: {nodeName: n1}, status: {podIP: 10.0.1.7}");
+        is_anew(&mut calculator, inputs, &change);
+        let fresh = calculate(inputs, "n0", &CalcConfig::default(), &mut numbering).state;
+        assert_eq!(*calculator.state(), fresh, "{labels}");
+        let mut rules = fresh.policies.values().flat_map(|policy| &policy.rules);
+        rules.any(|rule| rule.not_peers.is_some())
+    };
+    assert!(!follow(&mut inputs, "app: db"));
+    assert!(follow(&mut inputs, "app: late"));
+    assert!(follow(&mut inputs, "app: late, more: so"));
+    assert!(!follow(&mut inputs, "app: db"));
+    assert!(follow(&mut inputs, "app: late"));
+}
