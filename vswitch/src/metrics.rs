@@ -211,7 +211,7 @@ impl Scrape {
             ("vswitch_flows_expired", "Flows that ended by their timeout.", |worker| {
                 worker.counters.flows_expired.get()
             }),
-            ("vswitch_flows_revoked", "Flows ended because new tables deny them.", |worker| {
+            ("vswitch_flows_revoked", "Flows that newer tables deny.", |worker| {
                 worker.counters.flows_revoked.get()
             }),
             ("vswitch_flows_evicted", "Flows never answered that made room for newer ones.", |worker| {

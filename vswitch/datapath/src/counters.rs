@@ -126,7 +126,7 @@ pub struct Counters {
     pub flows_created: Counter,
     /// Flows that ended by their timeout.
     pub flows_expired: Counter,
-    /// Flows ended because new tables deny them.
+    /// Flows that newer tables deny.
     pub flows_revoked: Counter,
     /// Flows that were never answered and made room for newer ones.
     pub flows_evicted: Counter,

@@ -135,7 +135,7 @@ fn message(snapshot: &Snapshot, worker: &Handle, flow: &Flow, idle_ms: u64) -> p
         protocol: u32::from(flow.key.protocol()),
         source_port: u32::from(source_port),
         destination_port: u32::from(destination_port),
-        state: state(flow.state),
+        state: if flow.is_revoked { "revoked".to_owned() } else { state(flow.state) },
         packets_original: flow.packets[0],
         bytes_original: flow.bytes[0],
         packets_reply: flow.packets[1],

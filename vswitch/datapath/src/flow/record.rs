@@ -107,7 +107,10 @@ pub struct Flow {
     pub orientation: Orientation,
     /// Where it is.
     pub state: FlowState,
-    /// When the last packet came.
+    /// Policy denies it since it was opened. The record stays, so that the other end's next packet is not taken for the
+    /// first of a flow of its own.
+    pub is_revoked: bool,
+    /// When the last packet came; of a revoked flow the last of its originator.
     pub last_seen: Now,
     /// Packets so far.
     pub packets: [u64; 2],
@@ -145,6 +148,7 @@ impl Flow {
             in_ports: [new.in_port, new.reply_port.unwrap_or(Self::ANY_PORT)],
             orientation: new.orientation,
             state,
+            is_revoked: false,
             packets: [0; 2],
             bytes: [0; 2],
             created: new.now,
@@ -200,12 +204,23 @@ impl Flow {
         (sum(self.packets), sum(self.bytes))
     }
 
-    /// Whether a TCP segment opens another connection, see [`TcpState::is_reopened_by`]. The walk takes it as a miss then,
-    /// since policy may not have been asked about the end it came from; this flow stays until the other one is allowed.
+    /// Whether a TCP segment opens another connection, see [`TcpState::is_reopened_by`]; of a revoked one any that opens
+    /// one does. The walk takes it as a miss then, since policy may not have been asked about the end it came from; this
+    /// flow stays until the other one is allowed.
     #[inline]
     #[must_use]
     pub fn is_reopened_by(&self, direction: Direction, flags: TcpFlags) -> bool {
-        matches!(self.state, FlowState::Tcp(state) if state.is_reopened_by(direction, flags))
+        matches!(self.state, FlowState::Tcp(state)
+            if state.is_reopened_by(direction, flags) || flags.opens() && self.is_revoked)
+    }
+
+    /// Takes note of one more packet that policy denies; whether it is the first. The flow is over when its originator
+    /// has been silent for its time: what the other end sends then is its own, and policy is asked about it.
+    pub(crate) fn revoke(&mut self, direction: Direction, now: Now) -> bool {
+        if direction == Direction::Original {
+            self.last_seen = now;
+        }
+        !std::mem::replace(&mut self.is_revoked, true)
     }
 
     /// Whether nothing came for so long that it is to be forgotten.
@@ -245,5 +260,6 @@ impl Flow {
         self.egress = judgement.egress;
         self.ingress = judgement.ingress;
         self.revision = revision;
+        self.is_revoked = false;
     }
 }

@@ -123,8 +123,7 @@ impl Tables {
     }
 
     /// Makes a flow of other tables one of these, and judges it again unless both its ends are who they were, with the
-    /// policy they had: None then, and otherwise what was judged. When it is denied the record is as it was, and the flow has
-    /// to be removed.
+    /// policy they had: None then, and otherwise what was judged. When it is denied the record is as it was.
     pub fn revalidate(&self, flow: &mut Flow) -> Result<Option<Judgement>, Denied> {
         let (source, destination) =
             (self.lookup(flow.address(Direction::Original)), self.lookup(flow.address(Direction::Reply)));
@@ -132,6 +131,7 @@ impl Tables {
         if self.is_as_it_was(flow, in_port, source, destination) {
             flow.adjacencies = [destination.adjacency, source.adjacency];
             flow.revision = self.revision;
+            flow.is_revoked = false;
             return Ok(None);
         }
         let judgement = self.judge(in_port, source, destination, flow.key.protocol(), flow.policy_port())?;

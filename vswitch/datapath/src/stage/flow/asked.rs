@@ -103,12 +103,12 @@ fn is_to_be_told(tables: &Tables, judged: &Result<Judgement, Denied>) -> bool {
 pub(super) fn tell_again(
     context: &Context<'_>,
     flow: &Flow,
-    judgement: Judgement,
+    judged: &Result<Judgement, Denied>,
     log: &mut FlowLog,
     hash: u64,
 ) {
-    let (tables, judged) = (context.tables, Ok(judgement));
-    if !is_to_be_told(tables, &judged) {
+    let tables = context.tables;
+    if !is_to_be_told(tables, judged) {
         return;
     }
     let [(source, source_port), (destination, destination_port)] =
@@ -122,7 +122,7 @@ pub(super) fn tell_again(
         ports: (source_port, destination_port),
         port: flow.policy_port(),
     };
-    told.tell(&judged, log, hash);
+    told.tell(judged, log, hash);
 }
 
 /// A flow that was judged. Arrays have the originator first.

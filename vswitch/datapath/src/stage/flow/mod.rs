@@ -123,10 +123,22 @@ fn hits(
             misses.push(at);
             continue;
         }
-        if flow.revision != context.tables.revision && !revalidate(context, flow, log, keys.hashes[at]) {
-            flows.remove(found);
-            misses.push(at);
-            continue;
+        if flow.revision != context.tables.revision {
+            match revalidate(context, flow, log, keys.hashes[at]) {
+                Ok(()) => {}
+                Err(Stale::Denied(denied)) => {
+                    context.counters.rules.denied(denied.rule, context.tables.revision, parsed.ip_length());
+                    revoke(context, flow, direction, denied, log, keys.hashes[at]);
+                    scratch.denied[index] = Some(denied.rule);
+                    scratch.drop(index, denied.reason);
+                    continue;
+                }
+                Err(Stale::Astray) => {
+                    flows.remove(found);
+                    misses.push(at);
+                    continue;
+                }
+            }
         }
         match advance(context, flow, direction, parsed) {
             Ok(()) => {
@@ -159,18 +171,38 @@ fn advance(
     flow.advance(direction, TcpFlags(parsed.tcp_flags), parsed.ip_length(), context.now)
 }
 
-/// Judges a flow by tables that are newer than those it was judged by. False when they deny it, or lead it back to where
-/// it came from: the packet is then taken as the first of a new flow, which gives it its reason.
+/// Why a flow may not go on as newer tables have it.
+enum Stale {
+    /// They deny it. It is judged again with each of its packets: they may allow it one day.
+    Denied(Denied),
+    /// They lead it back to where it came from: the packet is taken as the first of a new flow, which gives it its reason.
+    Astray,
+}
+
+/// Judges a flow by tables that are newer than those it was judged by.
 #[cold]
-fn revalidate(context: &Context<'_>, flow: &mut Flow, log: &mut FlowLog, hash: u64) -> bool {
-    if rejudge(context, flow, log, hash).is_err() {
-        context.counters.flows_revoked.add(1);
-        return false;
-    }
+fn revalidate(context: &Context<'_>, flow: &mut Flow, log: &mut FlowLog, hash: u64) -> Result<(), Stale> {
+    rejudge(context, flow, log, hash).map_err(Stale::Denied)?;
     // A responder that has moved to another node is not followed there: the sender's node has to.
     let [in_port, _] = flow.in_ports;
     let way = context.tables.adjacency(flow.adjacencies[Direction::Original as usize]);
-    route(context, in_port, way) != Err(DropReason::RouteLoops)
+    if route(context, in_port, way) == Err(DropReason::RouteLoops) { Err(Stale::Astray) } else { Ok(()) }
+}
+
+/// Takes note of one more packet of a flow that the tables deny, whichever end sent it, and tells of it.
+#[cold]
+fn revoke(
+    context: &Context<'_>,
+    flow: &mut Flow,
+    direction: Direction,
+    denied: Denied,
+    log: &mut FlowLog,
+    hash: u64,
+) {
+    if flow.revoke(direction, context.now) {
+        context.counters.flows_revoked.add(1);
+    }
+    tell_again(context, flow, &Err(denied), log, hash);
 }
 
 /// Judges a flow by the tables of now where that may make a difference; counts it for the rules that allow it from now
@@ -183,7 +215,7 @@ fn rejudge(context: &Context<'_>, flow: &mut Flow, log: &mut FlowLog, hash: u64)
     }
     if let Some(judgement) = outcome? {
         context.counters.rules.rejudged(before, flow);
-        tell_again(context, flow, judgement, log, hash);
+        tell_again(context, flow, &Ok(judgement), log, hash);
     }
     Ok(())
 }

@@ -146,23 +146,93 @@ fn new_tables_judge_flows_anew_when_they_are_used() {
     );
     assert_eq!(world.send_all([(A, lost.clone()), (A, lost)]), []);
     assert_eq!(world.moved_ports(), ["a drop policy-ingress 2", "a rx 2", "flows revoked 1"]);
-    assert_eq!(world.walk.flows().count(), 1);
     assert_eq!(world.send(A, &kept).len(), 1, "still a flow");
     assert_eq!(world.moved(), ["a rx 1", "b tx 1", "stage flow-hit 1", "stage parse 1"]);
 }
 
-#[test]
-fn a_revoked_flow_ends_for_replies_too() {
-    let mut world = World::node(1);
-    let client = world.ends(A, v4(1, B));
-    world.send(A, &client.udp(9, 5000, &[]));
-    world.desired.policies.values_mut().next().unwrap().rules.clear();
+/// The world without what admits anybody to the server; with it again.
+fn without_rules(world: &mut World) -> Vec<vswitch_model::Rule> {
+    let rules = std::mem::take(&mut world.desired.policies.values_mut().next().unwrap().rules);
     world.recompile();
     world.moved();
-    // The server's answer would be a new flow of its own now, and the client admits everybody.
-    let answer = answered(&world, client).udp(5000, 9, &[]);
-    assert_eq!(world.send(B, &answer).len(), 1);
-    assert_eq!(world.moved_ports(), ["a tx 1", "b rx 1", "flows created 1", "flows revoked 1"]);
+    rules
+}
+
+#[test]
+fn a_revoked_flow_does_not_live_on_by_what_the_other_end_sends() {
+    let mut world = World::node(1);
+    let client = world.ends(A, v4(1, B));
+    let server = answered(&world, client);
+    let (to, from) = (client.udp(9, 5000, &[]), server.udp(5000, 9, &[]));
+    let (up, down) = (client.tcp(9, 80, 0x10, &[]), server.tcp(80, 9, 0x18, b"news"));
+    assert_eq!(world.send_all([(A, to.clone()), (B, from.clone()), (A, up.clone())]).len(), 3);
+    assert_eq!(world.send(B, &down).len(), 1);
+    // As flows of its own the server might send both: nothing isolates it from sending, nor the client.
+    let rules = without_rules(&mut world);
+    assert_eq!(world.send_all([(B, from.clone()), (A, to.clone()), (B, from.clone())]), []);
+    assert_eq!(
+        world.moved_ports(),
+        ["a drop policy-ingress 1", "a rx 1", "b drop policy-ingress 2", "b rx 2", "flows revoked 1"]
+    );
+    assert_eq!(world.send_all([(A, up.clone()), (B, down.clone()), (A, up.clone())]), []);
+    assert_eq!(
+        world.moved_ports(),
+        ["a drop policy-ingress 2", "a rx 2", "b drop policy-ingress 1", "b rx 1", "flows revoked 1"]
+    );
+    // Allowed again, they go on.
+    world.desired.policies.values_mut().next().unwrap().rules = rules;
+    world.recompile();
+    assert_eq!(world.send_all([(B, from), (A, to), (A, up), (B, down)]).len(), 4);
+    assert_eq!(world.moved_ports(), ["a rx 2", "a tx 2", "b rx 2", "b tx 2"]);
+}
+
+#[test]
+fn a_revoked_flow_is_over_when_its_originator_has_been_silent() {
+    let mut world = World::node(1);
+    let client = world.ends(A, v4(1, B));
+    let (to, from) = (client.udp(9, 5000, &[]), answered(&world, client).udp(5000, 9, &[]));
+    assert_eq!(world.send_all([(A, to.clone()), (B, from.clone())]).len(), 2);
+    without_rules(&mut world);
+    for _ in 0..3 {
+        world.wait_s(100);
+        assert_eq!(world.send_all([(A, to.clone()), (B, from.clone())]), []);
+    }
+    world.wait_s(100);
+    assert_eq!(world.send(B, &from), []);
+    world.wait_s(81);
+    world.moved();
+    assert_eq!(world.send(B, &from).len(), 1, "its own, and the client admits everybody");
+    assert_eq!(world.moved_ports(), ["a tx 1", "b rx 1", "flows created 1"]);
+}
+
+#[test]
+fn the_other_end_of_a_revoked_connection_may_open_one_that_policy_allows() {
+    let mut world = World::node(1);
+    let client = world.ends(A, v4(1, B));
+    let server = answered(&world, client);
+    assert_eq!(world.send(A, &client.tcp(9, 80, 2, &[])).len(), 1);
+    without_rules(&mut world);
+    assert_eq!(world.send(B, &server.tcp(80, 9, 0x12, &[])), [], "an answer opens nothing");
+    assert_eq!(world.send(A, &client.tcp(9, 80, 2, &[])), []);
+    world.moved();
+    assert_eq!(world.send(B, &server.tcp(80, 9, 2, &[])).len(), 1);
+    assert_eq!(world.send(A, &client.tcp(9, 80, 0x12, &[])).len(), 1);
+    assert_eq!(world.moved_ports(), ["a rx 1", "a tx 1", "b rx 1", "b tx 1", "flows created 1"]);
+    assert_eq!(world.walk.flows().count(), 1);
+}
+
+#[test]
+fn an_icmp_error_does_not_belong_to_a_revoked_flow() {
+    let mut world = World::node(1);
+    let client = world.ends(A, v4(1, B));
+    let out = client.udp(9, 5000, &[0; 100]);
+    assert_eq!(world.send(A, &out).len(), 1);
+    without_rules(&mut world);
+    assert_eq!(world.send(A, &out), []);
+    world.moved();
+    let error = error_about(&out, v4(1, B), world.ends(B, v4(1, A)));
+    assert_eq!(world.send(B, &error), []);
+    assert_eq!(world.moved_ports(), ["b drop flow-unknown 1", "b rx 1"]);
 }
 
 /// An ICMP error about `frame` from `source`, as it would come by a port with these Ethernet addresses.
