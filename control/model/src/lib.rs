@@ -32,4 +32,4 @@ pub use policy::{Action, Policy, PolicyId, PortMatch, Rule, RuleId, Standing, Su
 pub use port::{Attachment, Port, PortName};
 pub use route::{Encapsulation, NextHop, Tunnel, TunnelId};
 pub use state::{Change, Delta, DesiredState, Generation, Local};
-pub use touched::Touched;
+pub use touched::{Touched, differing};

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::policy::{Policy, PolicyId, Subject};
 use crate::port::{Port, PortName};
 use crate::route::{NextHop, Tunnel, TunnelId};
+use crate::touched::Touched;
 use crate::{Identity, IdentityId, IdentitySet, Mac, SetId, Vni};
 
 /// The version of a desired state. 0 is the empty state of an engine nobody has spoken to.
@@ -128,29 +129,7 @@ impl DesiredState {
     /// The changes that lead from `self` to `to`, in an order in which nothing ever refers to what is not there.
     #[must_use]
     pub fn changes_to(&self, to: &Self) -> Vec<Change> {
-        let mut changes = Vec::new();
-        if let Some(local) = &to.local
-            && self.local.as_ref() != Some(local)
-        {
-            changes.push(Change::SetLocal(local.clone()));
-        }
-        set(&self.identities, &to.identities, &mut changes, |_, v| Change::SetIdentity(v.clone()));
-        set(&self.sets, &to.sets, &mut changes, |_, v| Change::SetSet(v.clone()));
-        set(&self.policies, &to.policies, &mut changes, |_, v| Change::SetPolicy(v.clone()));
-        set(&self.subjects, &to.subjects, &mut changes, |_, v| Change::SetSubject(v.clone()));
-        set(&self.tunnels, &to.tunnels, &mut changes, |_, v| Change::SetTunnel(v.clone()));
-        set(&self.ports, &to.ports, &mut changes, |_, v| Change::SetPort(v.clone()));
-        set(&self.prefixes, &to.prefixes, &mut changes, |k, v| Change::SetPrefix(*k, *v));
-        set(&self.routes, &to.routes, &mut changes, |k, v| Change::SetRoute(*k, v.clone()));
-        remove(&self.routes, &to.routes, &mut changes, |k| Change::RemoveRoute(*k));
-        remove(&self.prefixes, &to.prefixes, &mut changes, |k| Change::RemovePrefix(*k));
-        remove(&self.ports, &to.ports, &mut changes, |k| Change::RemovePort(k.clone()));
-        remove(&self.tunnels, &to.tunnels, &mut changes, |k| Change::RemoveTunnel(*k));
-        remove(&self.subjects, &to.subjects, &mut changes, |k| Change::RemoveSubject(*k));
-        remove(&self.policies, &to.policies, &mut changes, |k| Change::RemovePolicy(*k));
-        remove(&self.sets, &to.sets, &mut changes, |k| Change::RemoveSet(*k));
-        remove(&self.identities, &to.identities, &mut changes, |k| Change::RemoveIdentity(*k));
-        changes
+        Touched::between(self, to).changes(to)
     }
 
     /// Does one change. What it leads to is judged by [`Self::check`], once, after the last change of a delta.
@@ -175,22 +154,4 @@ impl DesiredState {
             Change::RemoveIdentity(id) => drop(self.identities.remove(&id)),
         }
     }
-}
-
-fn set<K: Ord, V: PartialEq>(
-    from: &BTreeMap<K, V>,
-    to: &BTreeMap<K, V>,
-    changes: &mut Vec<Change>,
-    change: impl Fn(&K, &V) -> Change,
-) {
-    changes.extend(to.iter().filter(|(key, value)| from.get(key) != Some(value)).map(|(k, v)| change(k, v)));
-}
-
-fn remove<K: Ord, V>(
-    from: &BTreeMap<K, V>,
-    to: &BTreeMap<K, V>,
-    changes: &mut Vec<Change>,
-    change: impl Fn(&K) -> Change,
-) {
-    changes.extend(from.keys().filter(|key| !to.contains_key(key)).map(change));
 }

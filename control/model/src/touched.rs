@@ -1,12 +1,13 @@
-//! What a list of changes touches, by key.
+//! What of a state changes, by key.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
-use crate::{Change, IdentityId, PolicyId, PortName, SetId, TunnelId};
+use crate::{Change, DesiredState, IdentityId, PolicyId, PortName, SetId, TunnelId};
 
-/// The keys of what was set or removed, whether or not it is another for it. Everything else of the state is as it was.
+/// The keys of what was set or removed, whether or not it is another for it; not how, which the state tells. Everything
+/// else of the state is as it was.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Touched {
     /// What this node is to the others.
@@ -36,6 +37,44 @@ impl Touched {
         let mut touched = Self::default();
         changes.into_iter().for_each(|change| touched.add(change));
         touched
+    }
+
+    /// Where two states differ.
+    #[must_use]
+    pub fn between(from: &DesiredState, to: &DesiredState) -> Self {
+        Self {
+            local: from.local != to.local,
+            identities: differing(&from.identities, &to.identities),
+            sets: differing(&from.sets, &to.sets),
+            policies: differing(&from.policies, &to.policies),
+            subjects: differing(&from.subjects, &to.subjects),
+            tunnels: differing(&from.tunnels, &to.tunnels),
+            ports: differing(&from.ports, &to.ports),
+            prefixes: differing(&from.prefixes, &to.prefixes),
+            routes: differing(&from.routes, &to.routes),
+        }
+    }
+
+    /// All that a state holds.
+    #[must_use]
+    pub fn all_of(state: &DesiredState) -> Self {
+        Self {
+            local: state.local.is_some(),
+            identities: state.identities.keys().copied().collect(),
+            sets: state.sets.keys().copied().collect(),
+            policies: state.policies.keys().copied().collect(),
+            subjects: state.subjects.keys().copied().collect(),
+            tunnels: state.tunnels.keys().copied().collect(),
+            ports: state.ports.keys().cloned().collect(),
+            prefixes: state.prefixes.keys().copied().collect(),
+            routes: state.routes.keys().copied().collect(),
+        }
+    }
+
+    /// Whether nothing has changed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
     }
 
     fn add(&mut self, change: &Change) {
@@ -76,4 +115,81 @@ impl Touched {
     pub fn spares_routes(&self) -> bool {
         !self.local && self.tunnels.is_empty() && self.ports.is_empty() && self.routes.is_empty()
     }
+
+    /// Adds what the other holds.
+    pub fn merge(&mut self, other: Self) {
+        let Self { local, identities, sets, policies, subjects, tunnels, ports, prefixes, routes } = other;
+        self.local |= local;
+        self.identities.extend(identities);
+        self.sets.extend(sets);
+        self.policies.extend(policies);
+        self.subjects.extend(subjects);
+        self.tunnels.extend(tunnels);
+        self.ports.extend(ports);
+        self.prefixes.extend(prefixes);
+        self.routes.extend(routes);
+    }
+
+    /// Leaves out what is the same in both states.
+    pub fn retain_differing(&mut self, from: &DesiredState, to: &DesiredState) {
+        self.local &= from.local != to.local;
+        self.identities.retain(|key| from.identities.get(key) != to.identities.get(key));
+        self.sets.retain(|key| from.sets.get(key) != to.sets.get(key));
+        self.policies.retain(|key| from.policies.get(key) != to.policies.get(key));
+        self.subjects.retain(|key| from.subjects.get(key) != to.subjects.get(key));
+        self.tunnels.retain(|key| from.tunnels.get(key) != to.tunnels.get(key));
+        self.ports.retain(|key| from.ports.get(key) != to.ports.get(key));
+        self.prefixes.retain(|key| from.prefixes.get(key) != to.prefixes.get(key));
+        self.routes.retain(|key| from.routes.get(key) != to.routes.get(key));
+    }
+
+    /// The changes that lead to `to` from any state that differs from it here at most: what others refer to is set before
+    /// them, and removed after them.
+    #[must_use]
+    pub fn changes(&self, to: &DesiredState) -> Vec<Change> {
+        let mut changes = Vec::new();
+        changes.extend(to.local.clone().filter(|_| self.local).map(Change::SetLocal));
+        set(&self.identities, &to.identities, &mut changes, |_, v| Change::SetIdentity(v.clone()));
+        set(&self.sets, &to.sets, &mut changes, |_, v| Change::SetSet(v.clone()));
+        set(&self.policies, &to.policies, &mut changes, |_, v| Change::SetPolicy(v.clone()));
+        set(&self.subjects, &to.subjects, &mut changes, |_, v| Change::SetSubject(v.clone()));
+        set(&self.tunnels, &to.tunnels, &mut changes, |_, v| Change::SetTunnel(v.clone()));
+        set(&self.ports, &to.ports, &mut changes, |_, v| Change::SetPort(v.clone()));
+        set(&self.prefixes, &to.prefixes, &mut changes, |k, v| Change::SetPrefix(*k, *v));
+        set(&self.routes, &to.routes, &mut changes, |k, v| Change::SetRoute(*k, v.clone()));
+        remove(&self.routes, &to.routes, &mut changes, |k| Change::RemoveRoute(*k));
+        remove(&self.prefixes, &to.prefixes, &mut changes, |k| Change::RemovePrefix(*k));
+        remove(&self.ports, &to.ports, &mut changes, |k| Change::RemovePort(k.clone()));
+        remove(&self.tunnels, &to.tunnels, &mut changes, |k| Change::RemoveTunnel(*k));
+        remove(&self.subjects, &to.subjects, &mut changes, |k| Change::RemoveSubject(*k));
+        remove(&self.policies, &to.policies, &mut changes, |k| Change::RemovePolicy(*k));
+        remove(&self.sets, &to.sets, &mut changes, |k| Change::RemoveSet(*k));
+        remove(&self.identities, &to.identities, &mut changes, |k| Change::RemoveIdentity(*k));
+        changes
+    }
+}
+
+/// The keys under which two maps differ.
+pub fn differing<K: Ord + Clone, V: PartialEq>(from: &BTreeMap<K, V>, to: &BTreeMap<K, V>) -> BTreeSet<K> {
+    let set = to.iter().filter(|(key, value)| from.get(key) != Some(value)).map(|(key, _)| key);
+    let removed = from.keys().filter(|key| !to.contains_key(key));
+    set.chain(removed).cloned().collect()
+}
+
+fn set<K: Ord, V>(
+    touched: &BTreeSet<K>,
+    to: &BTreeMap<K, V>,
+    changes: &mut Vec<Change>,
+    change: impl Fn(&K, &V) -> Change,
+) {
+    changes.extend(touched.iter().filter_map(|key| Some(change(key, to.get(key)?))));
+}
+
+fn remove<K: Ord, V>(
+    touched: &BTreeSet<K>,
+    to: &BTreeMap<K, V>,
+    changes: &mut Vec<Change>,
+    change: impl Fn(&K) -> Change,
+) {
+    changes.extend(touched.iter().filter(|key| !to.contains_key(key)).map(change));
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use vswitch_model::api::engine::ApplyRequest;
 use vswitch_model::api::{apply_request, delta_request};
-use vswitch_model::{DesiredState, DomainPattern, Generation, Invalid, Port, PortName};
+use vswitch_model::{DesiredState, DomainPattern, Generation, Invalid, Port, PortName, Touched};
 
-use crate::calc::{Calculator, Inputs, NameWanted, Touched};
+use crate::calc::{Calculator, Inputs, NameWanted};
 
 /// Ports by name.
 pub type Ports = BTreeMap<PortName, Port>;
@@ -38,7 +38,7 @@ impl Wanted {
         let calculated = self.calculator.state();
         // What is calculated refers to nothing that is not there; what comes from objects as it is is judged here.
         let judge =
-            if self.unjudged.concern_ways() { DesiredState::check } else { DesiredState::check_limits };
+            if self.unjudged.spares_routes() { DesiredState::check_limits } else { DesiredState::check };
         judge(calculated)?;
         let mut touched = std::mem::take(&mut self.unjudged);
         let is_first = self.state.is_none();

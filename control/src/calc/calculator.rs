@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use vswitch_model::{DesiredState, DomainPattern};
+use vswitch_model::{DesiredState, DomainPattern, Touched};
 
 use super::kept::Kept;
-use super::output::{Output, Touched};
+use super::output::Output;
 use super::{CalcConfig, Inputs, NameWanted, Numbering};
 
 /// What one node's engine must have, as the objects of the cluster change. It always is what [`super::calculate`] gives

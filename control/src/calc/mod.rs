@@ -34,7 +34,6 @@ pub use inputs::{Inputs, NamespacedName};
 pub use learned::{LearnedNames, NameWanted};
 pub use numbering::Numbering;
 pub use objects::{Named, Namespaced};
-pub use output::Touched;
 pub use policy::selected_pods;
 
 use self::kept::Kept;
