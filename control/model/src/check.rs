@@ -52,9 +52,9 @@ impl DesiredState {
             return Ok(());
         }
         let others = self.policies.values().filter(|policy| !touched.policies.contains(&policy.id));
-        for (policy, rule) in others.flat_map(|policy| policy.rules.iter().map(move |rule| (policy, rule))) {
-            if rules.contains(&rule.id) {
-                return Err(rule_number(policy, rule.id));
+        for (policy, (rule, _)) in others.flat_map(|policy| policy.places().map(move |rule| (policy, rule))) {
+            if rules.contains(&rule) {
+                return Err(rule_number(policy, rule));
             }
         }
         Ok(())
@@ -89,7 +89,7 @@ impl DesiredState {
 
     /// Whether the state is within the limits of [`crate::limits`].
     pub fn check_limits(&self) -> Result<(), Invalid> {
-        let rules = self.policies.values().map(|policy| policy.rules.len()).sum::<usize>();
+        let rules = self.policies.values().map(|policy| policy.places().count()).sum::<usize>();
         let matches =
             self.policies.values().flat_map(|p| &p.rules).map(|rule| rule.ports.len()).sum::<usize>();
         for (field, count, most) in [
@@ -126,10 +126,12 @@ impl DesiredState {
 
     /// `rules` are the numbers that others have; those of this policy are added.
     fn check_policy(&self, policy: &Policy, rules: &mut BTreeSet<RuleId>) -> Result<(), Invalid> {
-        for rule in &policy.rules {
-            if rule.id.0 < RuleId::FIRST_ASSIGNED || !rules.insert(rule.id) {
-                return Err(rule_number(policy, rule.id));
+        for (rule, _) in policy.places() {
+            if rule.0 < RuleId::FIRST_ASSIGNED || !rules.insert(rule) {
+                return Err(rule_number(policy, rule));
             }
+        }
+        for rule in &policy.rules {
             if let Some(range) = rule.ports.iter().find(|range| range.first > range.last) {
                 let problem = format!("ports {}-{} are upside down", range.first, range.last);
                 return Err(Invalid::new(rule_field(policy, rule.id), problem));

@@ -28,7 +28,9 @@ pub use drop_reason::DropReason;
 pub use error::Invalid;
 pub use identity::{Identity, IdentityId, IdentityKind, IdentitySet, SetId};
 pub use link::{Mac, Vni};
-pub use policy::{Action, Policy, PolicyId, PortMatch, Rule, RuleId, Standing, Subject, Tier, TierDefault};
+pub use policy::{
+    Action, Policy, PolicyEnd, PolicyId, PortMatch, Rule, RuleId, Standing, Subject, Tier, TierDefault,
+};
 pub use port::{Attachment, Port, PortName};
 pub use route::{Encapsulation, NextHop, Tunnel, TunnelId};
 pub use state::{Change, Delta, DesiredState, Generation, Local};

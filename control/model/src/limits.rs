@@ -16,7 +16,7 @@ pub const IDENTITIES_MAX: usize = 262_144;
 pub const SETS_MAX: usize = 262_144;
 /// Policies in force on one node.
 pub const POLICIES_MAX: usize = 65_536;
-/// Rules of all policies together.
+/// Rules of all policies together, the policies' ends included.
 pub const RULES_MAX: usize = 1_000_000;
 /// Port matches of all rules together.
 pub const PORT_MATCHES_MAX: usize = 4_000_000;

@@ -7,7 +7,8 @@
 //! 2. Otherwise the tiers are asked in order, in a tier its policies in order, in a policy its rules in order. The
 //!    first rule that matches decides: Allow and Deny end it, Pass goes on with the next tier. Log decides nothing: it
 //!    marks the flow and the next rule is asked. Of several the first is what the flow's record names.
-//! 3. When no rule of a tier matched, [`TierDefault`] says whether that denies or passes.
+//! 3. When no rule of a tier matched, [`TierDefault`] says whether that denies or passes. What it denies counts with the
+//!    [`PolicyEnd`] of the last policy of the tier.
 //! 4. After the last tier everything that passed is allowed.
 //!
 //! Whatever the rules say, the local node reaches its own pods, and replies belong to the flow they answer.
@@ -35,7 +36,7 @@ pub struct RuleId(pub u32);
 impl RuleId {
     /// The verdict of a direction that no policy isolates.
     pub const NOT_ISOLATED: Self = Self(0);
-    /// The verdict of isolation when no rule matched.
+    /// The verdict of isolation when no rule matched, and of a tier whose last policy has no [`PolicyEnd`].
     pub const NO_RULE_MATCHED: Self = Self(1);
     /// The verdict for the local node.
     pub const LOCAL_NODE: Self = Self(2);
@@ -147,6 +148,32 @@ pub struct Policy {
     pub standing: Standing,
     /// Its rules, in order.
     pub rules: Vec<Rule>,
+    /// What comes after them. None: [`RuleId::NO_RULE_MATCHED`] stands for it.
+    pub end: Option<PolicyEnd>,
+}
+
+/// The end of a policy, which denies what no rule of a tier matched, where the policy is the last of those of the tier
+/// that apply and the tier's default is [`TierDefault::Deny`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyEnd {
+    /// Its number, unique among those of all rules.
+    pub id: RuleId,
+    /// For people: `ingress: no rule matched`.
+    pub position: String,
+}
+
+impl Policy {
+    /// Everything in it that a verdict may point at, rules and end: its number, and its place.
+    pub fn places(&self) -> impl Iterator<Item = (RuleId, &str)> {
+        let rules = self.rules.iter().map(|rule| (rule.id, rule.position.as_str()));
+        rules.chain(self.end.iter().map(|end| (end.id, end.position.as_str())))
+    }
+
+    /// What denies where it is the last of its tier.
+    #[must_use]
+    pub fn denies_by(&self) -> RuleId {
+        self.end.as_ref().map_or(RuleId::NO_RULE_MATCHED, |end| end.id)
+    }
 }
 
 /// What a tier does with a flow that none of its rules matched.

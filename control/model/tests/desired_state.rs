@@ -115,6 +115,7 @@ fn state() -> impl Strategy<Value = DesiredState> {
                     name: format!("policy {id}"),
                     standing,
                     rules,
+                    end: (id % 2 == 0).then(|| PolicyEnd { id: RuleId(1000 + id), position: "end".into() }),
                 }));
             }
             for (identity, (ingress, egress)) in subjects {
@@ -242,7 +243,13 @@ fn what_is_not_whole_is_refused_by_name() {
         ..Rule::new(RuleId(id), Action::Allow, String::new())
     };
     let policy = |rules| {
-        Change::SetPolicy(Policy { id: PolicyId(1), name: "p".into(), standing: Standing::Enforced, rules })
+        Change::SetPolicy(Policy {
+            id: PolicyId(1),
+            name: "p".into(),
+            standing: Standing::Enforced,
+            rules,
+            end: Some(PolicyEnd { id: RuleId(21), position: String::new() }),
+        })
     };
     let port = |change: &dyn Fn(&mut Port)| {
         let mut port = whole().ports.into_values().next().unwrap();
@@ -252,6 +259,7 @@ fn what_is_not_whole_is_refused_by_name() {
     let cases: Vec<(Change, &str, &str)> = vec![
         (policy(vec![rule(3, None, 1, 1)]), "policies[p].rules[3]", "reserved"),
         (policy(vec![rule(20, None, 1, 1), rule(20, None, 1, 1)]), "policies[p].rules[20]", "twice"),
+        (policy(vec![rule(21, None, 1, 1)]), "policies[p].rules[21]", "twice"),
         (policy(vec![rule(20, Some(SetId(9)), 1, 1)]), "policies[p].rules[20]", "set 9"),
         (policy(vec![Rule { not_peers: Some(SetId(8)), ..rule(20, None, 1, 1) }]), "rules[20]", "set 8"),
         (policy(vec![Rule { not_subjects: Some(SetId(7)), ..rule(20, None, 1, 1) }]), "rules[20]", "set 7"),

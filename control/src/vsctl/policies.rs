@@ -21,7 +21,8 @@ pub(super) async fn policies(
     }
     match name {
         Some(name) if rules.is_empty() => Err(Failure(format!(
-            "no policy {name:?} with rules is in force here: `vsctl get policies` lists them"
+            "no policy called \"{name}\" does anything on this node: it is not there, or selects no pod here; `vsctl get \
+             policies` lists those that do"
         ))),
         _ => Ok(report(&rules)),
     }

@@ -116,7 +116,7 @@ fn add_policies(
     let first = state.policies.len() as u32 + 1;
     let policies = rules.chunks(PER_POLICY).zip(first..).map(|(rules, number)| {
         let name = format!("NetworkPolicy default/{direction}-{number}");
-        Policy { id: PolicyId(number), name, standing: Standing::Enforced, rules: rules.to_vec() }
+        Policy { id: PolicyId(number), name, standing: Standing::Enforced, rules: rules.to_vec(), end: None }
     });
     let policies: Vec<Policy> = policies.collect();
     let ids = policies.iter().map(|policy| policy.id).collect();

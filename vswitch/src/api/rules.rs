@@ -23,7 +23,7 @@ const BUILT_IN: [(RuleId, &str); 3] = [
     (RuleId::TOO_LARGE, "the pod's policy is too large for the engine"),
 ];
 
-/// The rules of the policies of this name, of all when it is empty; and then what the engine has built in, where it did
+/// The rules and the ends of the policies of this name, of all when it is empty; and then what the engine has built in, where it did
 /// anything.
 pub(super) fn list(shared: Arc<Shared>, policy: String) -> Streamed<pb::RuleCounters> {
     let (sender, receiver) = mpsc::channel(QUEUE);
@@ -34,14 +34,10 @@ pub(super) fn list(shared: Arc<Shared>, policy: String) -> Streamed<pb::RuleCoun
             let policies = snapshot.desired.policies.values();
             let asked = policies.filter(|known| policy.is_empty() || known.name == policy);
             let rules = asked.flat_map(|policy| {
-                policy.rules.iter().map(move |rule| {
-                    message(
-                        Some(policy),
-                        (rule.id, &rule.position),
-                        pb::Action::from(rule.action),
-                        of(rule.id),
-                    )
-                })
+                let actions = policy.rules.iter().map(|rule| pb::Action::from(rule.action));
+                let actions = actions.chain([pb::Action::Deny]);
+                let rules = policy.places().zip(actions);
+                rules.map(move |(rule, action)| message(Some(policy), rule, action, of(rule.0)))
             });
             let built_in =
                 BUILT_IN.into_iter().filter(|(rule, _)| policy.is_empty() && !of(*rule).is_empty());
@@ -62,7 +58,7 @@ pub(super) fn list(shared: Arc<Shared>, policy: String) -> Streamed<pb::RuleCoun
 fn counts(shared: &Shared) -> Result<HashMap<RuleId, RuleCounts>, Status> {
     let mut counts: HashMap<RuleId, RuleCounts> = HashMap::new();
     let snapshot = shared.snapshot.load_full();
-    let rules = snapshot.desired.policies.values().flat_map(|policy| &policy.rules).map(|rule| rule.id);
+    let rules = snapshot.desired.policies.values().flat_map(Policy::places).map(|(rule, _)| rule);
     for rule in rules.chain(BUILT_IN.map(|(rule, _)| rule)) {
         let total = shared.workers.iter().map(|worker| worker.counters.rules.counts(rule));
         let total = total.fold(RuleCounts::default(), RuleCounts::plus);

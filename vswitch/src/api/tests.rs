@@ -11,7 +11,7 @@ use tonic::transport::Channel;
 use vswitch_model::api::engine::engine_client::EngineClient;
 use vswitch_model::api::{apply_request, connect};
 use vswitch_model::policy::{
-    Action, Policy, PolicyId, PortMatch, Rule, Standing, Subject, Tier, TierDefault,
+    Action, Policy, PolicyEnd, PolicyId, PortMatch, Rule, Standing, Subject, Tier, TierDefault,
 };
 use vswitch_model::{IdentityId, Mac, RuleId};
 
@@ -90,6 +90,7 @@ fn isolated() -> DesiredState {
         name: "NetworkPolicy default/media".into(),
         standing: Standing::Enforced,
         rules: vec![rule],
+        end: Some(PolicyEnd { id: RuleId(17), position: "ingress: no rule matched".into() }),
     };
     let tier = Tier { name: "kubernetes".into(), policies: vec![policy.id], default: TierDefault::Deny };
     let subject = Subject { identity: IdentityId(16), ingress: vec![tier], egress: Vec::new() };
@@ -216,7 +217,10 @@ async fn explain_names_the_rule_that_decides() {
     assert_eq!(ingress.text, "allowed by NetworkPolicy default/media, ingress rule 1");
     let reply = served.client.explain(request(5001)).await.unwrap().into_inner();
     assert_eq!((reply.allowed, reply.drop_reason.as_str()), (false, "policy-ingress"));
-    assert_eq!(reply.ingress.unwrap().text, "denied: policy isolates the pod, and no rule matched");
+    assert_eq!(
+        reply.ingress.unwrap().text,
+        "denied by NetworkPolicy default/media, ingress: no rule matched"
+    );
     let wrong = pb::ExplainRequest { protocol: 300, ..request(1) };
     let status = served.client.explain(wrong).await.unwrap_err();
     assert_eq!(status.message(), "protocol: 300 is out of range: 0 to 255");
@@ -237,26 +241,32 @@ async fn rules_count_and_denied_flows_are_told() {
     assert_eq!((record.destination_port, record.drop_reason.as_str()), (5001, "policy-ingress"));
     assert_eq!((record.source_name.as_str(), record.in_port.as_str()), ("default/pod", "pod-a"));
     let ingress = record.ingress.unwrap();
-    assert_eq!(ingress.text, "denied: policy isolates the pod, and no rule matched");
+    assert_eq!(ingress.text, "denied by NetworkPolicy default/media, ingress: no rule matched");
     assert_eq!(log.message().await.unwrap(), None, "the limit ends it");
     let wrong = pb::WatchFlowLogRequest { address: "x".into(), ..pb::WatchFlowLogRequest::default() };
     assert_eq!(served.client.watch_flow_log(wrong).await.unwrap_err().code(), Code::InvalidArgument);
 
     let media = "NetworkPolicy default/media";
-    let [rule] = rules(&mut served, media).await.try_into().unwrap();
+    let [rule, end] = rules(&mut served, media).await.try_into().unwrap();
+    assert_eq!(
+        (end.rule, end.position.as_str(), end.action()),
+        (17, "ingress: no rule matched", pb::Action::Deny)
+    );
+    assert_eq!((end.flows, end.denied_packets), (0, 1));
     assert_eq!((rule.rule, rule.position.as_str(), rule.action()), (16, "ingress rule 1", pb::Action::Allow));
     assert_eq!((rule.flows, rule.packets, rule.bytes, rule.denied_packets), (1, 1, 35, 0));
     assert_eq!(rules(&mut served, "NetworkPolicy default/other").await, []);
     let all = rules(&mut served, "").await;
     let denied: Vec<_> = all.iter().map(|rule| (rule.rule, rule.denied_packets)).collect();
-    assert_eq!(denied, [(16, 0), (RuleId::NO_RULE_MATCHED.0, 1)]);
+    assert_eq!(denied, [(16, 0), (17, 1)]);
 
     // Another rule takes the number: it has done nothing yet, and the flow it allows is its own from now on.
     let mut state = isolated();
     state.policies.values_mut().next().unwrap().rules[0].position = "ingress rule 2".into();
     served.apply(2, &state).await;
-    let [rule] = rules(&mut served, media).await.try_into().unwrap();
+    let [rule, end] = rules(&mut served, media).await.try_into().unwrap();
     assert_eq!((rule.position.as_str(), rule.flows, rule.packets), ("ingress rule 2", 0, 0));
+    assert_eq!(end.denied_packets, 1, "the end is the same");
     served.stop().await;
 }
 

@@ -111,9 +111,9 @@ impl Snapshot {
     pub fn rule(&self, rule: RuleId) -> Option<&RuleSource> {
         let index = || {
             let rules = self.desired.policies.values().flat_map(|policy| {
-                policy.rules.iter().map(|rule| {
-                    let source = RuleSource { policy: policy.name.clone(), position: rule.position.clone() };
-                    (rule.id, source)
+                policy.places().map(|(rule, position)| {
+                    let source = RuleSource { policy: policy.name.clone(), position: position.to_owned() };
+                    (rule, source)
                 })
             });
             rules.collect()

@@ -288,7 +288,13 @@ fn states() -> impl Strategy<Value = DesiredState> {
             ..Rule::new(RuleId(16 + u32::from(port)), Action::Allow, "rule 1".into())
         };
         let (id, standing) = (PolicyId(1), Standing::Enforced);
-        state.apply(Change::SetPolicy(Policy { id, name: "policy".into(), standing, rules: vec![rule] }));
+        state.apply(Change::SetPolicy(Policy {
+            id,
+            name: "policy".into(),
+            standing,
+            rules: vec![rule],
+            end: None,
+        }));
         for pod in pods {
             let (id, kind) = (identity(pod), IdentityKind::Pod);
             state.apply(Change::SetIdentity(Identity { id, kind, description: format!("pod {pod}") }));

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use vswitch_model::{IdentityId, Policy, PolicyId};
+use vswitch_model::{IdentityId, Policy, PolicyEnd, PolicyId, RuleId, TierDefault};
 
 use super::in_order::Placed;
 use super::members::Members;
@@ -285,7 +285,9 @@ impl Compiler {
         }
         let used = std::mem::take(&mut maker.used);
         let id = PolicyId(numbering.policies.number(&key));
-        let made = Policy { id, name: key.source.to_string(), standing: policy.placed.standing, rules };
+        let denies = policy.placed.tier.as_ref().is_some_and(|tier| tier.default() == TierDefault::Deny);
+        let end = denies.then(|| end(&key, numbering));
+        let made = Policy { id, name: key.source.to_string(), standing: policy.placed.standing, rules, end };
         self.sets.hold(&used);
         if let Some(before) = before {
             self.sets.let_go(&before.used, &mut self.unused);
@@ -297,8 +299,8 @@ impl Compiler {
     fn unmake(&mut self, key: &PolicyKey, made: &Made, numbering: &mut Numbering, output: &mut Output) {
         self.sets.let_go(&made.used, &mut self.unused);
         numbering.policies.release(key);
-        for rule in output.remove_policy(made.id).into_iter().flat_map(|policy| policy.rules) {
-            numbering.rules.release(&RuleKey { policy: key.clone(), position: rule.position });
+        for (_, position) in output.remove_policy(made.id).iter().flat_map(Policy::places) {
+            numbering.rules.release(&RuleKey { policy: key.clone(), position: position.to_owned() });
         }
     }
 
@@ -333,15 +335,22 @@ impl InPlace {
     }
 }
 
+/// What denies what no rule of the policy's tier matched.
+fn end(key: &PolicyKey, numbering: &mut Numbering) -> PolicyEnd {
+    let position = format!("{}: no rule matched", key.direction.text());
+    let rule = RuleKey { policy: key.clone(), position: position.clone() };
+    PolicyEnd { id: RuleId(numbering.rules.number(&rule)), position }
+}
+
 /// Puts a policy in the place of what it was, and releases the numbers of the rules that it has no more.
 fn put(policy: Policy, key: &PolicyKey, numbering: &mut Numbering, output: &mut Output) {
     if let Some(before) = output.state().policies.get(&policy.id) {
         if *before == policy {
             return;
         }
-        let now: BTreeSet<_> = policy.rules.iter().map(|rule| rule.position.as_str()).collect();
-        for rule in before.rules.iter().filter(|rule| !now.contains(rule.position.as_str())) {
-            numbering.rules.release(&RuleKey { policy: key.clone(), position: rule.position.clone() });
+        let now: BTreeSet<_> = policy.places().map(|(_, position)| position).collect();
+        for (_, position) in before.places().filter(|(_, position)| !now.contains(position)) {
+            numbering.rules.release(&RuleKey { policy: key.clone(), position: position.to_owned() });
         }
     }
     output.set_policy(policy);

@@ -118,12 +118,12 @@ fn every_rule_has_its_own_number() {
     let cluster =
         base() + &policy("x/p", &format!("podSelector: {{}}, ingress: [{rule}, {rule}], egress: [{{}}]"));
     let state = state(&inputs(&cluster), "n0");
-    let mut numbers: Vec<_> = state.policies.values().flat_map(|p| &p.rules).map(|rule| rule.id).collect();
+    let mut numbers: Vec<_> = state.policies.values().flat_map(|p| p.places()).map(|(id, _)| id).collect();
     numbers.sort();
-    let expected: Vec<_> = (0..13).map(|n| RuleId(RuleId::FIRST_ASSIGNED + n)).collect();
+    let expected: Vec<_> = (0..15).map(|n| RuleId(RuleId::FIRST_ASSIGNED + n)).collect();
     assert_eq!(
         numbers, expected,
-        "two rules of two peers, each with a number and a name of two numbers; and one"
+        "two rules of two peers, each with a number and a name of two numbers; one; and two ends"
     );
 }
 

@@ -86,6 +86,32 @@ fn tiers_are_asked_in_calicos_order_and_policies_in_theirs() {
 }
 
 #[test]
+fn each_policy_of_a_tier_that_denies_has_an_end_for_each_direction() {
+    let cluster = base()
+        + &calico("Tier", "name: soft", "order: 5, defaultAction: Pass")
+        + &calico("GlobalNetworkPolicy", "name: soft.p", "tier: soft, types: [Ingress]")
+        + &calico("StagedNetworkPolicy", "namespace: x, name: default.later", "types: [Egress]")
+        + &policy("x/shut", "podSelector: {}, policyTypes: [Ingress, Egress]");
+    let state = state(&inputs(&cluster), "n0");
+    let mut ends: Vec<_> = state
+        .policies
+        .values()
+        .map(|policy| (policy.name.as_str(), policy.end.as_ref().map(|end| end.position.as_str())))
+        .collect();
+    ends.sort_unstable();
+    let [ingress, egress] = ["ingress", "egress"].map(|way| format!("{way}: no rule matched"));
+    assert_eq!(
+        ends,
+        [
+            ("GlobalNetworkPolicy soft.p", None),
+            ("NetworkPolicy x/shut", Some(egress.as_str())),
+            ("NetworkPolicy x/shut", Some(ingress.as_str())),
+            ("StagedNetworkPolicy x/default.later", Some(egress.as_str())),
+        ]
+    );
+}
+
+#[test]
 fn a_pass_leads_on_and_the_words_say_so() {
     let cluster = base()
         + &of_cluster(

@@ -83,14 +83,12 @@ fn reason(state: &DesiredState, rule: RuleId) -> String {
         RuleId::TOO_LARGE => ": the pod's policy is too large for the engine".to_owned(),
         RuleId::LOCAL_NODE => ": the node always reaches its own pods".to_owned(),
         id => {
-            let rules = state
-                .policies
-                .values()
-                .flat_map(|policy| policy.rules.iter().map(move |rule| (policy, rule)));
-            let found = rules.into_iter().find(|(_, rule)| rule.id == id);
+            let policies = state.policies.values();
+            let mut rules = policies.flat_map(|policy| policy.places().map(move |rule| (policy, rule)));
+            let found = rules.find(|(_, (rule, _))| *rule == id);
             found.map_or_else(
                 || format!(" by rule {id}"),
-                |(policy, rule)| format!(" by {}, {}", policy.name, rule.position),
+                |(policy, (_, position))| format!(" by {}, {position}", policy.name),
             )
         }
     }

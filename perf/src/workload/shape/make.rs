@@ -163,7 +163,7 @@ impl Maker {
         let (id, rules) = (PolicyId(self.next_policy), std::mem::take(&mut self.rules));
         self.next_policy += 1;
         let name = format!("NetworkPolicy default/policy-{}", id.0);
-        self.set(Change::SetPolicy(Policy { id, name, standing: Standing::Enforced, rules }));
+        self.set(Change::SetPolicy(Policy { id, name, standing: Standing::Enforced, rules, end: None }));
         for pod in pods {
             self.applying[pod].push(id);
         }

@@ -317,7 +317,13 @@ fn a_flow_is_judged_again_by_new_tables() {
     let rule = Rule::new(RuleId(30), Action::Deny, String::new());
     world.desired.policies.insert(
         PolicyId(1),
-        Policy { id: PolicyId(1), name: "deny".into(), standing: Standing::Enforced, rules: vec![rule] },
+        Policy {
+            id: PolicyId(1),
+            name: "deny".into(),
+            standing: Standing::Enforced,
+            rules: vec![rule],
+            end: None,
+        },
     );
     let egress = vec![Tier { name: "t".into(), policies: vec![PolicyId(1)], default: TierDefault::Pass }];
     let identity = IdentityId(16);

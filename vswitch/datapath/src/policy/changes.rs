@@ -167,6 +167,7 @@ impl Digests {
             let within = within.map(|set| set.and_then(|set| self.sets.get(&set)));
             (rule.id, rule.action, within, &rule.ports, &rule.position).hash(&mut hasher);
         }
+        policy.end.as_ref().map(|end| (end.id, &end.position)).hash(&mut hasher);
         hasher.finish()
     }
 

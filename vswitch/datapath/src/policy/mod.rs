@@ -50,7 +50,7 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Isolated, and no rule matched; also what an unknown subject gets.
+    /// Isolated by a tier that says nothing of what denies; also what an unknown subject gets.
     pub const DENY: Self = Self::of(false, RuleId::NO_RULE_MATCHED);
     /// No policy isolates the direction, or everything passed after the last tier.
     pub const NOT_ISOLATED: Self = Self::of(true, RuleId::NOT_ISOLATED);

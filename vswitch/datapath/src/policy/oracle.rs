@@ -1,7 +1,9 @@
 //! Policy read straight from the desired state, rule by rule: what the class tables have to agree with, and what can
 //! say in words how a verdict came about. Slow; never on the packet path.
 
-use vswitch_model::{Action, DesiredState, IdentityId, IdentityKind, Policy, Rule, SetId, Tier, TierDefault};
+use vswitch_model::{
+    Action, DesiredState, IdentityId, IdentityKind, Policy, Rule, RuleId, SetId, Tier, TierDefault,
+};
 
 use super::{PolicyDirection, Verdict, View};
 
@@ -61,7 +63,8 @@ pub fn verdict_in(
             }
         }
         if tier.default == TierDefault::Deny {
-            return Verdict { log, ..Verdict::DENY };
+            let rule = policies.last().map_or(RuleId::NO_RULE_MATCHED, |last| last.denies_by());
+            return Verdict { allow: false, rule, log };
         }
     }
     Verdict { log, ..Verdict::NOT_ISOLATED }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use vswitch_model::{Action, DesiredState, IdentityId, Policy, PolicyId, Rule, SetId, Tier, TierDefault};
+use vswitch_model::{
+    Action, DesiredState, IdentityId, Policy, PolicyId, Rule, RuleId, SetId, Tier, TierDefault,
+};
 
 use super::peers::members;
 use super::{PolicyDirection, Verdict, View};
@@ -33,7 +35,8 @@ impl SubjectKey {
 
 /// The rules of one subject class: number of the tier, the rule. In order.
 pub(super) struct SubjectRules<'a> {
-    defaults: Vec<TierDefault>,
+    /// By number of the tier: what denies when no rule of it matched. None: the next one is asked.
+    ends: Vec<Option<RuleId>>,
     pub(super) rules: Vec<(usize, &'a Rule)>,
 }
 
@@ -65,14 +68,14 @@ impl<'a> SubjectRules<'a> {
             rule.subjects.is_none_or(|set| within.contains(&set))
                 && rule.not_subjects.is_none_or(|set| !within.contains(&set))
         };
-        let mut all = Self { defaults: Vec::new(), rules: Vec::new() };
+        let mut all = Self { ends: Vec::new(), rules: Vec::new() };
         for (number, tier) in tiers.iter().filter(|tier| is_there(state, view, tier)).enumerate() {
-            all.defaults.push(tier.default);
-            for id in &tier.policies {
-                let policy = state.policies.get(id).filter(|policy| view.holds(policy.standing));
-                let rules = policy.into_iter().flat_map(|policy| &policy.rules).filter(applies);
-                all.rules.extend(rules.map(|rule| (number, rule)));
+            let mut denies_by = RuleId::NO_RULE_MATCHED;
+            for policy in policies_of(state, view, &tier.policies) {
+                all.rules.extend(policy.rules.iter().filter(applies).map(|rule| (number, rule)));
+                denies_by = policy.denies_by();
             }
+            all.ends.push((tier.default == TierDefault::Deny).then_some(denies_by));
         }
         all
     }
@@ -94,17 +97,17 @@ impl<'a> SubjectRules<'a> {
         loop {
             let next = open.deciding.range(rule..).next();
             let next = next.map(|order| (*order, self.rules[*order as usize]));
-            let of = next.map_or(self.defaults.len(), |(_, (of, _))| of);
-            let denying = (tier..of).find(|tier| self.defaults[*tier] == TierDefault::Deny);
+            let of = next.map_or(self.ends.len(), |(_, (of, _))| of);
+            let denying = (tier..of).find_map(|tier| Some((tier, self.ends[tier]?)));
             let asked = match (denying, next) {
-                (Some(tier), _) => self.first_of(tier + 1),
+                (Some((tier, _)), _) => self.first_of(tier + 1),
                 (None, Some((order, _))) => order,
                 (None, None) => self.rules.len() as u32,
             };
             let marking = || open.logging.range(rule..asked).next();
             log = log.or_else(|| marking().map(|order| self.rules[*order as usize].1.id));
-            if denying.is_some() {
-                return Verdict { log, ..Verdict::DENY };
+            if let Some((_, rule)) = denying {
+                return Verdict { allow: false, rule, log };
             }
             let Some((order, (_, first))) = next else { return Verdict { log, ..Verdict::NOT_ISOLATED } };
             match first.action {
@@ -146,10 +149,10 @@ fn is_there(state: &DesiredState, view: View, tier: &Tier) -> bool {
     tier.policies.is_empty() || policies_of(state, view, &tier.policies).next().is_some()
 }
 
-pub(super) fn policies_of<'a>(
+pub(super) fn policies_of<'a, 'p>(
     state: &'a DesiredState,
     view: View,
-    policies: impl IntoIterator<Item = &'a PolicyId>,
+    policies: impl IntoIterator<Item = &'p PolicyId>,
 ) -> impl Iterator<Item = &'a Policy> {
     let policies = policies.into_iter().filter_map(|id| state.policies.get(id));
     policies.filter(move |policy| view.holds(policy.standing))

@@ -433,6 +433,7 @@ fn policies(state: &mut DesiredState) {
             name: format!("NetworkPolicy default/{id}"),
             standing: Standing::Enforced,
             rules: vec![rule],
+            end: None,
         };
         state.policies.insert(policy.id, policy);
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use vswitch_datapath::policy::View;
 use vswitch_datapath::tables::Revision;
 use vswitch_datapath::{CompileError, CompileInputs, Hop, Underlay};
-use vswitch_model::{DesiredState, Generation, Policy, Rule, RuleId, Touched};
+use vswitch_model::{DesiredState, Generation, Policy, RuleId, Touched};
 
 use super::{ApplyError, Compiler, HISTORY};
 
@@ -54,7 +54,7 @@ impl Compiler {
             Some(touched) => touched.policies.iter().filter_map(|id| desired.policies.get(id)).collect(),
             None => desired.policies.values().collect(),
         };
-        let last = policies.iter().flat_map(|policy| &policy.rules).map(|rule| rule.id).max();
+        let last = policies.iter().flat_map(|policy| policy.places()).map(|(rule, _)| rule).max();
         let last = last.unwrap_or_default().max(RuleId(RuleId::FIRST_ASSIGNED));
         let tallies = || self.shared.workers.iter().map(|worker| &worker.counters.rules);
         tallies().for_each(|tallies| tallies.reserve(last));
@@ -64,14 +64,9 @@ impl Compiler {
                 continue;
             }
             let before = before.filter(|before| before.name == policy.name);
-            let places: BTreeMap<RuleId, &str> = before
-                .iter()
-                .flat_map(|before| &before.rules)
-                .map(|rule| (rule.id, rule.position.as_str()))
-                .collect();
-            let is_new = |rule: &&Rule| places.get(&rule.id) != Some(&rule.position.as_str());
-            for rule in policy.rules.iter().filter(is_new) {
-                tallies().for_each(|tallies| tallies.begin(rule.id, revision));
+            let places: BTreeMap<RuleId, &str> = before.into_iter().flat_map(Policy::places).collect();
+            for (rule, _) in policy.places().filter(|(rule, place)| places.get(rule) != Some(place)) {
+                tallies().for_each(|tallies| tallies.begin(rule, revision));
             }
         }
     }

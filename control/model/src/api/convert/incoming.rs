@@ -9,8 +9,8 @@ use ipnet::IpNet;
 use crate::api::engine as pb;
 use crate::{
     Action, Attachment, Change, Delta, DesiredState, Encapsulation, Generation, Identity, IdentityId,
-    IdentityKind, IdentitySet, Invalid, Local, Mac, NextHop, Policy, PolicyId, Port, PortMatch, PortName,
-    Rule, RuleId, SetId, Standing, Subject, Tier, TierDefault, Tunnel, TunnelId, Vni,
+    IdentityKind, IdentitySet, Invalid, Local, Mac, NextHop, Policy, PolicyEnd, PolicyId, Port, PortMatch,
+    PortName, Rule, RuleId, SetId, Standing, Subject, Tier, TierDefault, Tunnel, TunnelId, Vni,
 };
 
 type Result<T> = std::result::Result<T, Invalid>;
@@ -122,7 +122,8 @@ impl TryFrom<pb::Policy> for Policy {
             Ok(pb::Standing::StagedRemoval) => Standing::StagedRemoval,
             Err(_) => return Err(Invalid::new("standing", "is unknown")),
         };
-        Ok(Self { id: PolicyId(message.id), name: message.name, standing, rules })
+        let end = message.end.map(|end| PolicyEnd { id: RuleId(end.id), position: end.position });
+        Ok(Self { id: PolicyId(message.id), name: message.name, standing, rules, end })
     }
 }
 

@@ -79,7 +79,8 @@ impl From<Policy> for pb::Policy {
     fn from(policy: Policy) -> Self {
         let rules = policy.rules.into_iter().map(Into::into).collect();
         let standing = pb::Standing::from(policy.standing).into();
-        Self { id: policy.id.0, name: policy.name, rules, standing }
+        let end = policy.end.map(|end| pb::PolicyEnd { id: end.id.0, position: end.position });
+        Self { id: policy.id.0, name: policy.name, rules, standing, end }
     }
 }
 

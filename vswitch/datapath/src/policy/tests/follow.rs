@@ -54,6 +54,7 @@ fn make(edit: &Edit, state: &mut DesiredState, other: &DesiredState, number: u32
         Edit::Policy(policy) => {
             let mut policy = other.policies[&PolicyId(*policy)].clone();
             policy.rules.iter_mut().for_each(|rule| rule.id.0 += 1000 * number);
+            policy.end.iter_mut().for_each(|end| end.id.0 += 1000 * number);
             state.policies.insert(policy.id, policy);
         }
         Edit::Standing(policy, standing) => {

@@ -5,8 +5,8 @@ mod random;
 use std::collections::BTreeMap;
 
 use vswitch_model::{
-    Action, DesiredState, Identity, IdentityKind, IdentitySet, Policy, PolicyId, PortMatch, Rule, SetId,
-    Standing, Subject, Tier, TierDefault,
+    Action, DesiredState, Identity, IdentityKind, IdentitySet, Policy, PolicyEnd, PolicyId, PortMatch, Rule,
+    SetId, Standing, Subject, Tier, TierDefault,
 };
 
 use super::limits::Limits;
@@ -52,7 +52,7 @@ fn allow(id: u32, peers: Option<SetId>, ports: Vec<PortMatch>) -> Rule {
 
 fn insert(state: &mut DesiredState, id: u32, standing: Standing, rules: Vec<Rule>) {
     let id = PolicyId(id);
-    state.policies.insert(id, Policy { id, name: format!("policy {}", id.0), standing, rules });
+    state.policies.insert(id, Policy { id, name: format!("policy {}", id.0), standing, rules, end: None });
 }
 
 fn by(rule: u32) -> Verdict {
@@ -165,6 +165,30 @@ fn a_rule_that_logs_marks_what_the_next_decides() {
     assert_eq!(tables.ingress(POD, FRIEND, 6, 99), by(17), "what logs behind it is not asked");
     assert_eq!(tables.ingress(POD, STRANGER, 6, 80), by(17));
     check(&state);
+}
+
+#[test]
+fn what_no_rule_matched_is_denied_by_the_last_policy_of_the_tier_that_is_in_the_view() {
+    let mut state = isolated(vec![allow(16, None, vec![range(6, 80, 80)])]);
+    insert(&mut state, 1, Standing::Enforced, Vec::new());
+    insert(&mut state, 2, Standing::Staged, Vec::new());
+    for (id, policy) in &mut state.policies {
+        policy.end = Some(PolicyEnd { id: RuleId(30 + id.0), position: "ingress: no rule matched".into() });
+    }
+    let subject = state.subjects.get_mut(&POD).unwrap();
+    subject.ingress[0].policies = [0, 1, 2].map(PolicyId).to_vec();
+    let tables = PolicyTables::build(&state).unwrap();
+    let denied_by = |rule| Verdict::of(false, RuleId(rule));
+    assert_eq!(
+        (tables.ingress(POD, FRIEND, 6, 80), tables.ingress(POD, FRIEND, 6, 81)),
+        (by(16), denied_by(31))
+    );
+    let staged = tables.staged().unwrap();
+    assert_eq!(staged.verdict(PolicyDirection::Ingress, POD, FRIEND, 6, 81), denied_by(32));
+    check(&state);
+    state.policies.get_mut(&PolicyId(1)).unwrap().end = None;
+    let tables = PolicyTables::build(&state).unwrap();
+    assert_eq!(tables.ingress(POD, FRIEND, 6, 81), Verdict::DENY, "it says nothing of what denies");
 }
 
 #[test]

@@ -75,7 +75,9 @@ pub(super) fn states() -> impl Strategy<Value = DesiredState> {
                 number += 1;
             }
             let name = format!("policy {}", id.0);
-            state.policies.insert(id, Policy { id, name, standing, rules });
+            let end =
+                (id.0 % 3 != 0).then(|| PolicyEnd { id: RuleId(10_000_000 + id.0), position: String::new() });
+            state.policies.insert(id, Policy { id, name, standing, rules, end });
         }
         for (identity, (ingress, egress)) in subjects.into_iter().zip(tiers) {
             state.subjects.insert(identity, Subject { identity, ingress, egress });

@@ -217,7 +217,13 @@ fn a_rule_that_logs_marks_the_flow_whatever_becomes_of_it() {
 fn what_is_staged_is_counted_and_told_where_it_differs_and_nothing_else() {
     let mut world = World::node(1);
     let stage = |world: &mut World, rules| {
-        let policy = Policy { id: PolicyId(9), name: "staged".to_owned(), standing: Standing::Staged, rules };
+        let policy = Policy {
+            id: PolicyId(9),
+            name: "staged".to_owned(),
+            standing: Standing::Staged,
+            rules,
+            end: None,
+        };
         world.desired.policies.insert(policy.id, policy);
         for subject in world.desired.subjects.values_mut() {
             for tier in subject.ingress.iter_mut().chain(&mut subject.egress) {
@@ -276,7 +282,8 @@ fn a_flow_that_lives_is_logged_and_staged_when_policy_changes() {
     assert_eq!((told(&world), counts(&world, RuleId(20)).marked), (Vec::new(), 1));
     // What is staged would deny it.
     let deny = vec![rule(30, Action::Deny, Vec::new())];
-    let staged = Policy { id: PolicyId(9), name: "staged".into(), standing: Standing::Staged, rules: deny };
+    let staged =
+        Policy { id: PolicyId(9), name: "staged".into(), standing: Standing::Staged, rules: deny, end: None };
     world.desired.policies.insert(staged.id, staged);
     for subject in world.desired.subjects.values_mut() {
         subject.ingress.iter_mut().for_each(|tier| tier.policies.insert(0, PolicyId(9)));
