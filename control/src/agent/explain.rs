@@ -1,5 +1,6 @@
 //! Why the first packet of a flow would pass or not: policy from the objects, the walk from this node's engine.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tonic::Status;
@@ -32,9 +33,12 @@ impl Core {
             source_port: SOURCE_PORT,
             destination_port: request.port,
         };
-        let (walk, walk_error) = match self.engine.explain(asked).await {
-            Ok(reply) => (walk(&reply), self.walk_of_others(&reply, &explanation).unwrap_or_default()),
-            Err(error) => (Vec::new(), error),
+        let (walk, walk_error) = match elsewhere(&self.settings.node, &explanation) {
+            Some(elsewhere) => (Vec::new(), elsewhere),
+            None => match self.engine.explain(asked).await {
+                Ok(reply) => (walk(&reply), self.walk_of_others(&reply, &explanation).unwrap_or_default()),
+                Err(error) => (Vec::new(), error),
+            },
         };
         Ok(pb::ExplainFlowReply {
             allowed: explanation.allowed,
@@ -76,6 +80,17 @@ impl Core {
         };
         sides.iter().find_map(contrary).map(|text| format!("the engine decides otherwise: {text}"))
     }
+}
+
+/// Which nodes to ask, where the flow does not pass this one: an end is of another node, and none is of this one.
+fn elsewhere(here: &str, explanation: &Explanation) -> Option<String> {
+    let nodes = [&explanation.from_node, &explanation.to_node].into_iter().flatten();
+    let nodes: BTreeSet<&str> = nodes.map(String::as_str).collect();
+    if nodes.is_empty() || nodes.contains(here) {
+        return None;
+    }
+    let nodes = nodes.into_iter().collect::<Vec<_>>().join(" or ");
+    Some(format!("neither end is on this node ({here}): ask on {nodes}"))
 }
 
 fn question(request: &pb::ExplainFlowRequest) -> Result<Question, Status> {

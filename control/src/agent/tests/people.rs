@@ -309,6 +309,18 @@ async fn a_flow_is_explained_by_policy_and_walk() {
     assert_eq!(ingress.policies, ["NetworkPolicy media/relay"]);
     assert_eq!(reply.walk, ["route: to 10.244.9.1", "sent by port p"]);
     assert_eq!(reply.walk_error, "");
+    bench
+        .apply(
+            "{apiVersion: v1, kind: Pod, metadata: {namespace: far, name: away}, spec: {nodeName: n9}, status: {podIP: \
+             192.0.2.77}}",
+        )
+        .await;
+    let away = pb::ExplainFlowRequest { to: "far/away".into(), ..ask("far/away", 5060) };
+    let reply = bench.api.explain(Request::new(away.clone())).await.unwrap().into_inner();
+    assert_eq!(reply.walk, Vec::<String>::new());
+    assert_eq!(reply.walk_error, "neither end is on this node (n1): ask on n9");
+    let reply = bench.api.explain(Request::new(ask("far/away", 5060))).await.unwrap().into_inner();
+    assert!(!reply.walk.is_empty(), "the pod that it goes to is here: {reply:?}");
     bench.engine.change(|content| content.refusal = "too many routes".into());
     bench
         .apply("{apiVersion: v1, kind: Pod, metadata: {namespace: media, name: relay, labels: {a: b}}}")

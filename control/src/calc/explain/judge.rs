@@ -158,7 +158,7 @@ impl<'a> Flow<'a> {
                 let in_tier = asked.policies.iter().filter(|(_, other)| other.place == tier.place);
                 let names: Vec<_> =
                     in_tier.map(|(placed, tier)| super::words::name_in(placed, tier)).collect();
-                format!(": isolated by {}, and no rule would match", names.join(", "))
+                format!(": no rule of {} would match", names.join(", "))
             }
             (None, None) => String::new(),
         };

@@ -104,10 +104,16 @@ pub struct Explanation {
     pub from: String,
     /// The address it sends from.
     pub from_address: IpAddr,
+    /// The node that is or has the sender, as far as that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_node: Option<String>,
     /// The receiver, in words.
     pub to: String,
     /// The address it sends to.
     pub to_address: IpAddr,
+    /// The node that is or has the receiver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_node: Option<String>,
     /// What the sender's egress says.
     pub egress: Side,
     /// What the receiver's ingress says.
@@ -191,8 +197,10 @@ impl<'a> Explainer<'a> {
             allowed: egress.allowed && ingress.allowed,
             from: flow.describe(from),
             from_address: from.address,
+            from_node: flow.node_of(from),
             to: flow.describe(to),
             to_address: to.address,
+            to_node: flow.node_of(to),
             egress,
             ingress,
         })
@@ -223,6 +231,13 @@ impl<'a> Flow<'a> {
         match direction {
             PolicyType::Ingress => (self.to, self.from),
             PolicyType::Egress => (self.from, self.to),
+        }
+    }
+
+    fn node_of(&self, place: Place<'_>) -> Option<String> {
+        match place.owner? {
+            Owner::Node(name) => Some(name.to_owned()),
+            Owner::Pod(pod) => self.cluster.pods[pod].addresses.get(&place.address)?.map(ToOwned::to_owned),
         }
     }
 

@@ -5,7 +5,7 @@ use super::{Flow, Place, Side};
 use crate::calc::policy::Placed;
 use crate::calc::policy::view::{RuleAction, TierName};
 use crate::calc::referred::TierView;
-use crate::object::PolicyType;
+use crate::object::{Kind, PolicyType};
 
 /// A rule that does not let the flow through, and what is missing.
 struct NearMiss<'r> {
@@ -52,9 +52,7 @@ impl<'a> Flow<'a> {
             }
             (None, Some(tier)) => {
                 side.hint = self.hint_of_misses(asked, tier, direction);
-                let in_tier = asked.policies.iter().filter(|(_, other)| other.place == tier.place);
-                let names: Vec<_> = in_tier.map(|(placed, tier)| name_in(placed, tier)).collect();
-                format!("isolated by {}; no rule matched", names.join(", "))
+                left_over(asked, tier)
             }
             (None, None) => {
                 let (peer, port) = (self.describe(other), self.describe_port());
@@ -173,6 +171,24 @@ impl<'a> Flow<'a> {
 impl Side {
     pub(super) fn open(reason: String) -> Self {
         Self { allowed: true, reason, ..Self::default() }
+    }
+}
+
+/// What it means that no rule of a tier matched and its default denies: Kubernetes' policies isolate, in Calico's tiers
+/// the tier's default action denies.
+fn left_over(asked: &Asked<'_>, tier: &TierView) -> String {
+    let in_tier: Vec<_> = asked.policies.iter().filter(|(_, other)| other.place == tier.place).collect();
+    let names: Vec<_> = in_tier.iter().map(|(placed, _)| placed.view.source.to_string()).collect();
+    let counted = if names.len() > 1 { " (it counts with the last of them)" } else { "" };
+    let names = names.join(", ");
+    if in_tier.iter().all(|(placed, _)| placed.view.source.kind == Kind::NetworkPolicy) {
+        return format!("isolated by {names}; no rule matched{counted}");
+    }
+    match tier.place.name.as_str() {
+        TierView::PROFILES => {
+            format!("no rule of {names} matched{counted}, and nothing is asked after profiles")
+        }
+        tier => format!("no rule of {names} matched{counted}, and the default action of tier {tier} is Deny"),
     }
 }
 

@@ -67,7 +67,8 @@ fn a_denial_says_what_would_have_to_change() {
         assert_eq!((said.ingress.policy.as_str(), said.ingress.position.as_str()), ("", ""));
         assert_eq!(
             said.ingress.reason,
-            "isolated by NetworkPolicy media/all, NetworkPolicy media/relay; no rule matched"
+            "isolated by NetworkPolicy media/all, NetworkPolicy media/relay; no rule matched (it counts with the \
+             last of them)"
         );
         said.ingress.hint
     };

@@ -244,9 +244,12 @@ fn a_staged_policy_without_rules_is_named_where_it_would_deny() {
         + &calico("StagedGlobalNetworkPolicy", "name: platform.closed", "tier: platform, types: [Ingress]");
     let said = ask(&inputs(&cluster), "x/b", "x/a", 80);
     assert!(said.allowed, "{said}");
-    let says = "it would be denied: isolated by StagedGlobalNetworkPolicy platform.closed (tier platform), and no rule \
-                would match";
+    let says = "it would be denied: no rule of StagedGlobalNetworkPolicy platform.closed (tier platform) would match";
     assert_eq!(said.ingress.staged, says);
+    let in_force = cluster.replace("StagedGlobal", "Global");
+    let said = ask(&inputs(&in_force), "x/b", "x/a", 80);
+    let says = "no rule of GlobalNetworkPolicy platform.closed matched, and the default action of tier platform is Deny";
+    assert_eq!((said.allowed, said.ingress.reason.as_str()), (false, says));
 }
 
 #[test]
