@@ -6,7 +6,10 @@ use tonic::Status;
 
 use super::{Core, failure};
 use crate::object::calico::StagedAction;
-use crate::object::{Key, Kind, Object};
+use crate::object::{self, Key, Kind, Object};
+
+/// How many ranges are named of those that are masked.
+const MASKED_NAMED: usize = 5;
 
 /// Policies of a namespace.
 const OF_NAMESPACES: [Kind; 4] = [
@@ -17,8 +20,20 @@ const OF_NAMESPACES: [Kind; 4] = [
 ];
 
 impl Core {
-    /// What whoever applies `object`, together with `applied`, should know of it: that it is right and does nothing.
-    pub(super) async fn note(
+    /// What whoever applies `object`, together with `applied`, should know of it: that it is right and does nothing, or is
+    /// taken otherwise than it is written.
+    pub(super) async fn note(&self, object: &Object, applied: &BTreeSet<Key>) -> Result<String, Status> {
+        let mut notes: Vec<String> = self.note_of_nothing(object, applied).await?.into_iter().collect();
+        let masked = object::masked(object);
+        let more = masked.len().saturating_sub(MASKED_NAMED);
+        notes.extend(masked.into_iter().take(MASKED_NAMED));
+        if more > 0 {
+            notes.push(format!("and {more} ranges more without the bits beyond their length"));
+        }
+        Ok(notes.join("; "))
+    }
+
+    async fn note_of_nothing(
         &self,
         object: &Object,
         applied: &BTreeSet<Key>,

@@ -56,7 +56,7 @@ impl Core {
                 })
             };
             let mut result = result(&key, outcome.map_err(|e| about(&key, &e))?);
-            result.note = self.note(&object, &applied).await?.unwrap_or_default();
+            result.note = self.note(&object, &applied).await?;
             results.push(result);
         }
         let not_in_force = if request.dry_run { None } else { self.settle(last).await };

@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use vswitch_model::Invalid;
 
-use super::network_policy::check_cidr;
+use super::ranges::check_cidr;
 use super::{Key, Kind, ObjectMeta};
 
 /// A block of a pool. Routing reads its range and its node; what is assigned is IPAM's.

@@ -280,7 +280,7 @@ impl Node {
         self.annotation::<vswitch_model::Mac>(Self::VTEP_MAC_V4, "66:00:00:00:00:01")?;
         self.annotation::<vswitch_model::Mac>(Self::VTEP_MAC_V6, "66:00:00:00:00:01")?;
         for (index, cidr) in self.spec.pod_cidrs.iter().enumerate() {
-            super::network_policy::check_cidr(*cidr)
+            super::ranges::check_cidr(*cidr)
                 .map_err(|p| Invalid::new(format!("spec.podCIDRs[{index}]"), p))?;
         }
         Ok(())

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use vswitch_model::Invalid;
 
 use super::ObjectMeta;
-use super::network_policy::check_cidr;
+use super::ranges::check_cidr;
 
 /// A range that addresses of pods and tunnels come from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

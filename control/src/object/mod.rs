@@ -27,6 +27,7 @@ mod kind;
 pub mod manifest;
 mod meta;
 mod network_policy;
+mod ranges;
 mod selector;
 mod service;
 #[cfg(test)]
@@ -53,6 +54,7 @@ pub use network_policy::{
     EgressRule, IngressRule, IntOrString, IpBlock, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort,
     NetworkPolicySpec, PolicyPort, PolicyType, Protocol, RuleView,
 };
+pub(crate) use ranges::masked;
 pub use selector::{LabelSelector, Operator, Requirement};
 pub use service::{
     AddressType, EndpointConditions, EndpointPort, EndpointSlice, Service, ServiceAccount, ServiceEndpoint,

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use vswitch_model::Invalid;
 
+use super::ranges::check_range;
 use super::selector::null_is_default;
 use super::{LabelSelector, ObjectMeta};
 
@@ -118,7 +119,7 @@ pub struct NetworkPolicyPeer {
     pub ip_block: Option<IpBlock>,
 }
 
-/// A block of addresses without some of it.
+/// A block of addresses without some of it. Bits beyond a length are of no effect, as upstream.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IpBlock {
@@ -241,15 +242,14 @@ impl IpBlock {
     }
 
     fn validate(&self) -> Result<(), Invalid> {
-        check_cidr(self.cidr).map_err(|problem| Invalid::new("cidr", problem))?;
+        check_range(self.cidr).map_err(|problem| Invalid::new("cidr", problem))?;
+        let cidr = self.cidr.trunc();
         for (index, except) in self.except.iter().enumerate() {
             let field = || format!("except[{index}]");
-            check_cidr(*except).map_err(|problem| Invalid::new(field(), problem))?;
-            if !self.cidr.contains(except) || self.cidr == *except {
-                return Err(Invalid::new(
-                    field(),
-                    format!("{except} does not lie strictly within {}", self.cidr),
-                ));
+            check_range(*except).map_err(|problem| Invalid::new(field(), problem))?;
+            let except = except.trunc();
+            if !cidr.contains(&except) || cidr == except {
+                return Err(Invalid::new(field(), format!("{except} does not lie strictly within {cidr}")));
             }
         }
         Ok(())
@@ -392,21 +392,6 @@ fn check_rule(
         peer.validate().map_err(|e| e.within(&format!("{}[{index}]", direction.peers_field())))?;
     }
     Ok(())
-}
-
-/// A CIDR must not have bits beyond its length: 10.0.0.1/8 is more likely a mistake than a way to write 10.0.0.0/8. Nor
-/// can it be within ::ffff:0:0/96, IPv4 addresses as IPv6 writes them: no packet has one.
-pub(super) fn check_cidr(cidr: IpNet) -> Result<(), String> {
-    if let IpNet::V6(v6) = cidr
-        && let (Some(v4), Some(length)) = (v6.addr().to_ipv4_mapped(), v6.prefix_len().checked_sub(96))
-    {
-        return Err(format!("{cidr} is an IPv4 range as IPv6 writes it; {v4}/{length} would be right"));
-    }
-    if cidr.trunc() == cidr {
-        Ok(())
-    } else {
-        Err(format!("{cidr} has bits set beyond its length; {} would be right", cidr.trunc()))
-    }
 }
 
 /// An IANA service name (RFC 6335, section 5.1).

@@ -99,9 +99,9 @@ fn errors_name_the_field_and_what_would_be_right() {
             "beside podSelector",
         ),
         (
-            "{ingress: [{from: [{ipBlock: {cidr: 10.0.0.1/8}}]}]}",
-            "spec.ingress[0].from[0].ipBlock.cidr",
-            "10.0.0.0/8 would be right",
+            "{egress: [{to: [{ipBlock: {cidr: 10.0.0.1/8, except: [10.0.0.9/8]}}]}]}",
+            "spec.egress[0].to[0].ipBlock.except[0]",
+            "10.0.0.0/8 does not lie strictly within 10.0.0.0/8",
         ),
         (
             "{egress: [{to: [{ipBlock: {cidr: 10.0.0.0/8, except: [11.0.0.0/8]}}]}]}",

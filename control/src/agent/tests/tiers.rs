@@ -138,6 +138,12 @@ async fn what_does_nothing_as_it_is_is_noted() {
         )
     };
     assert_eq!(notes(&policy("media")).await, [""]);
+    let block = "spec: {podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.1/8}}]}]}}\n";
+    let block = policy("media").replace("}}\n", &format!("}}, {block}"));
+    assert_eq!(
+        notes(&block).await,
+        ["spec.ingress[0].from[0].ipBlock.cidr: 10.0.0.1/8 is taken as 10.0.0.0/8"]
+    );
     assert_eq!(notes(&policy("meda")).await, ["namespace meda is not there: it selects no pod"]);
     let with_namespace = "---\n{apiVersion: v1, kind: Namespace, metadata: {name: meda}}\n";
     assert_eq!(notes(&format!("{}{with_namespace}", policy("meda"))).await, ["", ""]);

@@ -1,6 +1,7 @@
 //! Policies of the whole cluster: ClusterNetworkPolicy, and its older spellings AdminNetworkPolicy and
 //! BaselineAdminNetworkPolicy.
 
+use ipnet::IpNet;
 use vswitch_model::DomainPattern;
 
 use super::view::{
@@ -91,7 +92,7 @@ fn entity(peer: ClusterPeer<'_>) -> EntityMatch {
             });
         }
         ClusterPeer::Nodes(nodes) => entity.nodes = Some(Expr::from(nodes)),
-        ClusterPeer::Networks(networks) => entity.nets = networks.to_vec(),
+        ClusterPeer::Networks(networks) => entity.nets = networks.iter().map(IpNet::trunc).collect(),
         ClusterPeer::DomainNames(names) => {
             let read = |name: &String| DomainPattern::new(name).expect("checked when the object was read");
             entity.domains = names.iter().map(read).collect();
@@ -147,7 +148,7 @@ spec:
   subject: {pods: {namespaceSelector: {matchLabels: {a: b}}, podSelector: {matchLabels: {c: d}}}}
   egress:
   - {action: Accept, to: [{namespaces: {}}, {pods: {podSelector: {matchLabels: {e: f}}}}], protocols: [{destinationNamedPort: sip}, {udp: {destinationPort: {range: {start: 5, end: 9}}}}]}
-  - {name: out, action: Deny, to: [{nodes: {}}, {networks: [10.0.0.0/8, '::/0']}]}
+  - {name: out, action: Deny, to: [{nodes: {}}, {networks: [10.0.0.1/8, '::/0']}]}
   - {action: Pass, to: [{namespaces: {}}]}");
         assert_eq!(seen.source.to_string(), "ClusterNetworkPolicy guard");
         assert_eq!((&seen.tier, seen.order, &seen.ingress), (&TierName::Admin, Order(Some(7.0)), &None));
@@ -176,7 +177,7 @@ spec:
             EntityMatch { nodes: rules[2].peer.nodes.clone(), ..EntityMatch::default() }
         );
         assert!(rules[2].peer.nodes.is_some() && rules[0].peer.pods.is_some());
-        assert_eq!(rules[3].peer.nets.len(), 2);
+        assert_eq!(rules[3].peer.nets, ["10.0.0.0/8".parse().unwrap(), "::/0".parse().unwrap()]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Kubernetes' NetworkPolicy.
 
+use ipnet::IpNet;
+
 use super::position;
 use super::view::{
     EntityMatch, Expr, Namespaces, Order, PodMatch, PolicyView, PortView, Ports, RuleAction, RuleView,
@@ -56,8 +58,8 @@ fn rule_views(namespace: &str, direction: PolicyType, index: usize, rule: Object
 fn entity(peer: &NetworkPolicyPeer, namespace: &str) -> EntityMatch {
     if let Some(block) = &peer.ip_block {
         return EntityMatch {
-            nets: vec![block.cidr],
-            not_nets: block.except.clone(),
+            nets: vec![block.cidr.trunc()],
+            not_nets: block.except.iter().map(IpNet::trunc).collect(),
             ..EntityMatch::default()
         };
     }
@@ -94,7 +96,7 @@ mod tests {
 
     #[test]
     fn each_peer_is_a_rule_of_its_own() {
-        let peers = "from: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}}, {podSelector: {}}, {namespaceSelector: {}}]";
+        let peers = "from: [{ipBlock: {cidr: 10.9.9.9/8, except: [10.1.9.9/16]}}, {podSelector: {}}, {namespaceSelector: {}}]";
         let seen = of(&format!("podSelector: {{}}, ingress: [{{{peers}, ports: [{{port: http}}]}}, {{}}]"));
         assert_eq!(seen.source.to_string(), "NetworkPolicy x/p");
         assert_eq!(seen.egress, None, "it says nothing of egress");

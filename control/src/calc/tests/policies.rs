@@ -118,7 +118,8 @@ fn every_rule_has_its_own_number() {
     let cluster =
         base() + &policy("x/p", &format!("podSelector: {{}}, ingress: [{rule}, {rule}], egress: [{{}}]"));
     let state = state(&inputs(&cluster), "n0");
-    let mut numbers: Vec<_> = state.policies.values().flat_map(|p| p.places()).map(|(id, _)| id).collect();
+    let mut numbers: Vec<_> =
+        state.policies.values().flat_map(vswitch_model::Policy::places).map(|(id, _)| id).collect();
     numbers.sort();
     let expected: Vec<_> = (0..15).map(|n| RuleId(RuleId::FIRST_ASSIGNED + n)).collect();
     assert_eq!(

@@ -6,18 +6,18 @@ use vswitch_model::Invalid;
 
 use super::{MAX_NETS, MAX_PORTS, MAX_SELECTOR, Port};
 use crate::object::expression::{Expr, Selector};
-use crate::object::network_policy::check_cidr;
+use crate::object::ranges::{check_cidr, ranges_or_addresses};
 use crate::object::selector::null_is_default;
 
 /// What one end of a flow must be like: all that is given here, any entry of a list. Nothing given: anybody.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct EntityRule {
-    /// Its address is in one of these ranges.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    /// Its address is in one of these ranges; an address is the range of it alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "ranges_or_addresses")]
     pub nets: Vec<IpNet>,
     /// Its address is in none of these.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "ranges_or_addresses")]
     pub not_nets: Vec<IpNet>,
     /// It is a pod or in a network set with labels like these.
     #[serde(default, skip_serializing_if = "Selector::is_blank", deserialize_with = "null_is_default")]

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use vswitch_model::Invalid;
 
 use crate::object::ObjectMeta;
+use crate::object::ranges::{check_range, ranges_or_addresses};
 use crate::object::selector::null_is_default;
 
 /// Ranges that rules of policies of its namespace select by its labels, and others by its namespace's too.
@@ -33,8 +34,8 @@ pub struct GlobalNetworkSet {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkSetSpec {
-    /// Ranges, of either family, in any order. Bits beyond a length are of no effect, as in Calico.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    /// Ranges, of either family, in any order; an address is the range of it alone. Bits beyond a length are of no effect, as in Calico.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "ranges_or_addresses")]
     pub nets: Vec<IpNet>,
 }
 
@@ -58,8 +59,7 @@ fn check(metadata: &ObjectMeta, spec: &NetworkSetSpec) -> Result<(), Invalid> {
     }
     for (index, net) in spec.nets.iter().enumerate() {
         // Other than in a rule, upstream takes bits beyond the length here.
-        crate::object::network_policy::check_cidr(net.trunc())
-            .map_err(|problem| Invalid::new(format!("spec.nets[{index}]"), problem))?;
+        check_range(*net).map_err(|problem| Invalid::new(format!("spec.nets[{index}]"), problem))?;
     }
     Ok(())
 }

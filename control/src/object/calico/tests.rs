@@ -136,7 +136,7 @@ fn what_upstream_takes_is_taken() {
             "{ingress: [{action: Allow, protocol: TCP, source: {services: {name: s}}, destination: {ports: [80]}}]}",
         ),
         ("Tier", "{order: 10, defaultAction: Pass}"),
-        ("NetworkSet", "{nets: [10.0.0.1/8, 'fd00::/8', 192.0.2.1/32]}"),
+        ("NetworkSet", "{nets: [10.0.0.1/8, 'fd00::/8', 192.0.2.1/32, 192.0.2.9, 'fd00::1']}"),
         ("GlobalNetworkSet", "{}"),
         (
             "Profile",
@@ -208,7 +208,12 @@ fn the_rest_is_refused_by_the_name_of_its_field() {
         ("action: Allow, protocol: TCP, source: {notPorts: [x]}", "source.notPorts", "not enforced"),
         ("action: Allow, source: {net: 10.0.0.0/8}", "source.net", "`nets`"),
         ("action: Allow, source: {nets: [10.0.0.1/8]}", "source.nets[0]", "10.0.0.0/8 would be right"),
-        ("action: Allow, source: {nets: [10.0.0.1]}", "source.nets[0]", "\"10.0.0.1\" is no range"),
+        ("action: Allow, source: {nets: [10.0.0.1, 10.0.0]}", "source.nets[1]", "\"10.0.0\" is no range"),
+        (
+            "action: Allow, source: {nets: ['::ffff:10.0.0.1']}",
+            "source.nets[0]",
+            "; 10.0.0.1/32 would be right",
+        ),
         ("action: Allow, source: {notNets: [0.0.0.0/0]}", "source.notNets[0]", "every address"),
         (
             "action: Allow, source: {nets: [10.0.0.0/8, 'fd00::/8']}",

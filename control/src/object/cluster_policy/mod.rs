@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use vswitch_model::{DomainPattern, Invalid};
 
-use super::network_policy::check_cidr;
+use super::ranges::check_range;
 use super::selector::null_is_default;
 use super::{LabelSelector, Object, PolicyType, Protocol};
 
@@ -285,7 +285,7 @@ impl EgressPeer {
         }
         for (index, network) in self.networks.iter().enumerate() {
             let fail = |problem| Invalid::new(format!("networks[{index}]"), problem);
-            check_cidr(*network).map_err(fail)?;
+            check_range(*network).map_err(fail)?;
             if self.networks[..index].contains(network) {
                 return Err(fail(format!("{network} is in the list already")));
             }
