@@ -171,6 +171,17 @@ impl PolicyTables {
         self.changes.since(direction, subject, then)
     }
 
+    /// Whether something is staged for `subject` that may be another than in the tables `then`.
+    #[must_use]
+    pub fn staged_changed_since(
+        &self,
+        direction: PolicyDirection,
+        subject: IdentityId,
+        then: Revision,
+    ) -> bool {
+        self.changes.staged_since(direction, subject, then)
+    }
+
     /// Whether no policy isolates `subject`.
     #[must_use]
     pub fn is_open(&self, direction: PolicyDirection, subject: IdentityId) -> bool {

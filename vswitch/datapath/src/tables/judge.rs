@@ -123,12 +123,15 @@ impl Tables {
     }
 
     /// Makes a flow of other tables one of these, and judges it again unless both its ends are who they were, with the
-    /// policy they had: None then, and otherwise what was judged. When it is denied the record is as it was.
+    /// policy they had, staged ones included: None then, and otherwise what was judged. When it is denied the record is as
+    /// it was.
     pub fn revalidate(&self, flow: &mut Flow) -> Result<Option<Judgement>, Denied> {
         let (source, destination) =
             (self.lookup(flow.address(Direction::Original)), self.lookup(flow.address(Direction::Reply)));
         let in_port = flow.in_ports[Direction::Original as usize];
-        if self.is_as_it_was(flow, in_port, source, destination) {
+        if self.is_as_it_was(flow, in_port, source, destination)
+            && self.is_staged_as_it_was(flow, in_port, source, destination)
+        {
             flow.adjacencies = [destination.adjacency, source.adjacency];
             flow.revision = self.revision;
             flow.is_revoked = false;
@@ -153,6 +156,18 @@ impl Tables {
                 (true, _) => !self.policy.changed_since(direction, subject, flow.revision),
                 (false, rule) => rule == RuleId::NOT_ISOLATED,
             })
+    }
+
+    /// Whether what is staged would say of the flow what it said. It decides nothing, but it is counted and told of.
+    fn is_staged_as_it_was(&self, flow: &Flow, in_port: PortIndex, source: Leaf, destination: Leaf) -> bool {
+        if self.policy.staged().is_none() {
+            return true;
+        }
+        let (ours, theirs) = self.judged_ends(in_port, source, destination);
+        let is_other =
+            |direction, identity| self.policy.staged_changed_since(direction, identity, flow.revision);
+        !(ours && is_other(PolicyDirection::Egress, source.identity)
+            || theirs && is_other(PolicyDirection::Ingress, destination.identity))
     }
 
     /// The leaf of an address of either family.

@@ -99,6 +99,20 @@ fn check_changed_since(
             for (peer, (protocol, port)) in everybody.iter().flat_map(|p| places.iter().map(|at| (*p, *at))) {
                 let told = |tables: &PolicyTables| tables.verdict(direction, subject, peer, protocol, port);
                 prop_assert_eq!(told(before), told(now), "{:?} of {} with {}", direction, subject, peer);
+                let staged = |tables: &PolicyTables| {
+                    let staged = tables.staged();
+                    staged.map(|staged| staged.verdict(direction, subject, peer, protocol, port))
+                };
+                // Nothing is staged for it, or the same is.
+                prop_assert!(
+                    now.staged_changed_since(direction, subject, *then)
+                        || staged(now).is_none_or(|staged| staged == told(now))
+                        || staged(now) == staged(before),
+                    "staged, {:?} of {} with {}",
+                    direction,
+                    subject,
+                    peer
+                );
             }
         }
     }

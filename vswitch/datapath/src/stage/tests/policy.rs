@@ -134,7 +134,9 @@ fn flows_are_judged_again_where_the_policy_of_an_end_changed() {
     world.desired.routes.insert("10.9.0.0/16".parse().unwrap(), vswitch_model::NextHop::Unreachable);
     world.desired.policies.get_mut(&PolicyId(1)).unwrap().standing = Standing::StagedRemoval;
     world.republish();
-    assert_eq!(judged(&mut world, 2), 0, "in force as before");
+    assert_eq!(judged(&mut world, 2), 1, "the server's is in force as before, but would not be");
+    world.republish();
+    assert_eq!(judged(&mut world, 2), 0, "so it was");
     world.desired.policies.get_mut(&PolicyId(1)).unwrap().rules[0].ports.push(udp(1, 2));
     world.republish();
     assert_eq!(judged(&mut world, 2), 1, "the server's policy is another");
@@ -295,4 +297,51 @@ fn a_flow_that_lives_is_logged_and_staged_when_policy_changes() {
     assert_eq!(record.marks, [None; 2]);
     assert!(record.staged.is_some_and(|staged| !staged.allow()));
     assert_eq!(counts(&world, RuleId(30)), RuleCounts { staged_denied: 1, ..RuleCounts::default() });
+}
+
+#[test]
+fn a_flow_that_lives_is_told_of_when_what_is_staged_alone_changes() {
+    let mut world = World::node(1);
+    let frame = |world: &World, from, to| (from, world.ends(from, v4(1, to)).udp(9, 5000, &[]));
+    let all = vec![frame(&world, A, B), frame(&world, C, A)];
+    assert_eq!(world.send_all(all.clone()).len(), 2);
+    // For the server only: nothing is staged for the other flow's ends.
+    let stage = |world: &mut World, rules: Option<Vec<Rule>>| {
+        let id = PolicyId(9);
+        let tiers = &mut world.desired.subjects.get_mut(&IdentityId(17)).unwrap().ingress;
+        tiers.iter_mut().for_each(|tier| tier.policies.retain(|policy| *policy != id));
+        world.desired.policies.remove(&id);
+        if let Some(rules) = rules {
+            tiers.iter_mut().for_each(|tier| tier.policies.insert(0, id));
+            let policy =
+                Policy { id, name: "staged".to_owned(), standing: Standing::Staged, rules, end: None };
+            world.desired.policies.insert(id, policy);
+        }
+        world.wait_s(10);
+        world.republish();
+    };
+    let said = |world: &mut World| {
+        assert_eq!(world.send_all([all.clone(), all.clone()].concat()).len(), 4, "whatever is staged");
+        let staged: Vec<_> = told(world).iter().map(|record| (record.destination, record.staged)).collect();
+        let of = |id| counts(world, RuleId(id));
+        (staged, [30, 31].map(|id| (of(id).staged_allowed, of(id).staged_denied)))
+    };
+    let denied = StagedVerdict {
+        egress: Some(Verdict::of(true, RuleId::NOT_ISOLATED)),
+        ingress: Some(Verdict::of(false, RuleId(30))),
+    };
+    let deny = || rule(30, Action::Deny, Vec::new());
+    stage(&mut world, Some(vec![deny()]));
+    assert_eq!(said(&mut world), (vec![(v4(1, B), Some(denied))], [(0, 1), (0, 0)]), "it came");
+    world.republish();
+    assert_eq!(said(&mut world), (vec![], [(0, 1), (0, 0)]), "it is as it was");
+    stage(&mut world, Some(vec![rule(31, Action::Allow, Vec::new()), deny()]));
+    assert_eq!(said(&mut world), (vec![], [(0, 1), (1, 0)]), "it would not be denied any more");
+    stage(&mut world, None);
+    assert_eq!(said(&mut world), (vec![], [(0, 1), (1, 0)]), "it is gone");
+    stage(&mut world, Some(vec![deny()]));
+    assert_eq!(said(&mut world).0, [(v4(1, B), Some(denied))], "it is back");
+    assert_eq!(world.walk.flows().count(), 2);
+    assert_eq!(world.walk.counters().flows_created.get(), 2);
+    assert_eq!(world.walk.counters().flows_revoked.get(), 0);
 }
