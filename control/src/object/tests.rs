@@ -245,6 +245,22 @@ fn errors_say_where() {
 }
 
 #[test]
+fn what_grows_or_never_ends_when_it_is_read_is_refused() {
+    let kind = "apiVersion: v1\nkind: Namespace\nmetadata: {name: n}\n";
+    // Ten times as much with each line.
+    let lines = (1..12).map(|n| format!("a{n}: &a{n} [{}]\n", vec![format!("*a{}", n - 1); 10].join(", ")));
+    let grows = format!("{kind}a0: &a0 [x]\n{}", lines.collect::<String>());
+    let within_itself = format!("{kind}a: &a [*a]\n");
+    let deep = format!("{kind}a: {}{}\n", "[".repeat(10_000), "]".repeat(10_000));
+    for (text, says) in
+        [(grows, "repetition limit exceeded"), (within_itself, "recursion limit"), (deep, "recursion limit")]
+    {
+        let e = error(&text).to_string();
+        assert!(e.starts_with("m.yaml, document 1") && e.contains(says), "{e}");
+    }
+}
+
+#[test]
 fn keys_and_their_text_lead_to_each_other() {
     for key in [
         Key::new(Kind::Pod, "x", "a.b"),

@@ -8,6 +8,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod cases;
+mod large;
 mod netpol;
 mod random;
 mod reference;
@@ -66,6 +67,14 @@ fn every_netpol_spec_of_upstream() {
     );
     assert_eq!(covered.len(), 49, "all but one have a scenario");
     report.finish("upstream's Netpol specs, in both families", start.elapsed());
+}
+
+#[test]
+fn what_is_large_is_not_wrong() {
+    let start = Instant::now();
+    let mut report = Report::default();
+    large::check(&mut report);
+    report.finish("large policies", start.elapsed());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod attaching;
 mod fake_engine;
 mod in_step;
+mod large;
 mod names;
 mod people;
 mod tiers;

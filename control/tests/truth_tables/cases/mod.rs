@@ -83,9 +83,15 @@ pub(crate) fn check_reference(scene: &Scene, report: &mut Report) {
 
 /// Judges every probe of a scene by all ways, on a switch that has seen nothing else.
 pub(crate) fn check_alone(scene: &Scene, report: &mut Report) {
+    let mut switch = check_judged(scene, report);
+    switch.send(Way::Packets, scene, report);
+}
+
+/// Judges every probe of a scene by all ways but packets.
+pub(crate) fn check_judged(scene: &Scene, report: &mut Report) -> Switch {
     check_reference(scene, report);
     let mut switch = Switch::default();
     switch.apply(&scene.objects);
     switch.judge(scene, report);
-    switch.send(Way::Packets, scene, report);
+    switch
 }
