@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use tonic::Status;
 
 use super::{Core, failure};
-use crate::object::calico::StagedAction;
-use crate::object::{self, Key, Kind, Object};
+use crate::object::calico::{PolicySpec, StagedAction};
+use crate::object::{self, Key, Kind, NetworkPolicy, Object, PolicyType};
 
 /// How many ranges are named of those that are masked.
 const MASKED_NAMED: usize = 5;
@@ -24,6 +24,7 @@ impl Core {
     /// taken otherwise than it is written.
     pub(super) async fn note(&self, object: &Object, applied: &BTreeSet<Key>) -> Result<String, Status> {
         let mut notes: Vec<String> = self.note_of_nothing(object, applied).await?.into_iter().collect();
+        notes.extend(rules_not_asked(object));
         let masked = object::masked(object);
         let more = masked.len().saturating_sub(MASKED_NAMED);
         notes.extend(masked.into_iter().take(MASKED_NAMED));
@@ -88,6 +89,32 @@ impl Core {
         }
         Status::not_found(format!("{key} does not exist"))
     }
+}
+
+/// That a policy has rules for a direction that its types leave out: those decide, in Kubernetes (`policyTypes` of
+/// NetworkPolicySpec) as in Calico (felix/calc/policy_sorter.go).
+fn rules_not_asked(object: &Object) -> Option<String> {
+    let calicos = |spec: &PolicySpec| {
+        let speaks = PolicyType::ALL.map(|direction| spec.applies_to(direction));
+        ("types", speaks, [spec.ingress.len(), spec.egress.len()])
+    };
+    let kubernetes = |policy: &NetworkPolicy| {
+        let speaks = PolicyType::ALL.map(|direction| policy.isolates(direction));
+        ("policyTypes", speaks, [policy.spec.ingress.len(), policy.spec.egress.len()])
+    };
+    let (field, speaks, rules) = match object {
+        Object::NetworkPolicy(policy) => kubernetes(policy),
+        Object::StagedKubernetesNetworkPolicy(policy) => kubernetes(&policy.enforced()),
+        Object::CalicoNetworkPolicy(policy) => calicos(&policy.spec),
+        Object::GlobalNetworkPolicy(policy) => calicos(&policy.spec),
+        Object::StagedNetworkPolicy(policy) => calicos(&policy.spec),
+        Object::StagedGlobalNetworkPolicy(policy) => calicos(&policy.spec),
+        _ => return None,
+    };
+    let mut directions = PolicyType::ALL.into_iter().zip(speaks.into_iter().zip(rules));
+    let (direction, _) = directions.find(|(_, (speaks, rules))| !speaks && *rules > 0)?;
+    let rules = direction.text();
+    Some(format!("its {rules} rules are never asked: spec.{field} does not have {direction:?}"))
 }
 
 /// The policy that a staged removal speaks of.

@@ -158,6 +158,27 @@ async fn what_does_nothing_as_it_is_is_noted() {
         notes(&removal("StagedNetworkPolicy", "k")).await,
         ["networkpolicies.projectcalico.org/media/k is not there: its removal changes nothing"]
     );
+    let with_rules = |version: &str, kind: &str, types: &str| {
+        let rule = if version.starts_with("networking") { "{}" } else { "{action: Allow}" };
+        let rule = if kind == "StagedKubernetesNetworkPolicy" { "{}" } else { rule };
+        format!(
+            "{{apiVersion: {version}, kind: {kind}, metadata: {{name: r, namespace: media}}, spec: {{{types} egress: [{rule}]}}}}\n"
+        )
+    };
+    for (version, kind, field) in [
+        ("networking.k8s.io/v1", "NetworkPolicy", "policyTypes"),
+        ("projectcalico.org/v3", "NetworkPolicy", "types"),
+        ("projectcalico.org/v3", "StagedNetworkPolicy", "types"),
+        ("projectcalico.org/v3", "StagedKubernetesNetworkPolicy", "policyTypes"),
+    ] {
+        let of_types = async |types: &str| {
+            notes(&with_rules(version, kind, &format!("{field}: [{types}],"))).await.remove(0)
+        };
+        let says = format!("its egress rules are never asked: spec.{field} does not have Egress");
+        assert_eq!(of_types("Ingress").await, says, "{kind}");
+        assert_eq!(of_types("Ingress, Egress").await, "", "{kind}");
+        assert_eq!(notes(&with_rules(version, kind, "")).await, [""], "{kind}: they follow from its rules");
+    }
 }
 
 #[tokio::test]
