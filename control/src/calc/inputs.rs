@@ -54,6 +54,8 @@ pub struct Inputs {
     pub staged_kubernetes_policies: Namespaced<calico::StagedKubernetesNetworkPolicy>,
     /// Policies of the whole cluster that are there and cannot be read: each denies every pod everything.
     pub unreadable: BTreeSet<Key>,
+    /// Namespaces and service accounts that are there and cannot be read: their labels are not known.
+    pub unlabelled: BTreeSet<Key>,
     /// Pools by name.
     pub pools: Named<IpPool>,
     /// Endpoints by name.
@@ -69,6 +71,7 @@ impl Inputs {
     pub fn set(&mut self, object: Object) {
         let key = object.key();
         self.unreadable.remove(&key);
+        self.unlabelled.remove(&key);
         let Key { namespace, name, .. } = key;
         match object {
             Object::Namespace(object) => drop(self.namespaces.insert(name, Arc::new(object))),
@@ -159,6 +162,7 @@ impl Inputs {
     /// Removes the object of this key, if there is one.
     pub fn remove(&mut self, key: &Key) {
         self.unreadable.remove(key);
+        self.unlabelled.remove(key);
         let full_name = (key.namespace.clone(), key.name.clone());
         match key.kind {
             Kind::Namespace => drop(self.namespaces.remove(&key.name)),
@@ -226,6 +230,7 @@ impl Inputs {
             staged_global_policies,
             staged_kubernetes_policies,
             unreadable,
+            unlabelled,
             pools,
             endpoints,
             blocks,
@@ -238,7 +243,8 @@ impl Inputs {
                 && tiers.is_equal(&other.tiers)
                 && network_sets.is_equal(&other.network_sets)
                 && global_network_sets.is_equal(&other.global_network_sets)
-                && profiles.is_equal(&other.profiles),
+                && profiles.is_equal(&other.profiles)
+                && *unlabelled == other.unlabelled,
             policies: policies.is_equal(&other.policies)
                 && cluster_policies.is_equal(&other.cluster_policies)
                 && admin_policies.is_equal(&other.admin_policies)

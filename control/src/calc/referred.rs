@@ -7,28 +7,71 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use vswitch_model::TierDefault;
 
-use super::Inputs;
 use super::address_list::ServicePort;
 use super::objects::Namespaced;
 use super::policy::view::{Order, Source, TierName};
+use super::{Inputs, NamespacedName};
 use crate::object::calico::{
     GlobalNetworkSet, NetworkSet, Profile, ProfileOf, Tier, TierDefaultAction, TierSpec,
 };
-use crate::object::{EndpointSlice, Kind, Labels, Namespace, ServiceAccount};
+use crate::object::expression::{Known, LabelSource};
+use crate::object::{EndpointSlice, Key, Kind, Labels, Namespace, ServiceAccount};
 
 /// All of them. It does not refer to the objects it was made of, so that it can be kept.
 #[derive(Debug, Default)]
 pub(super) struct Referred {
     /// Calico's tiers by name.
     tiers: BTreeMap<String, TierView>,
-    /// Labels of namespaces, by name.
-    namespaces: BTreeMap<String, Labels>,
+    namespaces: BTreeMap<String, NamespaceView>,
     accounts: Namespaced<ServiceAccount>,
+    /// Service accounts that are there and whose labels are not known, by namespace and name.
+    unlabelled_accounts: BTreeSet<NamespacedName>,
+    /// Whether labels of namespaces or service accounts are not known.
+    pub(super) has_unlabelled: bool,
     pub(super) network_sets: Vec<NetworkSetView>,
     /// By namespace.
     profiles: BTreeMap<String, Profiles>,
     /// Endpoints of services, by namespace and name.
     services: BTreeMap<String, BTreeMap<String, Vec<ServiceEndpoints>>>,
+}
+
+/// A namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct NamespaceView {
+    pub(super) name: String,
+    /// None: not known but for its name's.
+    labels: Option<Labels>,
+}
+
+impl NamespaceView {
+    /// The label of this key.
+    pub(super) fn own_label(&self, key: &str) -> Known<'_> {
+        match &self.labels {
+            Some(labels) => labels.label(key),
+            None if key == Namespace::NAME_LABEL => Known::Value(&self.name),
+            None => Known::Unknown,
+        }
+    }
+}
+
+/// Labels of a service account.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum AccountLabels<'a> {
+    Known(&'a Labels),
+    /// It is not described, so it has none.
+    None,
+    Unknown,
+}
+
+impl AccountLabels<'_> {
+    /// The label of this key.
+    pub(super) fn label(&self, key: &str) -> Known<'_> {
+        match self {
+            Self::Known(labels) => labels.label(key),
+            Self::None => Known::Absent,
+            Self::Unknown => Known::Unknown,
+        }
+    }
 }
 
 /// Profiles of a namespace.
@@ -97,7 +140,17 @@ impl Referred {
     pub(super) fn of(inputs: &Inputs) -> Self {
         let mut referred = Self { accounts: inputs.service_accounts.clone(), ..Self::default() };
         for (name, namespace) in &inputs.namespaces {
-            referred.namespaces.insert(name.clone(), namespace.labels());
+            let view = NamespaceView { name: name.clone(), labels: Some(namespace.labels()) };
+            referred.namespaces.insert(name.clone(), view);
+        }
+        referred.has_unlabelled = !inputs.unlabelled.is_empty();
+        for Key { kind, namespace, name } in &inputs.unlabelled {
+            if *kind == Kind::ServiceAccount {
+                referred.unlabelled_accounts.insert((namespace.clone(), name.clone()));
+            } else {
+                let view = NamespaceView { name: name.clone(), labels: None };
+                referred.namespaces.insert(name.clone(), view);
+            }
         }
         for ((namespace, _), slice) in &inputs.endpoint_slices {
             if let Some(service) = slice.service() {
@@ -109,6 +162,7 @@ impl Referred {
             referred.tiers.insert(name.clone(), TierView::of(name, &tier.spec));
         }
         referred.network_sets = network_sets(inputs);
+        inputs.network_sets.keys().for_each(|(namespace, _)| referred.describe_namespace(namespace));
         for profile in inputs.profiles.values() {
             match profile.of() {
                 Some(ProfileOf::Namespace(namespace)) => {
@@ -129,18 +183,19 @@ impl Referred {
     pub(super) fn describe_namespace(&mut self, name: &str) {
         if !self.namespaces.contains_key(name) {
             let by_name = Labels::from([(Namespace::NAME_LABEL.to_owned(), name.to_owned())]);
-            self.namespaces.insert(name.to_owned(), by_name);
+            let view = NamespaceView { name: name.to_owned(), labels: Some(by_name) };
+            self.namespaces.insert(name.to_owned(), view);
         }
     }
 
-    /// Labels of a namespace; all of pods have some.
-    pub(super) fn namespace(&self, name: &str) -> Option<&Labels> {
+    /// A namespace; all are there that pods and NetworkSets are in.
+    pub(super) fn namespace(&self, name: &str) -> Option<&NamespaceView> {
         self.namespaces.get(name)
     }
 
-    /// Names and labels of all namespaces that are described or have pods.
-    pub(super) fn namespaces(&self) -> impl Iterator<Item = (&str, &Labels)> {
-        self.namespaces.iter().map(|(name, labels)| (name.as_str(), labels))
+    /// All namespaces that are described or have pods or NetworkSets.
+    pub(super) fn namespaces(&self) -> impl Iterator<Item = &NamespaceView> {
+        self.namespaces.values()
     }
 
     /// Whether pods may have labels from profiles.
@@ -175,9 +230,14 @@ impl Referred {
             .map(|profile| profile.map(|profile| &profile.spec.labels_to_apply))
     }
 
-    /// Labels of a service account, if it has any.
-    pub(super) fn account(&self, namespace: &str, name: &str) -> Option<&Labels> {
-        self.accounts.find(namespace, name).map(|account| &account.metadata.labels)
+    /// Labels of a service account.
+    pub(super) fn account(&self, namespace: &str, name: &str) -> AccountLabels<'_> {
+        let is_it = |(of, account): &NamespacedName| of == namespace && account == name;
+        match self.accounts.find(namespace, name) {
+            Some(account) => AccountLabels::Known(&account.metadata.labels),
+            None if self.unlabelled_accounts.iter().any(is_it) => AccountLabels::Unknown,
+            None => AccountLabels::None,
+        }
     }
 
     /// The endpoints of a service; none when it is not there.

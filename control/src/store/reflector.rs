@@ -5,7 +5,8 @@
 //!
 //! An object in the store that cannot be read is a problem that the picture names. Of a policy, and of what policies
 //! consist of besides (tiers, sets, profiles), the last version that could be read stays in the picture for as long as
-//! the agent remembers it. Where there was none, a policy stands as one that denies all it may be for: what is unknown
+//! the agent remembers it. Where there was none, a policy stands as one that denies all it may be for, and of a namespace or
+//! service account no label is known: what is unknown
 //! means deny.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +20,7 @@ use tracing::{info, warn};
 
 use super::{Event, Listing, Result, Revision, SharedStore, StoreError};
 use crate::calc::Inputs;
-use crate::object::{Key, Object};
+use crate::object::{Key, Kind, Object};
 
 /// First pause before trying again, doubled each time.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -212,7 +213,14 @@ impl Follower {
             } else if key.kind.is_cluster_policy() {
                 inputs.unreadable.insert(key.clone());
             }
-            problem.to_owned()
+            if matches!(key.kind, Kind::Namespace | Kind::ServiceAccount) {
+                inputs.unlabelled.insert(key.clone());
+                format!(
+                    "{problem}; its labels are not known, so no rule that asks for them allows its pods anything"
+                )
+            } else {
+                problem.to_owned()
+            }
         };
         Arc::make_mut(&mut self.picture.problems).insert(key, problem);
     }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::{Value, json};
-use vswitch_control::calc::{CalcConfig, Calculator, Inputs, Numbering, calculate};
+use vswitch_control::calc::{CalcConfig, Calculator, Inputs, LearnedNames, Numbering, calculate};
 use vswitch_control::object::manifest::from_value;
 use vswitch_control::object::{Key, Kind, Object};
 use vswitch_model::DesiredState;
@@ -66,6 +67,8 @@ enum Change {
     Set(Box<Object>),
     Remove(Key),
     Unreadable(Key),
+    Unlabelled(Key),
+    Names(Arc<LearnedNames>),
 }
 
 impl fmt::Debug for Change {
@@ -73,7 +76,8 @@ impl fmt::Debug for Change {
         match self {
             Self::Set(object) => write!(f, "{}", object.to_value()),
             Self::Remove(key) => write!(f, "without {key}"),
-            Self::Unreadable(key) => write!(f, "unreadable {key}"),
+            Self::Names(names) => write!(f, "{names:?}"),
+            Self::Unreadable(key) | Self::Unlabelled(key) => write!(f, "unreadable {key}"),
         }
     }
 }
@@ -87,6 +91,11 @@ impl Change {
                 inputs.remove(&key);
                 inputs.unreadable.insert(key);
             }
+            Self::Unlabelled(key) => {
+                inputs.remove(&key);
+                inputs.unlabelled.insert(key);
+            }
+            Self::Names(names) => inputs.names = names,
         }
     }
 }
@@ -113,6 +122,8 @@ fn contrary_change() -> impl Strategy<Value = Change> {
         6 => contrary().prop_map(move |value| Change::Set(object(value).into())),
         4 => contrary().prop_map(move |value| Change::Remove(object(value).key())),
         1 => Just(()).prop_map(move |()| Change::Unreadable(unreadable.clone())),
+        1 => super::unknown::key().prop_map(Change::Unlabelled),
+        6 => super::names::learned().prop_map(Change::Names),
     ]
 }
 
@@ -158,6 +169,7 @@ proptest! {
                 let touched = calculator.calculate(&inputs);
                 prop_assert_eq!(calculator.state(), &fresh.state, "{}", told);
                 prop_assert_eq!(calculator.problems(), &fresh.problems, "{}", told);
+                prop_assert_eq!(calculator.names(), fresh.names, "{}", told);
                 let engine = &mut engines[number];
                 touched.changes(calculator.state()).into_iter().for_each(|change| engine.apply(change));
                 prop_assert_eq!(&*engine, calculator.state(), "not all was told of {}", told);

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde_json::{Value, json};
 
-use super::{NODES, PODS};
+use super::{NODES, PODS, names};
 
 pub(crate) fn labels() -> impl Strategy<Value = Value> {
     let pairs = vec![("app", "web"), ("app", "db"), ("tier", "1"), ("tier", "2")];
@@ -113,11 +113,16 @@ fn cluster_rule(peers_field: &'static str) -> impl Strategy<Value = Value> {
     let beyond = prop_oneof![
         selector().prop_map(|nodes| (json!({"nodes": nodes}), false)),
         select(NETS.to_vec()).prop_map(|nets| (json!({"networks": nets}), false)),
+        select(names::PATTERNS.to_vec()).prop_map(|names| (json!({"domainNames": names}), false)),
     ];
     let pods = namespaced_pods().prop_map(|pods| (pods, true));
     let peer = if peers_field == "to" { prop_oneof![pods, beyond].boxed() } else { pods.boxed() };
     let lists = (prop::collection::vec(peer, 1..3), subsequence(protocols, 0..=2));
-    (select(vec!["Accept", "Deny", "Pass"]), lists).prop_map(move |(action, (peers, mut protocols))| {
+    (select(vec!["Accept", "Deny", "Pass"]), lists).prop_map(move |(action, (mut peers, mut protocols))| {
+        // Names can only be accepted.
+        let is_named = |(peer, _): &(Value, bool)| peer.get("domainNames").is_some();
+        let action = if peers.iter().all(is_named) { "Accept" } else { action };
+        peers.retain(|peer| action == "Accept" || !is_named(peer));
         // Where there are no pods there are no names of ports.
         if peers.iter().any(|(_, are_pods)| !are_pods) {
             protocols.retain(|protocol| protocol.get("destinationNamedPort").is_none());

@@ -6,6 +6,8 @@
 mod calico;
 mod following;
 mod kubernetes;
+mod names;
+mod unknown;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -25,8 +27,16 @@ const NODES: [&str; 2] = ["n0", "n1"];
 const PODS: [(&str, &str, usize); 6] =
     [("a", "p0", 0), ("a", "p1", 1), ("a", "p2", 0), ("b", "p0", 1), ("b", "p1", 0), ("c", "p0", 0)];
 /// Of each family an address of nobody in the cluster and one in the pool, and those of the nodes.
-const OTHERS: [&str; 7] =
-    ["198.51.100.7", "10.0.0.200", "192.0.2.1", "192.0.2.2", "2001:db8::1", "fd00::200", "2001:db8::a"];
+const OTHERS: [&str; 8] = [
+    "198.51.100.7",
+    "203.0.113.9",
+    "10.0.0.200",
+    "192.0.2.1",
+    "192.0.2.2",
+    "2001:db8::1",
+    "fd00::200",
+    "2001:db8::a",
+];
 /// Protocol, and port or ICMP message.
 const PORTS: [(u8, u16); 9] = [
     (6, 80),
@@ -41,7 +51,11 @@ const PORTS: [(u8, u16); 9] = [
 ];
 
 fn cluster() -> impl Strategy<Value = Inputs> {
-    objects().prop_map(|objects| objects.into_iter().collect())
+    let unreadable = prop::option::weighted(0.2, unknown::key());
+    (objects(), names::learned(), unreadable).prop_map(|(objects, names, unreadable)| {
+        let inputs = Inputs { names, ..objects.into_iter().collect() };
+        unreadable.into_iter().fold(inputs, unknown::without)
+    })
 }
 
 fn objects() -> impl Strategy<Value = Vec<Object>> {

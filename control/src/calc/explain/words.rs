@@ -2,6 +2,7 @@
 
 use super::judge::{Asked, Decision, RuleOf};
 use super::{Flow, Place, Side};
+use crate::calc::cluster::Owner;
 use crate::calc::policy::Placed;
 use crate::calc::policy::view::{RuleAction, TierName};
 use crate::calc::referred::TierView;
@@ -103,10 +104,16 @@ impl<'a> Flow<'a> {
         let others = asked.homeless.iter().chain(&asked.unknown);
         let others = others.map(|placed| placed.view.source.to_string());
         let (reason, hint) = match asked.homeless.as_slice() {
-            [] => (
-                format!("the labels of {} are not known, and a policy may select it", self.describe(own)),
-                "nothing is allowed until its Pod object is there".to_owned(),
-            ),
+            [] => {
+                let (whose, until) = self.unlabelled(own);
+                (
+                    format!(
+                        "the labels of {whose}{} are not known, and a policy may select it",
+                        self.describe(own)
+                    ),
+                    format!("nothing is allowed until {until}"),
+                )
+            }
             [placed, ..] => {
                 let tier = match &placed.view.tier {
                     TierName::Named(name) => name.as_str(),
@@ -119,6 +126,16 @@ impl<'a> Flow<'a> {
             }
         };
         Side { isolated: true, policies: known.chain(others).collect(), reason, hint, ..Side::default() }
+    }
+
+    /// Whose labels are not known where those of a pod are not, and what would have to be for them to be known.
+    fn unlabelled(&self, place: Place<'_>) -> (&'static str, &'static str) {
+        match place.owner {
+            Some(Owner::Pod(pod)) if self.cluster.pods[pod].labels.is_some() => {
+                ("the namespace or service account of ", "the namespace and the service account can be read")
+            }
+            _ => ("", "its Pod object is there"),
+        }
     }
 
     /// What would become of the flow without the rule that decided.

@@ -112,9 +112,9 @@ impl Members {
         self.unknown.remove(&id);
     }
 
-    /// Whether there are pods of unknown labels.
+    /// Whether there are pods of unknown labels, be they their own or of their namespace or service account.
     pub(super) fn has_unknown(&self) -> bool {
-        !self.unknown.is_empty()
+        !self.unknown.is_empty() || self.referred.has_unlabelled
     }
 
     /// The pods of an identity, as selectors see them. None: policies cannot speak of it as a pod.
@@ -172,11 +172,11 @@ impl Members {
             Namespaces::Any => None,
             Namespaces::Named(name) => Some(self.of_namespace.get(name).into_iter().collect()),
             Namespaces::Labelled(expr) => {
-                let is_meant = |name: &String| match self.referred.namespace(name) {
-                    Some(labels) => is_of_namespaces(expr, Some((name, labels))),
+                let may_be_meant = |name: &String| match self.referred.namespace(name) {
+                    Some(namespace) => is_of_namespaces(expr, Some(namespace)) != Some(false),
                     None => true,
                 };
-                let meant = self.of_namespace.iter().filter(|(name, _)| is_meant(name));
+                let meant = self.of_namespace.iter().filter(|(name, _)| may_be_meant(name));
                 Some(meant.map(|(_, ids)| ids).collect())
             }
         }
@@ -193,12 +193,13 @@ impl Members {
         Some(labelled.into_iter().chain([&self.unknown]).collect())
     }
 
-    pub(super) fn prepare(&self, scope: &Scope) -> Prepared {
+    /// `unknown`: whether those of which it is not known count as meant.
+    pub(super) fn prepare(&self, scope: &Scope, unknown: bool) -> Prepared {
         let number = |list: AddressList| self.lists.number(&list);
         let EntityMatch { pods, not_pods, .. } = &scope.entity;
-        let sets_of = |meant: &dyn Fn(&Candidate<'_>) -> Option<bool>| -> Vec<u32> {
+        let sets_of = |meant: &dyn Fn(&Candidate<'_>) -> Option<bool>, unknown: bool| -> Vec<u32> {
             let sets = self.referred.network_sets.iter();
-            sets.filter(|set| meant(&Candidate::network_set(set, &self.referred)) == Some(true))
+            sets.filter(|set| meant(&Candidate::network_set(set, &self.referred)).unwrap_or(unknown))
                 .filter_map(|set| number(AddressList::Set(set.source.clone())))
                 .collect()
         };
@@ -208,8 +209,11 @@ impl Members {
         Prepared {
             lists_in: scope.lists_in().into_iter().map(number).collect(),
             list_out: scope.list_out().and_then(number),
-            sets: sets_of(&|set| both(is_set_of(pods, set), not(is_set_of(not_pods, set)))),
-            not_sets: if pods.is_some() { Vec::new() } else { sets_of(&|set| is_set_of(not_pods, set)) },
+            sets: sets_of(&|set| both(is_set_of(pods, set), not(is_set_of(not_pods, set))), unknown),
+            not_sets: match pods {
+                Some(_) => Vec::new(),
+                None => sets_of(&|set| is_set_of(not_pods, set), !unknown),
+            },
         }
     }
 

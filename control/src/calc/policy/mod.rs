@@ -5,7 +5,7 @@
 //! identities ([`scope`], [`members`], [`sets`]), ranges of ports ([`ports`]), [`rules`], and what applies to whom
 //! ([`Compiler`]).
 //!
-//! What is not known counts against the flow. A pod of unknown labels that a policy may select is denied everything in
+//! What is not known counts against the flow. A pod of unknown labels, its own or of its namespace or service account, that a policy may select is denied everything in
 //! the directions the policy speaks of; as the other end of a rule it is not who is allowed, it is who is denied, and
 //! where it might be passed on to the next tier it is denied.
 
@@ -95,7 +95,8 @@ impl Wanted {
         }
         for pods in [&entity.pods, &entity.not_pods].into_iter().flatten().filter(|pods| pods.network_sets) {
             let sets = referred.network_sets.iter();
-            for set in sets.filter(|set| pods.selects(&Candidate::network_set(set, referred)) == Some(true)) {
+            for set in sets.filter(|set| pods.selects(&Candidate::network_set(set, referred)) != Some(false))
+            {
                 self.lists.insert(AddressList::Set(set.source.clone()), set.nets().to_vec());
             }
         }

@@ -195,7 +195,7 @@ impl<'a> RuleMaker<'a> {
         if peer.is_negative() {
             return identities.by_number.values().filter(|key| key.pod().is_some()).collect();
         }
-        let meant = self.members.listed(&peer, &self.members.prepare(&peer), draft.unknown);
+        let meant = self.members.listed(&peer, &self.members.prepare(&peer, draft.unknown), draft.unknown);
         meant.iter().filter_map(|id| identities.by_number.get(id)).collect()
     }
 

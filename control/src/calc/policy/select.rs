@@ -7,7 +7,7 @@
 use super::view::{Expr, Namespaces, PodMatch};
 use crate::calc::cluster::PodView;
 use crate::calc::identity::PodKey;
-use crate::calc::referred::{NetworkSetView, Referred};
+use crate::calc::referred::{AccountLabels, NamespaceView, NetworkSetView, Referred};
 use crate::object::Labels;
 use crate::object::expression::{Known, LabelSource};
 
@@ -21,8 +21,8 @@ const OF_ACCOUNT: &str = "pcsa.";
 /// A pod or a NetworkSet, as selectors see it.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::calc) struct Candidate<'a> {
-    /// Name and labels. None: it is in none.
-    namespace: Option<(&'a str, &'a Labels)>,
+    /// None: it is in none.
+    namespace: Option<&'a NamespaceView>,
     /// None: not known.
     labels: Option<&'a Labels>,
     account: Account<'a>,
@@ -36,7 +36,7 @@ enum Account<'a> {
     None,
     Unknown,
     /// Name and labels.
-    Known(&'a str, Option<&'a Labels>),
+    Known(&'a str, AccountLabels<'a>),
 }
 
 impl<'a> Candidate<'a> {
@@ -60,19 +60,19 @@ impl<'a> Candidate<'a> {
         referred: &'a Referred,
     ) -> Option<Self> {
         // Every pod's namespace is among them.
-        let namespace_labels = referred.namespace(namespace)?;
+        let view = referred.namespace(namespace)?;
         let profiles = referred.profile_labels(namespace, account);
         let account =
             account.map_or(Account::Unknown, |name| Account::Known(name, referred.account(namespace, name)));
-        Some(Self { namespace: Some((namespace, namespace_labels)), labels, account, profiles })
+        Some(Self { namespace: Some(view), labels, account, profiles })
     }
 
     /// A NetworkSet.
     pub(in crate::calc) fn network_set(set: &'a NetworkSetView, referred: &'a Referred) -> Self {
-        static NONE: Labels = Labels::new();
         let namespace = set.namespace.as_deref();
         Self {
-            namespace: namespace.map(|name| (name, referred.namespace(name).unwrap_or(&NONE))),
+            // The namespace of every set is among them.
+            namespace: namespace.and_then(|name| referred.namespace(name)),
             labels: Some(set.labels()),
             account: Account::None,
             profiles: namespace.map_or([None; 2], |name| referred.profile_labels(name, None)),
@@ -91,12 +91,13 @@ impl<'a> Candidate<'a> {
         if let Some(value) = self.profiles.iter().flatten().find_map(|labels| labels.get(key)) {
             return Known::Value(value);
         }
-        if let (Some(key), Some((name, labels))) = (key.strip_prefix(OF_NAMESPACE), self.namespace) {
-            return of_named(name, Some(labels), key);
+        if let (Some(key), Some(namespace)) = (key.strip_prefix(OF_NAMESPACE), self.namespace) {
+            return if key == NAME { Known::Value(&namespace.name) } else { namespace.own_label(key) };
         }
-        match (key.strip_prefix(OF_ACCOUNT), self.account) {
+        match (key.strip_prefix(OF_ACCOUNT), &self.account) {
             (Some(_), Account::Unknown) => Known::Unknown,
-            (Some(key), Account::Known(name, labels)) => of_named(name, labels, key),
+            (Some(NAME), Account::Known(name, _)) => Known::Value(name),
+            (Some(key), Account::Known(_, labels)) => labels.label(key),
             _ => Known::Absent,
         }
     }
@@ -105,7 +106,7 @@ impl<'a> Candidate<'a> {
 impl LabelSource for Candidate<'_> {
     fn label(&self, key: &str) -> Known<'_> {
         match (key, self.account, self.namespace) {
-            (NAMESPACE, _, Some((name, _))) => Known::Value(name),
+            (NAMESPACE, _, Some(namespace)) => Known::Value(&namespace.name),
             (ORCHESTRATOR, Account::Unknown | Account::Known(..), _) => Known::Value("k8s"),
             (SERVICE_ACCOUNT, Account::Unknown, _) => Known::Unknown,
             (SERVICE_ACCOUNT, Account::Known(name, _), _) => Known::Value(name),
@@ -117,20 +118,18 @@ impl LabelSource for Candidate<'_> {
     }
 }
 
-/// Labels, and the name of what has them.
-struct Named<'a>(&'a str, Option<&'a Labels>);
-
-impl LabelSource for Named<'_> {
+impl LabelSource for NamespaceView {
     fn label(&self, key: &str) -> Known<'_> {
-        of_named(self.0, self.1, key)
+        if key == NAME { Known::Value(&self.name) } else { self.own_label(key) }
     }
 }
 
-fn of_named<'a>(name: &'a str, labels: Option<&'a Labels>, key: &str) -> Known<'a> {
-    match labels {
-        _ if key == NAME => Known::Value(name),
-        Some(labels) => labels.label(key),
-        None => Known::Absent,
+/// Name and labels.
+struct NamedAccount<'a>(&'a str, AccountLabels<'a>);
+
+impl LabelSource for NamedAccount<'_> {
+    fn label(&self, key: &str) -> Known<'_> {
+        if key == NAME { Known::Value(self.0) } else { self.1.label(key) }
     }
 }
 
@@ -138,14 +137,14 @@ impl PodMatch {
     /// Whether it means the candidate. None: that depends on what is not known of it.
     pub(in crate::calc) fn selects(&self, candidate: &Candidate<'_>) -> Option<bool> {
         let is_in = match (&self.namespaces, candidate.namespace) {
-            (Namespaces::Any, _) => true,
-            (Namespaces::Named(wanted), namespace) => namespace.is_some_and(|(name, _)| name == wanted),
+            (Namespaces::Any, _) => Some(true),
+            (Namespaces::Named(wanted), namespace) => Some(namespace.is_some_and(|it| it.name == *wanted)),
             (Namespaces::Labelled(expr), namespace) => is_of_namespaces(expr, namespace),
         };
-        if !is_in {
+        if is_in == Some(false) {
             return Some(false);
         }
-        both(self.labels.evaluate(candidate), self.selects_account(candidate.account))
+        both(is_in, both(self.labels.evaluate(candidate), self.selects_account(candidate.account)))
     }
 
     fn selects_account(&self, account: Account<'_>) -> Option<bool> {
@@ -155,23 +154,25 @@ impl PodMatch {
             Account::Unknown => None,
             Account::Known(name, labels) => {
                 let is_named = wanted.names.is_empty() || wanted.names.iter().any(|wanted| wanted == name);
-                both(Some(is_named), wanted.labels.evaluate(&Named(name, labels)))
+                both(Some(is_named), wanted.labels.evaluate(&NamedAccount(name, labels)))
             }
         }
     }
 }
 
-/// What is in no namespace has none of a namespace's labels.
-pub(super) fn is_of_namespaces(expr: &Expr, namespace: Option<(&str, &Labels)>) -> bool {
+/// What is in no namespace has none of a namespace's labels. None: that depends on labels of the namespace that are not
+/// known.
+pub(super) fn is_of_namespaces(expr: &Expr, namespace: Option<&NamespaceView>) -> Option<bool> {
+    let of = |term: &Expr| is_of_namespaces(term, namespace);
     match expr {
-        Expr::All => namespace.is_some(),
-        Expr::Global => namespace.is_none(),
-        Expr::And(terms) => terms.iter().all(|term| is_of_namespaces(term, namespace)),
-        Expr::Or(terms) => terms.iter().any(|term| is_of_namespaces(term, namespace)),
-        Expr::Not(term) => !is_of_namespaces(term, namespace),
+        Expr::All => Some(namespace.is_some()),
+        Expr::Global => Some(namespace.is_none()),
+        Expr::And(terms) => terms.iter().map(of).fold(Some(true), both),
+        Expr::Or(terms) => terms.iter().map(of).fold(Some(false), either),
+        Expr::Not(term) => not(of(term)),
         leaf => match namespace {
-            Some((name, labels)) => leaf.evaluate(&Named(name, Some(labels))) == Some(true),
-            None => leaf.matches(&Labels::new()),
+            Some(namespace) => leaf.evaluate(namespace),
+            None => Some(leaf.matches(&Labels::new())),
         },
     }
 }

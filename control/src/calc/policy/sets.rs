@@ -46,7 +46,7 @@ impl Sets {
         let key = match self.by_key.get_key_value(&key) {
             Some((key, _)) => Arc::clone(key),
             None => {
-                let prepared = members.prepare(&key.scope);
+                let prepared = members.prepare(&key.scope, key.unknown);
                 let key = Arc::new(key);
                 self.by_key.insert(Arc::clone(&key), InUse { prepared, id: None, uses: 0 });
                 key

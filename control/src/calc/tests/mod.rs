@@ -8,6 +8,7 @@ mod names;
 mod policies;
 mod routing;
 mod tiers;
+mod unlabelled;
 
 use std::net::IpAddr;
 

@@ -148,6 +148,9 @@ async fn what_cannot_be_read_is_named_and_a_policy_closes() {
     let snapshot = until(&reflector, |s| s.synced).await;
     assert_eq!(snapshot.problems.keys().collect::<Vec<_>>(), [&misplaced, &policy, &of_cluster]);
     assert!(snapshot.inputs.namespaces.is_empty());
+    assert_eq!(snapshot.inputs.unlabelled.iter().collect::<Vec<_>>(), [&misplaced]);
+    let says = "its labels are not known, so no rule that asks for them allows its pods anything";
+    assert!(snapshot.problems[&misplaced].ends_with(says), "{:?}", snapshot.problems);
     let closed = &snapshot.inputs.policies[&("x".to_owned(), "p".to_owned())];
     assert_eq!(**closed, NetworkPolicy::closed("x", "p"));
 
