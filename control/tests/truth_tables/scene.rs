@@ -13,6 +13,19 @@ pub(crate) const SCTP: u8 = 132;
 pub(crate) const ICMP: u8 = 1;
 pub(crate) const ICMPV6: u8 = 58;
 
+/// What DNS told the pods of every node, in any scene: names and addresses of theirs.
+pub(crate) const LEARNED: [(&str, &str); 8] = [
+    ("sip.example.org", "198.51.100.7"),
+    ("sip.example.org", "2001:db8::7"),
+    ("a.cdn.example.org", "198.51.100.200"),
+    ("a.b.cdn.example.org", "203.0.113.1"),
+    ("a.cdn.example.org", "2001:db8:0:1::7"),
+    ("cdn.example.org", "10.0.0.99"),
+    ("cdn.example.org", "fd10::99"),
+    // A pod's.
+    ("pod.example.org", "10.0.0.3"),
+];
+
 /// Who has an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Who {

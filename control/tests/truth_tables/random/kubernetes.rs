@@ -23,6 +23,16 @@ pub(super) const BLOCKS: [&str; 14] = [
     "2001:db8::/64",
 ];
 
+/// Names of which DNS has told, and others.
+const DOMAINS: [&str; 6] = [
+    "sip.example.org",
+    "*.cdn.example.org",
+    "cdn.example.org",
+    "*.example.org",
+    "*.b.cdn.example.org",
+    "nobody.example.org",
+];
+
 /// A LabelSelector over pods' labels.
 fn pods(dice: &mut Dice) -> Value {
     selector(dice, &[("app", "web"), ("app", "db"), ("tier", "1"), ("team", "none")])
@@ -115,11 +125,10 @@ pub(super) fn cluster_network_policy(dice: &mut Dice, number: usize, priority: u
     let tier = dice.one_of(&["Admin", "Baseline"]);
     let rules = |dice: &mut Dice, is_egress| {
         dice.many(0, 3, |dice| {
-            let mut rule = json!({"action": dice.one_of(&["Accept", "Deny", "Pass"])});
-            let peers = dice.many(1, 2, |dice| cluster_peer(dice, is_egress));
-            // Names mean something on pods alone.
-            let names =
-                peers.iter().all(|peer| peer.get("networks").is_none() && peer.get("nodes").is_none());
+            let action = dice.one_of(&["Accept", "Deny", "Pass"]);
+            let mut rule = json!({"action": action});
+            let peers = dice.many(1, 2, |dice| cluster_peer(dice, is_egress, action == "Accept"));
+            let names = peers.iter().all(is_pods);
             if dice.chance(60) {
                 rule["protocols"] = dice.many(1, 2, |dice| cluster_protocol(dice, names)).into();
             }
@@ -146,12 +155,24 @@ fn cluster_pods(dice: &mut Dice) -> Value {
     }
 }
 
-fn cluster_peer(dice: &mut Dice, is_egress: bool) -> Value {
-    match dice.roll(if is_egress { 4 } else { 2 }) {
+/// A peer of a rule. Names are for egress rules that accept.
+fn cluster_peer(dice: &mut Dice, is_egress: bool, may_be_named: bool) -> Value {
+    let kinds = match (is_egress, may_be_named) {
+        (true, true) => 6,
+        (true, false) => 4,
+        (false, _) => 2,
+    };
+    match dice.roll(kinds) {
         0 | 1 => cluster_pods(dice),
+        4 | 5 => json!({"domainNames": dice.some_of(&DOMAINS, 1, 2)}),
         2 => json!({"nodes": selector(dice, &[("zone", "east"), ("zone", "west"), ("gpu", "yes")])}),
         _ => json!({"networks": dice.some_of(&BLOCKS, 1, 3)}),
     }
+}
+
+/// Names of ports mean something on pods alone.
+fn is_pods(peer: &Value) -> bool {
+    peer.get("namespaces").is_some() || peer.get("pods").is_some()
 }
 
 fn cluster_protocol(dice: &mut Dice, names: bool) -> Value {
@@ -173,10 +194,12 @@ pub(super) fn admin_network_policy(dice: &mut Dice, number: usize, priority: Opt
     let actions: &[&str] = if priority.is_some() { &["Allow", "Deny", "Pass"] } else { &["Allow", "Deny"] };
     let rules = |dice: &mut Dice, is_egress| {
         dice.many(0, 3, |dice| {
-            let mut rule = json!({"action": dice.one_of(actions)});
-            let peers = dice.many(1, 2, |dice| cluster_peer(dice, is_egress));
-            let names =
-                peers.iter().all(|peer| peer.get("networks").is_none() && peer.get("nodes").is_none());
+            let action = dice.one_of(actions);
+            let mut rule = json!({"action": action});
+            // A baseline has no names.
+            let may_be_named = action == "Allow" && priority.is_some();
+            let peers = dice.many(1, 2, |dice| cluster_peer(dice, is_egress, may_be_named));
+            let names = peers.iter().all(is_pods);
             if dice.chance(60) {
                 rule["ports"] = dice.many(1, 2, |dice| admin_port(dice, names)).into();
             }

@@ -1,7 +1,7 @@
 //! Random clusters with policies of all kinds mixed: what the slow reference says of random flows, the tables, what
 //! explains them, and packets through the walk have to say too.
 //!
-//! Not among them: what the reference has no part for, `domainNames` and the labels that profiles give.
+//! Not among them: what the reference has no part for, the labels that profiles give.
 
 mod calico;
 mod cluster;

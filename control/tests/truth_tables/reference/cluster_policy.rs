@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Direction, Flow, LabelSelector, Placed, Pod, Policy, Said, TierPlace, World, covers};
-use crate::scene::{End, SCTP, TCP, UDP, protocol_number};
+use crate::scene::{End, LEARNED, SCTP, TCP, UDP, protocol_number};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -42,6 +42,7 @@ struct Selection {
     pods: Option<NamespacedPod>,
     nodes: Option<LabelSelector>,
     networks: Option<Vec<String>>,
+    domain_names: Option<Vec<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -160,7 +161,19 @@ impl Selection {
         world.pod(end).is_some_and(|pod| self.selects(world, pod))
             || self.nodes.as_ref().is_some_and(is_node)
             || self.networks.iter().flatten().any(|cidr| covers(cidr, end.address))
+            || self.domain_names.iter().flatten().any(|name| is_told_of(name, end))
     }
+}
+
+/// Whether DNS gave the address for the name, or for one that ends so where it begins with `*`.
+fn is_told_of(wanted: &str, end: &End) -> bool {
+    LEARNED.iter().any(|(name, address)| {
+        let is_name = match wanted.strip_prefix('*') {
+            Some(ending) => name.ends_with(ending),
+            None => *name == wanted,
+        };
+        is_name && address.parse() == Ok(end.address)
+    })
 }
 
 impl Rule {

@@ -5,14 +5,16 @@ mod node;
 mod walk;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::Value;
-use vswitch_control::calc::{End as CalcEnd, Explainer, Inputs, Question, Side};
+use vswitch_control::calc::{End as CalcEnd, Explainer, Inputs, LearnedNames, Question, Side};
 use vswitch_control::object::manifest::from_value;
 use vswitch_datapath::policy::{PolicyDirection, Verdict, View};
+use vswitch_model::DomainName;
 
 use crate::report::{Report, Way};
-use crate::scene::{End, Probe, Scene, Who};
+use crate::scene::{End, LEARNED, Probe, Scene, Who};
 use node::Node;
 
 /// All nodes of a cluster, with what they remember from one state to the next: numbers, tables, flows.
@@ -28,6 +30,7 @@ impl Switch {
     pub(crate) fn apply(&mut self, objects: &[Value]) {
         let typed = |object: &Value| from_value("case", "default", 1, object.clone()).unwrap();
         self.inputs = objects.iter().map(typed).collect();
+        self.inputs.names = learned();
         self.revision += 1;
         self.nodes.retain(|name, _| self.inputs.nodes.contains_key(name));
         for (number, name) in self.inputs.nodes.keys().enumerate() {
@@ -74,6 +77,16 @@ impl Switch {
             |view| node.verdict(view, direction, own.address, other.address, probe.protocol, probe.port);
         Some(Told { node, verdict: ask(View::InForce), staged: ask(View::Staged) })
     }
+}
+
+/// What is known of names.
+fn learned() -> Arc<LearnedNames> {
+    let mut names = LearnedNames::default();
+    for (name, address) in LEARNED {
+        let addresses = names.0.entry(DomainName::parse(name).unwrap()).or_default();
+        addresses.insert(address.parse().unwrap());
+    }
+    Arc::new(names)
 }
 
 /// What the tables of a node say.
