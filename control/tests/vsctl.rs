@@ -230,6 +230,13 @@ impl Engine for Fake {
         Err(Status::unimplemented("watch_names"))
     }
 
+    async fn release_answers(
+        &self,
+        _: Request<engine::ReleaseAnswersRequest>,
+    ) -> Reply<engine::ReleaseAnswersReply> {
+        Err(Status::unimplemented("release_answers"))
+    }
+
     async fn find_flows(&self, _: Request<engine::FindFlowsRequest>) -> Reply<engine::FindFlowsReply> {
         Err(Status::unimplemented("find_flows"))
     }
@@ -438,6 +445,42 @@ fn the_engine_shows_what_it_has() {
     assert_eq!(node.failure("get ports eth9").0, 1);
     for line in
         ["get flows -n media", "get drops -A", "get ports --limit 5", "get tunnels n2", "get pods --limit 5"]
+    {
+        assert_eq!(node.failure(line).0, 2, "{line}");
+    }
+}
+
+#[test]
+fn names_are_shown_with_what_is_known_of_them() {
+    let node = Node::start();
+    assert_eq!(
+        node.text("get domains").lines().map(str::trim_end).collect::<Vec<_>>(),
+        [
+            "NAME             ADDRESS                 LEFT  TOLD BY     POLICIES",
+            "sip.example.org  203.0.113.7             1m1s  10.96.0.10  ClusterNetworkPolicy guard",
+            "*.example.net    never learned, or over  -     -           ClusterNetworkPolicy guard",
+        ]
+    );
+    let policies = json!(["ClusterNetworkPolicy guard"]);
+    let sip = json!({
+        "name": "sip.example.org", "address": "203.0.113.7", "ttlLeftMs": 61_000, "server": "10.96.0.10",
+        "policies": policies,
+    });
+    let unknown = json!({"pattern": "*.example.net", "policies": policies});
+    let all = json!({"names": [sip], "unknown": [unknown]});
+    assert_eq!(node.json("get domains"), all);
+    let yaml: Value = serde_yaml_ng::from_str(&node.text("get domains -o yaml")).unwrap();
+    assert_eq!(yaml, all);
+    assert_eq!(node.json("get domain SIP.example.org."), json!({"names": [sip], "unknown": []}));
+    assert_eq!(node.json("get domainNames *.example.net"), json!({"names": [], "unknown": [unknown]}));
+    let (code, words) = node.failure("get domains www.example.org");
+    assert_eq!(code, 1);
+    assert!(
+        words.contains("nothing is known of www.example.org, and no policy of this node names it"),
+        "{words}"
+    );
+    for line in
+        ["get domains -n media", "get domains -A", "get domains --limit 5", "get domains --address ::1"]
     {
         assert_eq!(node.failure(line).0, 2, "{line}");
     }

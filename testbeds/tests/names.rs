@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use common::{FAMILIES, Scene, V4, V6, must, scene};
 use vswitch_testbeds::bed::Settings;
@@ -41,6 +41,20 @@ spec:
     - { action: Deny, to: [ { networks: [ 0.0.0.0/0, '::/0' ] } ] }
 ";
 
+/// Asks for a name that gives an address not known yet, and sends to it at once: no packet is denied. On a machine so busy
+/// that the address was not in force in time, people are told.
+fn first_packet_passes(scene: &Scene, ask: impl Fn() -> Vec<IpAddr>, to: SocketAddr) {
+    let engine = must(must(scene.node("node2")).engine());
+    let before = must(engine.drops("policy-egress"));
+    assert_eq!(ask(), [to.ip()]);
+    scene.becomes("what was learned to be in force", || scene.udp(CLIENT, to));
+    if must(engine.drops("policy-egress")) > before {
+        assert_eq!(ask(), [to.ip()]);
+        let late = "answers of DNS that pods got before what they say was in force";
+        scene.becomes("the late answer to be told", || vsctl(scene, &["status"]).contains(late));
+    }
+}
+
 fn vsctl(scene: &Scene, arguments: &[&str]) -> String {
     must(must(scene.node("node2")).vsctl(arguments))
 }
@@ -72,12 +86,10 @@ fn a_pod_reaches_what_dns_told_it_of() {
     assert_eq!(ask(V4, "none.example.org"), [] as [IpAddr; 0]);
     assert!(at.iter().all(|to| scene.udp_denied(CLIENT, *to)));
 
-    assert_eq!(ask(V4, "sip.example.org"), [at[0].ip()]);
-    scene.becomes("what was learned to be in force", || scene.udp(CLIENT, at[0]));
+    first_packet_passes(&scene, || ask(V4, "sip.example.org"), at[0]);
     assert!(scene.tcp(CLIENT, at[0]) && scene.udp_denied(CLIENT, at[1]));
     assert!(scene.udp(OTHER, at[0]), "another pod of the node that the policy selects");
-    assert_eq!(ask(V6, "a.media.example.org"), [at[1].ip()]);
-    scene.becomes("what a wildcard means to be in force", || scene.udp(CLIENT, at[1]));
+    first_packet_passes(&scene, || ask(V6, "a.media.example.org"), at[1]);
 
     let listed = vsctl(&scene, &["get", "domains"]);
     for (name, to) in [("sip.example.org", at[0]), ("a.media.example.org", at[1])] {

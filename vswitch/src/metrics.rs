@@ -227,6 +227,22 @@ impl Scrape {
         gauge(encoder, "vswitch_flows", "Flows followed now.", flows)?;
         let capacity = workers.iter().map(|worker| (label(worker), worker.config.walk.flows as i64));
         gauge(encoder, "vswitch_flows_capacity", "Flows that can be followed at once.", capacity)?;
+        let answers = workers.iter().flat_map(|worker| {
+            let dns = &worker.counters.dns;
+            let outcomes = [
+                ("told", &dns.told),
+                ("lost", &dns.lost),
+                ("too-long", &dns.too_long),
+                ("unreleased", &dns.unreleased),
+            ];
+            outcomes.map(|(outcome, count)| {
+                let mut labels = label(worker);
+                labels.push(("outcome", outcome.to_owned()));
+                (labels, count.get())
+            })
+        });
+        let help = "Answers of DNS to watched pods; those unreleased were told as well, and held in vain.";
+        counter(encoder, "vswitch_dns_answers", help, answers)?;
         let stages = Stage::ALL.iter().map(|stage| {
             let packets = workers.iter().map(|worker| worker.counters.stage(*stage)).sum();
             (vec![("stage", stage.key().to_owned())], packets)

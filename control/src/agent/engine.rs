@@ -276,6 +276,7 @@ impl Sync {
         {
             in_force.revision = revision;
             in_force.names = version;
+            self.names.in_force.send_replace(version);
         }
         self.tell();
     }
@@ -320,6 +321,7 @@ impl Sync {
         let ports = self.wanted.acknowledged(known);
         let (failed_ports, revision, names) = (Arc::new(failed_ports), self.revision, self.version);
         self.state.in_force = Some(InForce { generation, ports, revision, names, request, failed_ports });
+        self.names.in_force.send_replace(names);
         self.tell();
         Ok(())
     }

@@ -7,6 +7,11 @@ use crate::packet::{BATCH, Packet};
 pub struct Output<B> {
     /// To be transmitted, each by the port it bears.
     pub tx: Vec<Packet<B>>,
+    /// To be transmitted as well, each once its number was released ([`crate::DnsQueue::take_released`]) or after a while;
+    /// counted as sent already. Nothing unless somebody [wants](crate::DnsQueue::want) it.
+    pub held: Vec<(u64, Packet<B>)>,
+    /// Set when the walk told of an answer of DNS; reset by the worker.
+    pub told: bool,
     /// Buffers of packets that ended; counted already.
     pub dropped: Vec<B>,
     /// Empty buffers with headroom, which the walk may take to cut packets into fragments. The worker refills it between
@@ -20,6 +25,8 @@ impl<B> Output<B> {
     pub fn new(spare: usize) -> Self {
         Self {
             tx: Vec::with_capacity(BATCH + spare),
+            held: Vec::with_capacity(BATCH),
+            told: false,
             dropped: Vec::with_capacity(BATCH + spare),
             spare: Vec::with_capacity(spare),
         }

@@ -77,9 +77,10 @@ impl Walk {
         }
     }
 
-    /// Walks packets to their end and leaves `batch` empty: each goes to `out.tx`, with the port it leaves by, or its
-    /// buffer to `out.dropped`, in the order they came. ICMP errors, ARP and neighbour replies go in the buffer of the
-    /// packet that caused them; fragments take buffers of `out.spare`. More than [`BATCH`] packets are walked in turns.
+    /// Walks packets to their end and leaves `batch` empty: each goes to `out.tx`, with the port it leaves by, to `out.held`
+    /// to do so later, or its buffer to `out.dropped`, in the order they came. ICMP errors, ARP and neighbour replies go in
+    /// the buffer of the packet that caused them; fragments take buffers of `out.spare`. More than [`BATCH`] packets are
+    /// walked in turns.
     pub fn process<B: Buffer>(
         &mut self,
         tables: &Tables,
@@ -135,7 +136,7 @@ impl Walk {
         flow::run(&context, scratch, packets, &mut memory, &entered, &mut allowed, probe);
         forward::run(&context, scratch, packets, &allowed);
         if !scratch.answers.is_empty() {
-            dns::tell(&context, scratch, packets);
+            dns::tell(&context, scratch, packets, out);
         }
         probe.mark(Mark::Forward);
         forward::report(&context, scratch, packets, limiter);

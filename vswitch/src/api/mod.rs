@@ -183,6 +183,14 @@ impl EngineApi for Service {
         Ok(Response::new(self.names.watch(query)))
     }
 
+    async fn release_answers(
+        &self,
+        request: Request<pb::ReleaseAnswersRequest>,
+    ) -> Reply<pb::ReleaseAnswersReply> {
+        self.names.release(request.into_inner().through).map_err(invalid)?;
+        Ok(Response::new(pb::ReleaseAnswersReply {}))
+    }
+
     async fn find_flows(&self, request: Request<pb::FindFlowsRequest>) -> Reply<pb::FindFlowsReply> {
         let ends = flows::ends(&request.into_inner()).map_err(invalid)?;
         let shared = Arc::clone(&self.shared);

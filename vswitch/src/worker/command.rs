@@ -80,6 +80,7 @@ impl Worker {
                 }
                 Command::RemovePort(index, reply) => {
                     let mut removed = self.ports.remove(index);
+                    self.drop_answers(index);
                     if let Some(port) = &mut removed {
                         self.rest.forget(port.as_ref());
                         clear(port.as_mut(), &mut self.pool, &mut self.batch, &self.counters);

@@ -4,6 +4,7 @@
 //! loop (a turn)
 //!   adopt    newest tables, when there are newer ones        one atomic load
 //!   obey     commands of other threads                       one atomic load while there is none
+//!   release  held answers of DNS, when there are some        one branch while there is none
 //!   visit    hot ports, a few cold ones; a batch is walked and sent when it is full, and at the end
 //!   flush    one kick for each port that was sent to
 //!   rest     nothing came for a while (adaptive): sleep until a port or another thread wakes us
@@ -12,7 +13,9 @@
 //! Nothing in a turn allocates, locks, logs, or makes a system call for each packet. Other threads reach a worker by its
 //! [`Handle`]: commands over a bounded channel, tables by [`Published`], and what it counts by atomics it alone writes.
 
+mod bell;
 mod command;
+mod held;
 mod ports;
 mod rest;
 mod turn;
@@ -32,7 +35,10 @@ use vswitch_model::limits::PORTS_MAX;
 use crate::config::Poll;
 use crate::io::{Frame, FramePool};
 
+use bell::Bell;
+pub use bell::Ear;
 pub use command::{Command, FlowChunk, PortReport, Stopped};
+use held::HeldAnswers;
 use ports::WorkerPorts;
 use rest::{Rest, Waker};
 
@@ -158,6 +164,7 @@ pub struct Handle {
     pub status: Arc<Status>,
     commands: Sender<Command>,
     waker: Waker,
+    bell: Bell,
     /// None: somebody else runs it.
     thread: Mutex<Option<JoinHandle<()>>>,
     stopped: AtomicBool,
@@ -209,6 +216,7 @@ impl Handle {
         let (commands, receiver) = bounded(COMMANDS_MAX);
         let rest = Rest::new(config.poll).map_err(|errno| failed(errno.into()))?;
         let waker = rest.waker();
+        let bell = Bell::new().map_err(failed)?;
         let mut worker = Worker {
             config: config.clone(),
             walk: Walk::new(&config.walk, Arc::clone(&counters)),
@@ -219,6 +227,8 @@ impl Handle {
             ports: WorkerPorts::new(),
             batch: Vec::with_capacity(BATCH),
             out: Output::new(SPARE),
+            held: HeldAnswers::new(),
+            bell: bell.clone(),
             counters: Arc::clone(&counters),
             status: Arc::clone(&status),
             rest,
@@ -233,6 +243,7 @@ impl Handle {
             status,
             commands,
             waker,
+            bell,
             thread: Mutex::new(thread),
             stopped: AtomicBool::new(false),
         })
@@ -249,6 +260,22 @@ impl Handle {
     /// Ends a sleep, so that the worker looks at commands and tables now.
     pub fn wake(&self) {
         self.waker.wake();
+    }
+
+    /// An ear for the worker's bell, which it rings when it has told of an answer of DNS and the reader
+    /// [sleeps](vswitch_datapath::DnsQueue::sleep).
+    ///
+    /// # Errors
+    ///
+    /// The kernel watches no more descriptors.
+    pub fn ear(&self) -> std::io::Result<Ear> {
+        self.bell.ear()
+    }
+
+    /// Lets a held answer of DNS go on, now.
+    pub fn release_answer(&self, held: u64) {
+        self.counters.dns.release(held);
+        self.wake();
     }
 
     /// Asks something and waits for the answer, at most `patience`.
@@ -298,6 +325,10 @@ pub struct Worker {
     ports: WorkerPorts,
     batch: Vec<Packet<Frame>>,
     out: Output<Frame>,
+    /// Answers of DNS that are to leave later.
+    held: HeldAnswers,
+    /// For who reads such answers.
+    bell: Bell,
     counters: Arc<Counters>,
     status: Arc<Status>,
     rest: Rest,

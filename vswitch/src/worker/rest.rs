@@ -17,8 +17,8 @@ use crate::io::Port;
 const AWAKE: Duration = Duration::from_micros(200);
 /// Longest sleep: ports without a descriptor and expiring flows are looked at so often.
 const SLEEP_MS: u16 = 100;
-/// The same while a port could not hand over all it has.
-const SLEEP_UNSENT_MS: u16 = 1;
+/// The same while a port could not hand over all it has, or something waits for its time.
+const SLEEP_SHORT_MS: u16 = 1;
 /// Empty turns between two looks at the clock.
 const TURNS_PER_LOOK: u32 = 16;
 /// What an event of the waker bears instead of a port's number.
@@ -81,8 +81,8 @@ impl Rest {
         }
     }
 
-    /// Called between two turns.
-    pub(super) fn rest(&mut self, worked: bool, ports: &mut WorkerPorts, status: &Status) {
+    /// Called between two turns. `waits`: something is to be done soon although nothing comes.
+    pub(super) fn rest(&mut self, worked: bool, waits: bool, ports: &mut WorkerPorts, status: &Status) {
         if worked {
             self.idle_turns = 0;
             self.idle_since = None;
@@ -92,7 +92,7 @@ impl Rest {
         if self.poll == Poll::Adaptive && self.idle_turns.is_multiple_of(TURNS_PER_LOOK) {
             let since = *self.idle_since.get_or_insert_with(Instant::now);
             if since.elapsed() >= AWAKE {
-                self.sleep(ports);
+                self.sleep(waits, ports);
                 status.sleeps.add(1);
                 return;
             }
@@ -100,8 +100,8 @@ impl Rest {
         std::hint::spin_loop();
     }
 
-    fn sleep(&mut self, ports: &mut WorkerPorts) {
-        let timeout = if ports.unsent() { SLEEP_UNSENT_MS } else { SLEEP_MS };
+    fn sleep(&mut self, waits: bool, ports: &mut WorkerPorts) {
+        let timeout = if waits || ports.unsent() { SLEEP_SHORT_MS } else { SLEEP_MS };
         // An error is a signal: the next turn is as good an answer as any.
         let count = self.epoll.wait(&mut self.events, EpollTimeout::from(timeout)).unwrap_or(0);
         for event in &self.events[..count] {

@@ -27,7 +27,9 @@ impl Worker {
     pub fn run(mut self) {
         let reply = loop {
             match self.step() {
-                ControlFlow::Continue(worked) => self.rest.rest(worked, &mut self.ports, &self.status),
+                ControlFlow::Continue(worked) => {
+                    self.rest.rest(worked, !self.held.is_empty(), &mut self.ports, &self.status);
+                }
                 ControlFlow::Break(reply) => break reply,
             }
         };
@@ -92,6 +94,9 @@ impl Worker {
     /// Visits ports, walks what they have and sends what comes of it. Whether there was anything.
     fn turn<P: Probe>(&mut self, now: Now, probe: &mut P) -> bool {
         let (mut batches, mut worked) = (0, false);
+        if !self.held.is_empty() {
+            self.release_answers(now);
+        }
         for visit in 0..self.ports.visits() {
             let Some(index) = self.ports.next(visit) else { continue };
             worked |= self.visit(index) > 0;
@@ -126,6 +131,18 @@ impl Worker {
 
     fn walk_batch<P: Probe>(&mut self, now: Now, probe: &mut P) {
         self.walk.process_probed(&self.tables, now, &mut self.batch, &mut self.out, probe);
+        if self.out.told {
+            self.hold_answers(now);
+        }
+        self.transmit();
+        self.pool.put_all(self.out.dropped.drain(..));
+        self.refill();
+        probe.mark(Mark::Transmit);
+    }
+
+    /// Gives what is to leave to its ports.
+    #[inline]
+    fn transmit(&mut self) {
         for packet in self.out.tx.drain(..) {
             let index = packet.port;
             let refused = match self.ports.get(index) {
@@ -142,9 +159,36 @@ impl Worker {
                 }
             }
         }
-        self.pool.put_all(self.out.dropped.drain(..));
-        self.refill();
-        probe.mark(Mark::Transmit);
+    }
+
+    /// Keeps answers of DNS that are to leave later, and wakes who reads them.
+    #[cold]
+    fn hold_answers(&mut self, now: Now) {
+        self.out.told = false;
+        for (number, packet) in self.out.held.drain(..) {
+            if let Some(packet) = self.held.add(number, now, packet) {
+                self.counters.dns.unreleased.add(1);
+                self.out.tx.push(packet);
+            }
+        }
+        if self.counters.dns.wakes() {
+            self.bell.ring();
+        }
+    }
+
+    /// Sends those that may leave.
+    #[cold]
+    fn release_answers(&mut self, now: Now) {
+        self.held.release(now, &self.counters.dns, &mut self.out.tx);
+        self.transmit();
+    }
+
+    /// Ends, and counts, answers that were to leave by a port that goes.
+    pub(super) fn drop_answers(&mut self, port: PortIndex) {
+        for packet in self.held.give_up(Some(port)) {
+            self.counters.dropped(port, DropReason::PortGone);
+            self.pool.put(packet.buffer);
+        }
     }
 
     /// Holds empty frames ready for what the walk builds.
@@ -175,11 +219,13 @@ impl Worker {
     fn tell(&self, worked: bool) {
         self.status.turns.add(1);
         self.status.turns_idle.add(u64::from(!worked));
-        self.status.held.store(self.out.spare.len() as u64, Ordering::Relaxed);
+        self.status.held.store((self.out.spare.len() + self.held.len()) as u64, Ordering::Relaxed);
     }
 
     /// Sends what can still be sent, and gives everything back.
     pub fn end(mut self, reply: &Sender<Stopped>) {
+        self.out.tx.extend(self.held.give_up(None));
+        self.transmit();
         self.ports.flush();
         self.pool.put_all(self.out.spare.drain(..));
         let mut ports = self.ports.remove_all();

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use vswitch_model::DomainName;
 
+use super::recent::Recent;
 use crate::calc::LearnedNames;
 
 /// Addresses of one name, at most: upstream asks for a hundred (network-policy-api, NPEP-133).
@@ -59,17 +60,17 @@ pub(super) struct NameTable {
     entries: BTreeMap<DomainName, BTreeMap<IpAddr, Entry>>,
     count: usize,
     /// Addresses that were not learned since a limit was reached, by what limit.
-    pub(super) over_name_limit: u64,
-    pub(super) over_limit: u64,
+    pub(super) over_name_limit: Recent,
+    pub(super) over_limit: Recent,
 }
 
 impl NameTable {
     /// Takes what was kept; what is of no form is left out, as is what is beyond a limit.
-    pub(super) fn of(kept: &[Kept]) -> Self {
+    pub(super) fn of(kept: &[Kept], now_ms: u64) -> Self {
         let mut table = Self::default();
         for Kept { name, address, expires_ms, server } in kept {
             if let Some(name) = DomainName::parse(name) {
-                table.set(&name, *address, *expires_ms, *server);
+                table.set(&name, *address, *expires_ms, *server, now_ms);
             }
         }
         table
@@ -97,10 +98,17 @@ impl NameTable {
         now_ms: u64,
     ) -> Told {
         let stay_ms = (u64::from(ttl_s) * 1000).clamp(STAY_MIN_MS, STAY_MAX_MS);
-        self.set(name, address, now_ms + stay_ms, server)
+        self.set(name, address, now_ms + stay_ms, server, now_ms)
     }
 
-    fn set(&mut self, name: &DomainName, address: IpAddr, expires_ms: u64, server: IpAddr) -> Told {
+    fn set(
+        &mut self,
+        name: &DomainName,
+        address: IpAddr,
+        expires_ms: u64,
+        server: IpAddr,
+        now_ms: u64,
+    ) -> Told {
         if !is_of_somebody(address) {
             return Told::Refused;
         }
@@ -112,11 +120,11 @@ impl NameTable {
             return Told::Known;
         }
         if of_name.is_some_and(|of| of.len() >= OF_ONE_NAME_MAX) {
-            self.over_name_limit += 1;
+            self.over_name_limit.add(1, now_ms);
             return Told::Refused;
         }
         if self.count >= IN_ALL_MAX {
-            self.over_limit += 1;
+            self.over_limit.add(1, now_ms);
             return Told::Refused;
         }
         let entry = Entry { expires_ms, server, in_use_ms: 0 };
@@ -262,7 +270,9 @@ mod tests {
         }
         assert_eq!(table.learn(&of(0), address(99_999), 60, SERVER, 0), Told::Refused);
         assert_eq!(table.learn(&name("new.example.org"), address(1), 60, SERVER, 0), Told::Refused);
-        assert_eq!((table.over_name_limit, table.over_limit), (1, 1));
+        for refused in [table.over_name_limit, table.over_limit] {
+            assert_eq!(refused.told(0).unwrap(), "1 (0 s ago)");
+        }
         assert_eq!(table.learn(&of(0), address(0), 60, SERVER, 9), Told::Known, "who is there stays");
         assert!(table.forget_unless(|name| *name != of(0)));
         assert_eq!(table.learn(&name("new.example.org"), address(1), 60, SERVER, 0), Told::New);
@@ -295,8 +305,8 @@ mod tests {
         table.learn(&name("a.example.org"), address(1), 60, SERVER, 5);
         table.learn(&name("b.example.org"), address(2), 90, SERVER, 5);
         let mut kept = table.keep();
-        assert_eq!(NameTable::of(&kept).keep(), kept);
+        assert_eq!(NameTable::of(&kept, 0).keep(), kept);
         kept.push(Kept { name: "no name".into(), ..kept[0].clone() });
-        assert_eq!(NameTable::of(&kept).keep(), table.keep());
+        assert_eq!(NameTable::of(&kept, 0).keep(), table.keep());
     }
 }

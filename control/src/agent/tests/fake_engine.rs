@@ -35,6 +35,8 @@ pub(super) struct Content {
     pub(super) refusal: String,
     /// Which names are asked for.
     pub(super) watched: Option<pb::WatchNamesRequest>,
+    /// Up to which answer was released, and the generation it had then.
+    pub(super) released: Vec<(u64, u64)>,
 }
 
 impl Content {
@@ -133,7 +135,7 @@ impl FakeEngine {
     }
 
     /// DNS tells a pod of names. Who watches gets it; somebody has to.
-    pub(super) fn answer(&self, pod: &str, addresses: &[(&str, &str, u32)]) {
+    pub(super) fn answer(&self, number: u64, pod: &str, addresses: &[(&str, &str, u32)]) {
         let address = |(name, address, ttl_s): &(&str, &str, u32)| pb::NamedAddress {
             name: (*name).to_owned(),
             address: (*address).to_owned(),
@@ -143,6 +145,8 @@ impl FakeEngine {
             server: "10.96.0.10".into(),
             pod: pod.into(),
             addresses: addresses.iter().map(address).collect(),
+            number,
+            unreleased: u64::from(number == 3),
             ..Default::default()
         };
         self.answers.send(answer).expect("somebody watches");
@@ -230,6 +234,15 @@ impl Engine for Handler {
         let answers = BroadcastStream::new(self.answers.subscribe());
         self.content.send_modify(|content| content.watched = Some(request.into_inner()));
         Ok(Response::new(answers.map(|answer| Ok(answer.expect("the test is not so fast"))).boxed()))
+    }
+
+    async fn release_answers(
+        &self,
+        request: Request<pb::ReleaseAnswersRequest>,
+    ) -> Result<Response<pb::ReleaseAnswersReply>, Status> {
+        let through = request.into_inner().through;
+        self.content.send_modify(|content| content.released.push((through, content.generation)));
+        Ok(Response::new(pb::ReleaseAnswersReply {}))
     }
 
     async fn find_flows(

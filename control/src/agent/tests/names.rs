@@ -40,7 +40,9 @@ async fn guarded() -> Bench {
     bench.attach(request("a", "relay", 1)).await.unwrap();
     bench.attach(request("b", "caller", 2)).await.unwrap();
     let content = bench.engine.until(|content| content.watched.is_some()).await;
-    assert_eq!(content.watched.unwrap().patterns, ["*.example.org"]);
+    let watched = content.watched.unwrap();
+    assert_eq!(watched.patterns, ["*.example.org"]);
+    assert!(watched.hold && watched.pods == ["10.244.9.1"], "{watched:?}");
     bench
 }
 
@@ -52,14 +54,21 @@ async fn what_dns_tells_the_pod_of_a_policy_comes_into_force() {
     assert!(!explained(&bench, "203.0.113.7").await.allowed);
 
     // Of whom the policy does not speak: what it is told opens nothing. And no name that anybody asks for.
-    bench.engine.answer("10.244.9.2", &[("sip.example.org", "203.0.113.66", 60)]);
-    bench.engine.answer("10.244.9.1", &[("example.org", "203.0.113.67", 60)]);
-    bench.engine.answer("10.244.9.1", &[("sip.example.org", "203.0.113.7", 60)]);
+    bench.engine.answer(1, "10.244.9.2", &[("sip.example.org", "203.0.113.66", 60)]);
+    bench.engine.answer(2, "10.244.9.1", &[("example.org", "203.0.113.67", 60)]);
+    bench.engine.answer(3, "10.244.9.1", &[("sip.example.org", "203.0.113.7", 60)]);
     let content =
         bench.engine.until(|content| content.state.prefixes.contains_key(&net("203.0.113.7/32"))).await;
     for other in ["203.0.113.66/32", "203.0.113.67/32"] {
         assert!(!content.state.prefixes.contains_key(&net(other)), "{other}");
     }
+    // Pods get answers when what they say is in force: at once where there is nothing new.
+    let last = |content: &fake_engine::Content| content.released.last().copied();
+    let released = bench.engine.until(|content| last(content).is_some_and(|(through, _)| through == 3)).await;
+    assert_eq!(last(&released), Some((3, content.generation)), "{:?}", released.released);
+    let problems = bench.agent.core.status().await.problems;
+    let late = "names: answers of DNS that pods got before what they say was in force, so that a packet may be denied: 1 (";
+    assert!(problems.iter().any(|problem| problem.starts_with(late)), "{problems:?}");
     let known = list(&bench).await;
     let [sip] = &known.names[..] else { panic!("{known:?}") };
     assert_eq!((sip.name.as_str(), sip.address.as_str()), ("sip.example.org", "203.0.113.7"));
@@ -83,7 +92,7 @@ async fn what_dns_tells_the_pod_of_a_policy_comes_into_force() {
 #[tokio::test]
 async fn an_agent_that_starts_anew_knows_what_the_one_before_knew() {
     let Bench { store, truth, engine, agent, api, folder } = guarded().await;
-    engine.answer("10.244.9.1", &[("sip.example.org", "203.0.113.7", 60)]);
+    engine.answer(1, "10.244.9.1", &[("sip.example.org", "203.0.113.7", 60)]);
     engine.until(|content| content.state.prefixes.contains_key(&net("203.0.113.7/32"))).await;
     let file = folder.path().join("names.json");
     let written = async {

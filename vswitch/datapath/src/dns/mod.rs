@@ -3,8 +3,12 @@
 //! An answer is told when it was sent on to a pod of this node, over UDP, from port 53, within a flow that the pod itself
 //! has opened and policy allows. Nothing of it is read here: a copy goes through a bounded queue, and how many did not is
 //! counted. While nobody asks, nothing is copied.
+//!
+//! Whoever asks may have answers held until it has seen to what they say: the walk then gives such a packet to the worker
+//! apart ([`crate::Output::held`]) with a number, by which the reader [releases](DnsQueue::release) it.
 
 mod answer;
+mod pods;
 #[cfg(test)]
 mod tests;
 
@@ -20,7 +24,8 @@ pub use answer::{NamedAddress, Unreadable, named_addresses};
 use crate::counters::Counter;
 use crate::parse::{Parsed, Piece, protocol};
 use crate::stage::{Context, Fate, Scratch};
-use crate::{Buffer, Now, Packet};
+use crate::{Buffer, Now, Output, Packet};
+use pods::PodFilter;
 
 /// Where servers of names answer from.
 pub const PORT: u16 = 53;
@@ -41,6 +46,8 @@ pub struct DnsAnswer {
     pub server: IpAddr,
     /// The pod it was sent on to.
     pub pod: IpAddr,
+    /// By which the packet it came in is released; 0: it went on at once.
+    pub held: u64,
     length: usize,
     bytes: [u8; LENGTH_MAX],
 }
@@ -64,23 +71,36 @@ impl fmt::Debug for DnsAnswer {
 #[derive(Debug)]
 pub struct DnsQueue {
     answers: ArrayQueue<DnsAnswer>,
+    /// Numbers of held answers that may go on.
+    released: ArrayQueue<u64>,
     wanted: AtomicBool,
+    holds: AtomicBool,
+    /// The reader waits to be woken.
+    sleeps: AtomicBool,
+    pods: PodFilter,
     /// Answers that were told.
     pub told: Counter,
     /// Answers that were not, since nobody had read those before.
     pub lost: Counter,
     /// Answers that were not, since they are longer than [`LENGTH_MAX`] or came in fragments.
     pub too_long: Counter,
+    /// Answers that went on unreleased: they had been held for the longest time, or too many were held.
+    pub unreleased: Counter,
 }
 
 impl Default for DnsQueue {
     fn default() -> Self {
         Self {
             answers: ArrayQueue::new(WAITING),
+            released: ArrayQueue::new(2 * WAITING),
             wanted: AtomicBool::new(false),
+            holds: AtomicBool::new(false),
+            sleeps: AtomicBool::new(false),
+            pods: PodFilter::default(),
             told: Counter::default(),
             lost: Counter::default(),
             too_long: Counter::default(),
+            unreleased: Counter::default(),
         }
     }
 }
@@ -92,9 +112,42 @@ impl DnsQueue {
         self.answers.pop()
     }
 
-    /// Says whether somebody wants to know.
-    pub fn want(&self, wanted: bool) {
-        self.wanted.store(wanted, Ordering::Relaxed);
+    /// For the reader: says that it waits to be woken. False: it shall not wait, there is an answer.
+    #[must_use]
+    pub fn sleep(&self) -> bool {
+        self.sleeps.swap(true, Ordering::SeqCst);
+        self.answers.is_empty() || !self.sleeps.swap(false, Ordering::SeqCst)
+    }
+
+    /// For the worker, after it told: whether the reader is to be woken. True once for each time it waits.
+    #[must_use]
+    pub fn wakes(&self) -> bool {
+        self.sleeps.swap(false, Ordering::SeqCst)
+    }
+
+    /// Says that somebody wants to know what these pods are told; what some others are told may come as well. `pods` is
+    /// empty: what any is told. `holds`: each answer that is told waits to be released.
+    pub fn want(&self, pods: &[IpAddr], holds: bool) {
+        self.pods.set(pods);
+        self.holds.store(holds, Ordering::Relaxed);
+        self.wanted.store(true, Ordering::Relaxed);
+    }
+
+    /// Says that nobody wants to know.
+    pub fn want_nothing(&self) {
+        self.wanted.store(false, Ordering::Relaxed);
+    }
+
+    /// Lets a held answer go on.
+    pub fn release(&self, held: u64) {
+        // No room: it goes on when it has been held for the longest time, and is counted then.
+        self.released.push(held).ok();
+    }
+
+    /// For the worker: an answer that may go on.
+    #[must_use]
+    pub fn take_released(&self) -> Option<u64> {
+        self.released.pop()
     }
 
     /// Whether somebody wants to know.
@@ -103,25 +156,37 @@ impl DnsQueue {
         self.wanted.load(Ordering::Relaxed)
     }
 
-    fn tell(&self, now: Now, parsed: &Parsed, frame: &[u8]) {
+    /// The number by which the packet is to be held. None: it goes on.
+    fn tell(&self, now: Now, parsed: &Parsed, frame: &[u8]) -> Option<u64> {
         let begin = usize::from(parsed.transport) + UDP_HEADER;
         let message = frame.get(begin..usize::from(parsed.end)).filter(|_| parsed.piece == Piece::Whole);
         let mut bytes = [0; LENGTH_MAX];
         let copied = message.and_then(|message| Some((bytes.get_mut(..message.len())?, message)));
-        let Some((place, message)) = copied else { return self.too_long.add(1) };
+        let Some((place, message)) = copied else {
+            self.too_long.add(1);
+            return None;
+        };
         place.copy_from_slice(message);
         let length = message.len();
-        let answer = DnsAnswer { time: now, server: parsed.source, pod: parsed.destination, length, bytes };
-        match self.answers.push(answer) {
-            Ok(()) => self.told.add(1),
-            Err(_) => self.lost.add(1),
+        let held = if self.holds.load(Ordering::Relaxed) { self.told.get() + 1 } else { 0 };
+        let (server, pod) = (parsed.source, parsed.destination);
+        if self.answers.push(DnsAnswer { time: now, server, pod, held, length, bytes }).is_err() {
+            self.lost.add(1);
+            return None;
         }
+        self.told.add(1);
+        Some(held).filter(|held| *held != 0)
     }
 }
 
-/// Tells of the answers among a batch that was forwarded: those that did leave, and to a pod.
+/// Tells of the answers among a batch that was forwarded: those that are to leave, and to a pod.
 #[cold]
-pub(crate) fn tell<B: Buffer>(context: &Context<'_>, scratch: &Scratch, packets: &[Packet<B>]) {
+pub(crate) fn tell<B: Buffer>(
+    context: &Context<'_>,
+    scratch: &mut Scratch,
+    packets: &[Packet<B>],
+    out: &mut Output<B>,
+) {
     let queue = &context.counters.dns;
     if !queue.is_wanted() {
         return;
@@ -130,8 +195,12 @@ pub(crate) fn tell<B: Buffer>(context: &Context<'_>, scratch: &Scratch, packets:
         let parsed = &scratch.parsed[index];
         let to_pod = context.tables.adjacency(scratch.adjacency[index]).is_pod();
         let is_answer = parsed.protocol == protocol::UDP && scratch.fate[index] == Fate::Sent && to_pod;
-        if let Some(packet) = packets.get(index).filter(|_| is_answer) {
-            queue.tell(context.now, parsed, packet.buffer.bytes());
+        if let Some(packet) = packets.get(index).filter(|_| is_answer && queue.pods.has(parsed.destination)) {
+            if let Some(number) = queue.tell(context.now, parsed, packet.buffer.bytes()) {
+                scratch.fate[index] = Fate::Held;
+                scratch.held[index] = number;
+            }
+            out.told = true;
         }
     }
 }

@@ -3,11 +3,13 @@ use std::net::IpAddr;
 use proptest::prelude::*;
 use vswitch_model::{Action, DomainName, PolicyId, Rule, RuleId};
 
-use super::{DnsAnswer, WAITING, named_addresses};
+use super::{DnsAnswer, DnsQueue, WAITING, named_addresses};
+use crate::parse::{Parsed, Piece};
 use crate::testing::World;
 use crate::testing::dns::{Record, answer, query};
 use crate::testing::frames::Ends;
 use crate::testing::world::{A, B, HOST, v4, v6};
+use crate::{Buffer, Now};
 
 fn found(message: &[u8]) -> Vec<(String, String, u32)> {
     let all = named_addresses(message, |_| true).unwrap();
@@ -103,7 +105,7 @@ fn from_server(world: &World, pod: IpAddr, server: IpAddr) -> Ends {
 
 fn asking() -> World {
     let world = World::node(1);
-    world.walk.counters().dns.want(true);
+    world.walk.counters().dns.want(&[], false);
     world
 }
 
@@ -123,10 +125,71 @@ fn an_answer_to_a_pod_is_told_with_who_sent_it() {
         let [answer] = &told(&world)[..] else { panic!("one answer") };
         assert_eq!((answer.server, answer.pod, answer.message()), (server, pod, message.as_slice()));
         assert_eq!(world.walk.counters().dns.told.get(), 1);
-        world.walk.counters().dns.want(false);
+        world.walk.counters().dns.want_nothing();
         assert_eq!(world.send(HOST, &reply).len(), 1);
         assert!(told(&world).is_empty(), "nobody wants to know");
     }
+}
+
+#[test]
+fn an_answer_is_held_for_the_pods_that_are_named() {
+    let mut world = asking();
+    let server: IpAddr = SERVER.parse().unwrap();
+    let ask = world.ends(A, server).udp(4000, 53, &query("www.example.org"));
+    let reply = from_server(&world, v4(1, A), server).udp(53, 4000, &answer("www.example.org", &[]));
+    let plain = from_server(&world, v4(1, A), server).udp(5000, 5000, b"");
+    world.walk.counters().dns.want(&[v4(1, A)], true);
+    world.send(A, &ask);
+    assert!(!world.out.told);
+    world.moved();
+    let batch = [(HOST, reply.clone()), (HOST, plain.clone()), (HOST, reply.clone())];
+    let [(A, at_once)] = &world.send_all(batch)[..] else { panic!("what is no answer goes on") };
+    assert_eq!(at_once.len(), plain.len());
+    assert!(std::mem::take(&mut world.out.told));
+    assert_eq!(told(&world).iter().map(|answer| answer.held).collect::<Vec<_>>(), [1, 2]);
+    let held: Vec<_> = world.out.held.drain(..).collect();
+    assert_eq!(
+        held.iter().map(|(number, packet)| (*number, packet.port)).collect::<Vec<_>>(),
+        [(1, A), (2, A)]
+    );
+    assert_eq!(world.moved_ports(), ["a tx 3", "flows created 1", "host rx 3"], "held is as good as sent");
+
+    world.walk.counters().dns.want(&[v4(1, A)], false);
+    let [(A, at_once)] = &world.send(HOST, &reply)[..] else { panic!("nothing is held") };
+    assert_eq!(held[0].1.buffer.bytes(), at_once, "as it would have left");
+    assert_eq!(told(&world)[0].held, 0);
+    world.out.told = false;
+    world.walk.counters().dns.want(&[v4(1, B)], true);
+    assert_eq!(world.send(HOST, &reply).len(), 1);
+    assert!(told(&world).is_empty() && !world.out.told, "another pod's answers are wanted");
+}
+
+#[test]
+fn what_cannot_be_told_is_not_held() {
+    let mut world = asking();
+    world.walk.counters().dns.want(&[], true);
+    let server: IpAddr = SERVER.parse().unwrap();
+    let reply = from_server(&world, v4(1, A), server).udp(53, 4000, b"!");
+    world.send(A, &world.ends(A, server).udp(4000, 53, b"?"));
+    for _ in 0..WAITING {
+        assert!(world.send(HOST, &reply).is_empty());
+        world.out.held.clear();
+    }
+    assert_eq!(world.send(HOST, &reply).len(), 1, "nobody reads");
+    assert_eq!(world.walk.counters().dns.lost.get(), 1);
+}
+
+#[test]
+fn who_waits_is_woken_once() {
+    let queue = DnsQueue::default();
+    assert!(!queue.wakes(), "nobody waits");
+    assert!(queue.sleep());
+    assert!(queue.wakes() && !queue.wakes());
+    let parsed = Parsed { piece: Piece::Whole, transport: 0, end: 9, ..Parsed::EMPTY };
+    assert_eq!(queue.tell(Now(0), &parsed, &[0; 9]), None);
+    assert!(!queue.sleep(), "there is an answer to read first");
+    assert!(!queue.wakes());
+    assert!(queue.take().is_some() && queue.sleep());
 }
 
 #[test]

@@ -40,6 +40,8 @@ pub(crate) enum Fate {
     Walking,
     /// It goes out by the port it now bears.
     Sent,
+    /// It goes out by the port it now bears once somebody releases it.
+    Held,
     /// It is too long for its way and is cut into fragments as it leaves.
     Split,
     /// It ends.
@@ -118,6 +120,8 @@ pub(crate) struct Scratch {
     pub(crate) egress: [PortIndex; BATCH],
     /// Packets from the port of DNS to whoever opened the flow.
     pub(crate) answers: Indices,
+    /// Of those that are [`Fate::Held`]: the number they are released by.
+    pub(crate) held: [u64; BATCH],
 }
 
 impl Scratch {
@@ -135,6 +139,7 @@ impl Scratch {
             answered: [false; BATCH],
             egress: [PortIndex(0); BATCH],
             answers: Indices::new(),
+            held: [0; BATCH],
         }
     }
 

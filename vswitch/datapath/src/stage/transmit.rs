@@ -20,6 +20,11 @@ pub(crate) fn run<B: Buffer>(
                 scratch.egress[index] = packet.port;
                 send(context, packet, out);
             }
+            Fate::Held => {
+                scratch.egress[index] = packet.port;
+                context.counters.sent(packet.port, packet.buffer.bytes().len());
+                out.held.push((scratch.held[index], packet));
+            }
             Fate::Split => {
                 if let Err(reason) = split(context, scratch, index, packet, out) {
                     context.counters.dropped(scratch.ingress[index], reason);

@@ -251,7 +251,8 @@ impl World {
         self.out.spare.resize_with(8, || VecBuffer::of(&[]));
         let before = packets.len() + self.out.spare.len();
         self.walk.process(&self.tables, self.now, &mut packets, &mut self.out);
-        let after = packets.len() + self.out.spare.len() + self.out.tx.len() + self.out.dropped.len();
+        let Output { tx, held, dropped, spare, .. } = &self.out;
+        let after = packets.len() + spare.len() + tx.len() + held.len() + dropped.len();
         assert_eq!(before, after, "every buffer comes out once");
         self.out.dropped.clear();
         self.out.tx.drain(..).collect()

@@ -21,7 +21,8 @@ impl Served {
     /// Watches, and waits until the workers tell.
     async fn watch(&mut self, patterns: &[&str], servers: &[&str]) -> tonic::Streaming<pb::NameAnswer> {
         let text = |all: &[&str]| all.iter().map(|one| (*one).to_owned()).collect();
-        let request = pb::WatchNamesRequest { patterns: text(patterns), servers: text(servers) };
+        let request =
+            pb::WatchNamesRequest { patterns: text(patterns), servers: text(servers), ..Default::default() };
         let stream = self.client.watch_names(request).await.unwrap().into_inner();
         let dns = || &self.shared.workers[0].counters.dns;
         until("the worker is told", async || dns().is_wanted().then_some(())).await;
@@ -67,6 +68,8 @@ async fn names_are_told_to_who_watches() {
         addresses: vec![address],
         lost: 0,
         unreadable: 1,
+        number: 1,
+        unreleased: 0,
     };
     assert_eq!(told, expected);
 
@@ -82,12 +85,111 @@ async fn names_are_told_to_who_watches() {
     drop((second, third));
     let dns = || &served.shared.workers[0].counters.dns;
     until("the worker tells no more", async || (!dns().is_wanted()).then_some(())).await;
-    for (patterns, servers, field) in [("*.org", "", "patterns[0]"), ("a.b", "dns", "servers[0]")] {
-        let servers = Some(servers.to_owned()).filter(|server| !server.is_empty()).into_iter().collect();
-        let request = pb::WatchNamesRequest { patterns: vec![patterns.into()], servers };
+    let wrong =
+        [("*.org", "", "", "patterns[0]"), ("a.b", "dns", "", "servers[0]"), ("a.b", "", "pod-a", "pods[0]")];
+    for (patterns, servers, pods, field) in wrong {
+        let text = |one: &str| Some(one.to_owned()).filter(|one| !one.is_empty()).into_iter().collect();
+        let request = pb::WatchNamesRequest {
+            patterns: text(patterns),
+            servers: text(servers),
+            pods: text(pods),
+            hold: false,
+        };
         let status = served.client.watch_names(request).await.unwrap_err();
         assert!(status.code() == Code::InvalidArgument && status.message().starts_with(field), "{status}");
     }
+    served.stop().await;
+}
+
+/// Asks to hold what a pod is told of these names.
+async fn hold(served: &mut Served, pod: &str) -> tonic::Streaming<pb::NameAnswer> {
+    let request = pb::WatchNamesRequest {
+        patterns: vec!["*.example.org".to_owned()],
+        pods: vec![pod.to_owned()],
+        hold: true,
+        ..Default::default()
+    };
+    let told = served.client.watch_names(request).await.unwrap().into_inner();
+    let shared = Arc::clone(&served.shared);
+    until("the worker is told", async || shared.workers[0].counters.dns.is_wanted().then_some(())).await;
+    told
+}
+
+#[tokio::test]
+async fn an_answer_is_held_until_it_is_released_or_too_long() {
+    let mut served = Served::start().await;
+    let mut state = one_pod();
+    add_pod(&mut state, "pod-b", &["10.1.0.11"]);
+    served.apply(1, &state).await;
+    let mut told = hold(&mut served, "10.1.0.10").await;
+    let shared = Arc::clone(&served.shared);
+    let dns = || &shared.workers[0].counters.dns;
+    let message = answer("www.example.org", &[Record::address("www.example.org", 60, "203.0.113.7")]);
+    // Of no name that is asked for: it goes on without anybody's word.
+    served.asks(4000, &answer("www.example.net", &[])).await;
+    assert_eq!((dns().told.get(), dns().unreleased.get()), (1, 0));
+
+    let [a, b] = ["pod-a", "pod-b"].map(|name| served.world.peer(name).unwrap());
+    let ask = async |port: u16| {
+        assert!(a.send(&datagram((A, port), (B, 53), &query("www.example.org"))));
+        received(&b).await;
+        assert!(b.send(&datagram((B, 53), (A, port), &message)));
+    };
+    ask(4001).await;
+    let number = told.message().await.unwrap().unwrap().number;
+    assert_eq!((number, a.receive()), (1, None), "the pod waits");
+    let mut client = served.client.clone();
+    let mut release = async |through| client.release_answers(pb::ReleaseAnswersRequest { through }).await;
+    let status = release(2).await.unwrap_err();
+    assert_eq!(status.message(), "through: 2 was not told yet: the last was 1");
+    release(1).await.unwrap();
+    assert!(received(&a).await.ends_with(&message));
+
+    // Nobody releases the next one.
+    ask(4002).await;
+    assert_eq!(told.message().await.unwrap().unwrap().number, 2);
+    assert!(received(&a).await.ends_with(&message));
+    until("that is counted", async || (dns().unreleased.get() > 0).then_some(())).await;
+    release(2).await.unwrap();
+
+    // Another watches, and releases what the first was told.
+    ask(4003).await;
+    assert_eq!(told.message().await.unwrap().unwrap().unreleased, 1);
+    let mut second = hold(&mut served, "10.1.0.10").await;
+    assert_eq!(told.message().await.unwrap(), None);
+    release(3).await.unwrap();
+    assert!(received(&a).await.ends_with(&message));
+    ask(4004).await;
+    assert_eq!(second.message().await.unwrap().unwrap().number, 4);
+    // Nobody watches any more.
+    drop(second);
+    assert!(received(&a).await.ends_with(&message));
+    until("the worker tells no more", async || (!dns().is_wanted()).then_some(())).await;
+    served.asks(4005, &message).await;
+    assert_eq!(dns().told.get(), 5);
+    let text = crate::metrics::text(Arc::clone(&served.shared));
+    let line = "vswitch_dns_answers_total{worker=\"0\",outcome=\"told\"} 5";
+    assert!(text.lines().any(|other| other == line), "{text}");
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn a_held_answer_ends_with_its_pod_or_its_engine() {
+    let mut served = Served::start().await;
+    let mut state = one_pod();
+    add_pod(&mut state, "pod-b", &["10.1.0.11"]);
+    served.apply(1, &state).await;
+    let mut told = hold(&mut served, "10.1.0.11").await;
+    let [a, b] = ["pod-a", "pod-b"].map(|name| served.world.peer(name).unwrap());
+    let message = answer("www.example.org", &[Record::address("www.example.org", 60, "203.0.113.7")]);
+    for port in [4000, 4001] {
+        assert!(b.send(&datagram((B, port), (A, 53), &query("www.example.org"))));
+        received(&a).await;
+        assert!(a.send(&datagram((A, 53), (B, port), &message)));
+        told.message().await.unwrap().unwrap();
+    }
+    served.apply(2, &one_pod()).await;
+    // Whether they still left or ended with the port: every frame came home, or the server's task panics.
     served.stop().await;
 }
 
