@@ -9,6 +9,7 @@ use vswitch_model::Invalid;
 
 use super::{Key, Kind, Object, meta};
 
+mod faults;
 mod foreign;
 
 /// Why a manifest was refused.
@@ -65,6 +66,29 @@ impl ManifestError {
     }
 }
 
+/// All that is wrong with what was to be read, in its order; never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManifestErrors(pub Vec<ManifestError>);
+
+/// How many of them are told.
+const TOLD: usize = 50;
+
+impl std::error::Error for ManifestErrors {}
+
+impl std::fmt::Display for ManifestErrors {
+    /// One a line; of a great many the first.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (index, error) in self.0.iter().take(TOLD).enumerate() {
+            let end = if index == 0 { "" } else { "\n" };
+            write!(f, "{end}{error}")?;
+        }
+        match self.0.len().saturating_sub(TOLD) {
+            0 => Ok(()),
+            more => write!(f, "\nand {more} more"),
+        }
+    }
+}
+
 /// One object of a manifest, and which document it came from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Document {
@@ -75,33 +99,49 @@ pub struct Document {
 }
 
 /// All objects of `text`, which came from `source_name`. Objects without a namespace get `namespace` where their kind
-/// needs one. Nothing is returned unless everything is right; no object may appear twice.
+/// needs one. Nothing is returned unless everything is right; no object may appear twice. The error is the first.
 pub fn parse(source_name: &str, namespace: &str, text: &str) -> Result<Vec<Document>, ManifestError> {
-    documents(source_name, namespace, text, None)
+    let mut errors = Vec::new();
+    let documents = documents(source_name, namespace, text, None, &mut errors);
+    errors.into_iter().next().map_or(Ok(documents), Err)
 }
 
+/// The objects that can be read; what is wrong with the others comes to `errors`.
 fn documents(
     source_name: &str,
     namespace: &str,
     text: &str,
     mut notes: Option<&mut Vec<String>>,
-) -> Result<Vec<Document>, ManifestError> {
+    errors: &mut Vec<ManifestError>,
+) -> Vec<Document> {
     let mut documents = Vec::new();
     let mut seen = BTreeMap::new();
     for (index, document) in serde_yaml_ng::Deserializer::from_str(text).enumerate() {
         let number = index + 1;
-        let at_document = |mut e: ManifestError| {
-            e.document = number;
-            e
+        let syntax = |problem: &dyn std::fmt::Display| ManifestError {
+            document: number,
+            ..ManifestError::syntax(source_name, &problem)
         };
-        let syntax =
-            |problem: &dyn std::fmt::Display| at_document(ManifestError::syntax(source_name, &problem));
         // By way of YAML's own value: it refuses a key that appears twice, where JSON's keeps the last.
-        let yaml = serde_yaml_ng::Value::deserialize(document).map_err(|e| syntax(&e))?;
+        let yaml = match serde_yaml_ng::Value::deserialize(document) {
+            Ok(yaml) => yaml,
+            // Where the next document begins cannot be told.
+            Err(error) => {
+                errors.push(syntax(&error));
+                break;
+            }
+        };
         if let Some(number) = not_finite(&yaml) {
-            return Err(syntax(&format!("{number} is not a number that means anything here")));
+            errors.push(syntax(&format!("{number} is not a number that means anything here")));
+            continue;
         }
-        let value = serde_json::to_value(yaml).map_err(|e| syntax(&e))?;
+        let value = match serde_json::to_value(yaml) {
+            Ok(value) => value,
+            Err(error) => {
+                errors.push(syntax(&error));
+                continue;
+            }
+        };
         let value = match notes.as_deref_mut() {
             Some(notes) => foreign::left_out(value, |what| {
                 notes.push(format!(
@@ -110,15 +150,15 @@ fn documents(
             }),
             None => value,
         };
-        for object in flatten(source_name, namespace, number, value)? {
+        for object in flatten(source_name, namespace, number, value, errors) {
             if let Some(first) = seen.insert(object.key(), number) {
-                let problem = format!("{} is already in document {first}", object.key());
-                return Err(at_document(ManifestError::syntax(source_name, &problem)));
+                errors.push(syntax(&format!("{} is already in document {first}", object.key())));
+            } else {
+                documents.push(Document { number, object });
             }
-            documents.push(Document { number, object });
         }
     }
-    Ok(documents)
+    documents
 }
 
 /// A number somewhere in `value` that JSON does not have, and would take for nothing.
@@ -160,7 +200,7 @@ pub fn parse_all<'a>(
     texts: impl IntoIterator<Item = (&'a str, &'a str)>,
     namespace: &str,
     judge: impl Fn(&Object) -> Result<(), Invalid>,
-) -> Result<Vec<Object>, ManifestError> {
+) -> Result<Vec<Object>, ManifestErrors> {
     let sourced = parse_sourced(texts, namespace, None, judge)?;
     Ok(sourced.into_iter().map(|sourced| sourced.object).collect())
 }
@@ -172,19 +212,22 @@ pub fn parse_sourced<'a>(
     namespace: &str,
     mut notes: Option<&mut Vec<String>>,
     judge: impl Fn(&Object) -> Result<(), Invalid>,
-) -> Result<Vec<Sourced>, ManifestError> {
-    let (mut objects, mut seen) = (Vec::new(), BTreeMap::new());
+) -> Result<Vec<Sourced>, ManifestErrors> {
+    let (mut objects, mut seen, mut errors) = (Vec::new(), BTreeMap::new(), Vec::new());
     for (source_name, text) in texts {
-        for Document { number, object } in documents(source_name, namespace, text, notes.as_deref_mut())? {
+        let documents = documents(source_name, namespace, text, notes.as_deref_mut(), &mut errors);
+        for Document { number, object } in documents {
             let sourced = Sourced { source_name: source_name.to_owned(), document: number, object };
-            judge(&sourced.object).map_err(|invalid| sourced.error(invalid))?;
+            if let Err(invalid) = judge(&sourced.object) {
+                errors.push(sourced.error(invalid));
+            }
             if let Some(other) = seen.insert(sourced.object.key(), source_name) {
-                return Err(sourced.error(Invalid::new("", format!("is already in {other}"))));
+                errors.push(sourced.error(Invalid::new("", format!("is already in {other}"))));
             }
             objects.push(sourced);
         }
     }
-    Ok(objects)
+    if errors.is_empty() { Ok(objects) } else { Err(ManifestErrors(errors)) }
 }
 
 /// The objects of one document: none when it is empty, several when it is a list.
@@ -193,60 +236,72 @@ fn flatten(
     namespace: &str,
     number: usize,
     value: Value,
-) -> Result<Vec<Object>, ManifestError> {
+    errors: &mut Vec<ManifestError>,
+) -> Vec<Object> {
     if value.is_null() {
-        return Ok(Vec::new());
+        return Vec::new();
     }
     let is_list = value.get("kind").and_then(Value::as_str).is_some_and(|kind| kind.ends_with("List"));
     let Some(items) = value.get("items").filter(|_| is_list) else {
-        return from_value(source_name, namespace, number, value).map(|object| vec![object]);
+        let object = read(source_name, namespace, number, value);
+        return object.map_err(|mut found| errors.append(&mut found)).into_iter().collect();
     };
     let Value::Array(items) = items else {
         let error = ManifestError::syntax(source_name, &"a list of objects would be right");
-        return Err(ManifestError { document: number, field: "items".into(), ..error });
+        errors.push(ManifestError { document: number, field: "items".into(), ..error });
+        return Vec::new();
     };
-    let one = |(index, item): (usize, &Value)| {
-        from_value(source_name, namespace, number, item.clone()).map_err(|mut e| {
-            let at = format!("items[{index}]");
-            e.field = if e.field.is_empty() { at } else { format!("{at}.{}", e.field) };
-            e
-        })
-    };
-    items.iter().enumerate().map(one).collect()
+    let mut objects = Vec::new();
+    for (index, item) in items.iter().enumerate() {
+        match read(source_name, namespace, number, item.clone()) {
+            Ok(object) => objects.push(object),
+            Err(found) => errors.extend(found.into_iter().map(|mut e| {
+                let at = format!("items[{index}]");
+                e.field = if e.field.is_empty() { at } else { format!("{at}.{}", e.field) };
+                e
+            })),
+        }
+    }
+    objects
 }
 
-/// The object `value` describes, its shape and meaning checked. `namespace` is for one that names none.
+/// The object `value` describes, its shape and meaning checked. `namespace` is for one that names none. The error is the
+/// first.
 pub fn from_value(
     source_name: &str,
     namespace: &str,
     number: usize,
     value: Value,
 ) -> Result<Object, ManifestError> {
+    let nothing = || ManifestError::syntax(source_name, &"cannot be read");
+    let object = read(source_name, namespace, number, value);
+    object.map_err(|errors| errors.into_iter().next().unwrap_or_else(nothing))
+}
+
+/// The same with all that is wrong.
+fn read(
+    source_name: &str,
+    namespace: &str,
+    number: usize,
+    value: Value,
+) -> Result<Object, Vec<ManifestError>> {
     let mut error = ManifestError::syntax(source_name, &"");
     error.document = number;
     let Value::Object(mut body) = value else {
-        return Err(ManifestError {
+        return Err(vec![ManifestError {
             problem: "an object with apiVersion, kind and metadata would be right".into(),
             ..error
-        });
+        }]);
     };
     error.object = describe(&body);
     let fail =
         |invalid: Invalid| ManifestError { field: invalid.field, problem: invalid.problem, ..error.clone() };
-    let kind = take_kind(&mut body).map_err(fail)?;
+    let kind = take_kind(&mut body).map_err(|invalid| vec![fail(invalid)])?;
     tidy_metadata(kind, namespace, &mut body);
     if kind.has_servers_status() {
         body.remove("status");
     }
-    let body = Value::Object(body);
-    let object = Object::from_body(kind, &body).map_err(|e| {
-        let path = e.path().to_string();
-        let written = at(&body, e.path());
-        let problem = with_value(without_position(&e.into_inner().to_string()), &path, written);
-        fail(Invalid::new(if path == "." { String::new() } else { path }, problem))
-    })?;
-    object.validate().map_err(fail)?;
-    Ok(object)
+    faults::read(kind, Value::Object(body)).map_err(|found| found.into_iter().map(fail).collect())
 }
 
 fn take_kind(body: &mut Map<String, Value>) -> Result<Kind, Invalid> {

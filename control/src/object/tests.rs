@@ -293,6 +293,36 @@ fn two_files_cannot_both_have_an_object() {
 }
 
 #[test]
+fn all_that_is_wrong_in_all_files_is_told_at_once() {
+    let one = "{apiVersion: v1, kind: Namespace, metadata: {name: x}}
+---
+{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: x, name: p}, spec: {podSelectr: {}, ingres: []}}
+---
+{apiVersion: v1, kind: Gadget, metadata: {name: g}}";
+    let list =
+        "{apiVersion: v1, kind: List, items: [{apiVersion: v1, kind: Namespace, metadata: {name: A_}}, 7]}";
+    let files = [("a.yaml", one), ("b.yaml", list), ("c.yaml", "{")];
+    let errors = manifest::parse_all(files, "default", |object| match object.kind() {
+        Kind::Namespace => Err(vswitch_model::Invalid::new("kind", "not today")),
+        _ => Ok(()),
+    });
+    let text = errors.unwrap_err().to_string();
+    let starts: Vec<_> = text.lines().filter(|line| line.contains(".yaml")).collect();
+    for (line, start) in starts.iter().zip([
+        "a.yaml, document 2, NetworkPolicy x/p: spec.",
+        "a.yaml, document 2, NetworkPolicy x/p: spec.",
+        "a.yaml, document 3, Gadget g: kind: ",
+        "a.yaml, document 1, Namespace x: kind: not today",
+        "b.yaml, document 1, Namespace A_: items[0].metadata.name: ",
+        "b.yaml, document 1: items[1]: an object with",
+        "c.yaml, document 1: ",
+    ]) {
+        assert!(line.starts_with(start), "{line}: should be {start}");
+    }
+    assert_eq!(starts.len(), 7, "{text}");
+}
+
+#[test]
 fn no_range_is_of_ipv4_as_ipv6_writes_it() {
     let mapped = "'::ffff:10.0.0.0/104'";
     let calicos = |kind: &str, spec: &str| {

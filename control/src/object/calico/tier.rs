@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use vswitch_model::Invalid;
 
-use crate::object::manifest::{ManifestError, Sourced};
+use crate::object::manifest::{ManifestErrors, Sourced};
 use crate::object::selector::null_is_default;
 use crate::object::{Kind, ObjectMeta};
 
@@ -69,19 +69,20 @@ impl Tier {
         })
     }
 
-    /// An error when one of `objects` is a policy whose tier is neither among them nor `there` nor always there.
-    pub fn refuse_missing(objects: &[Sourced], there: impl Fn(&str) -> bool) -> Result<(), ManifestError> {
+    /// An error for each of `objects` that is a policy whose tier is neither among them nor `there` nor always there.
+    pub fn refuse_missing(objects: &[Sourced], there: impl Fn(&str) -> bool) -> Result<(), ManifestErrors> {
         let is_applied = |name: &str| {
             objects.iter().any(|one| one.object.kind() == Kind::Tier && one.object.meta().name == name)
         };
-        let mut named = objects.iter().filter_map(|one| Some((one, one.object.tier()?)));
-        match named.find(|(_, tier)| Self::built_in(tier).is_none() && !there(tier) && !is_applied(tier)) {
-            None => Ok(()),
-            Some((policy, tier)) => {
-                let problem = format!("the tier {tier} does not exist; apply it before, or in the same file");
-                Err(policy.error(Invalid::new("spec.tier", problem)))
-            }
-        }
+        let named = objects.iter().filter_map(|one| Some((one, one.object.tier()?)));
+        let missing =
+            named.filter(|(_, tier)| Self::built_in(tier).is_none() && !there(tier) && !is_applied(tier));
+        let errors = missing.map(|(policy, tier)| {
+            let problem = format!("the tier {tier} does not exist; apply it before, or in the same file");
+            policy.error(Invalid::new("spec.tier", problem))
+        });
+        let errors: Vec<_> = errors.collect();
+        if errors.is_empty() { Ok(()) } else { Err(ManifestErrors(errors)) }
     }
 
     pub(in crate::object) fn validate(&self) -> Result<(), Invalid> {

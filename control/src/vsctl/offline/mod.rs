@@ -40,7 +40,7 @@ fn read(paths: &[String], namespace: &str) -> Result<(Inputs, Vec<String>), Fail
         Kind::Service => Ok(()),
         _ => object.unenforced(),
     };
-    let failure = |error: manifest::ManifestError| Failure(error.to_string());
+    let failure = |error: manifest::ManifestErrors| Failure(error.to_string());
     let objects = manifest::parse_sourced(texts, namespace, Some(&mut notes), judge).map_err(failure)?;
     Tier::refuse_missing(&objects, |_| false).map_err(failure)?;
     let (services, objects): (Vec<_>, Vec<_>) =
