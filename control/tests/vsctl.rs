@@ -74,7 +74,13 @@ impl Agent for Fake {
         request: Request<agent::DeleteObjectsRequest>,
     ) -> Reply<agent::DeleteObjectsReply> {
         self.note(request.get_ref());
-        Err(Status::not_found("no NetworkPolicy media/relay"))
+        let agent::DeleteObjectsRequest { kind, name, .. } = request.into_inner();
+        if name == "relay" {
+            return Err(Status::not_found("no NetworkPolicy media/relay"));
+        }
+        let outcome = "deleted".to_owned();
+        let result = agent::ObjectResult { kind, name, outcome, ..Default::default() };
+        Ok(Response::new(agent::DeleteObjectsReply { results: vec![result], ..Default::default() }))
     }
 
     async fn describe(&self, request: Request<agent::DescribeRequest>) -> Reply<agent::DescribeReply> {
@@ -403,6 +409,41 @@ fn objects_are_applied_listed_described_and_deleted() {
     assert_eq!(node.json("describe netpol relay")["facts"]["selected pods"][0], "media/relay-0");
     let (code, words) = node.failure("delete netpol relay -n media");
     assert_eq!((code, &*words), (1, "vsctl: no NetworkPolicy media/relay\n"));
+}
+
+#[test]
+fn habits_of_kubectl_are_met() {
+    let node = Node::start();
+    assert_eq!(node.text("get ippool/v4 -o name"), "ippool/v4\n");
+    assert_eq!(node.json("get ippool v4")["kind"], "IPPool");
+    assert_eq!(node.json("get ippool v4 v4")["items"].as_array().map(Vec::len), Some(2));
+    assert_eq!(node.text("get ippool -o wide"), node.text("get ippool"));
+    assert_eq!(node.text("get ippool -l a=b"), "no IPPool with such labels\n");
+    assert_eq!(node.text("describe netpol/relay"), node.text("describe netpol relay"));
+    // All are checked before any is deleted.
+    let before = node.fake.asked.lock().unwrap().len();
+    let (code, _) = node.failure("delete netpol caller relay");
+    assert_eq!(code, 1);
+    let asked = node.fake.asked.lock().unwrap()[before..].to_vec();
+    assert_eq!(asked.len(), 2, "{asked:?}");
+    assert!(asked.iter().all(|asked| asked.contains("dry_run: true")), "{asked:?}");
+    assert_eq!(node.text("delete pod/a netpol/b"), "pod a deleted\nnetpol b deleted\n");
+    assert!(node.last_request().contains("dry_run: false"));
+    assert_eq!(node.text("delete pod/a --dry-run=client"), "pod a deleted (dry run)\n");
+    assert!(node.last_request().contains("dry_run: true"));
+    assert!(node.text("version").starts_with(concat!("vsctl:   ", env!("CARGO_PKG_VERSION"), "\n")));
+    for (line, code, says) in [
+        ("get ippool -w", 2, "--watch is not supported"),
+        ("get flows -o name", 2, "--output name is for objects"),
+        ("get flows -l a=b", 2, "have no labels"),
+        ("get ippool,netpol", 1, "one kind at a time"),
+        ("get netpol media/relay", 1, "relay --namespace media"),
+        ("delete netpol", 1, "name what to delete"),
+        ("describe netpol", 1, "name the object"),
+    ] {
+        let (found, words) = node.failure(line);
+        assert!(found == code && words.contains(says), "{line}: {found}, {words}");
+    }
 }
 
 #[test]

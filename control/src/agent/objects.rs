@@ -10,7 +10,7 @@ use super::node::OWN_ANNOTATIONS;
 use super::{Core, failure};
 use crate::object::calico::Tier;
 use crate::object::manifest::{self, Sourced};
-use crate::object::{Key, Kind, Object};
+use crate::object::{Endpoint, Key, Kind, Object};
 use crate::store::{self, Applied, Revision, StoreError};
 
 /// Namespace of objects that name none.
@@ -134,7 +134,14 @@ impl Core {
         }
         let (mut results, mut last) = (Vec::new(), Revision::default());
         for key in keys {
-            let outcome = match self.store.delete(&key, None).await {
+            let deleted =
+                match request.dry_run {
+                    true => self.store.get(&key).await.and_then(|found| {
+                        found.map(|_| last).ok_or_else(|| StoreError::NotFound(key.clone()))
+                    }),
+                    false => self.store.delete(&key, None).await,
+                };
+            let outcome = match deleted {
                 Ok(revision) => {
                     last = last.max(revision);
                     "deleted"
@@ -145,7 +152,8 @@ impl Core {
             };
             results.push(result(&key, outcome));
         }
-        let not_in_force = self.settle(last).await.unwrap_or_default();
+        let not_in_force = if request.dry_run { None } else { self.settle(last).await };
+        let not_in_force = not_in_force.unwrap_or_default();
         Ok(pb::DeleteObjectsReply { results, not_in_force })
     }
 
@@ -160,6 +168,10 @@ impl Core {
                 }
                 Kind::Namespace => self.pods_in(&key.name, keys).await?,
                 Kind::Tier => self.policies_in(&key.name, keys).await?,
+                Kind::Pod => {
+                    self.refuse_attached(key).await?;
+                    continue;
+                }
                 _ => continue,
             };
             if !users.is_empty() {
@@ -174,6 +186,31 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// Without its object nobody knows what an attached pod's policies are: it would be cut off.
+    async fn refuse_attached(&self, key: &Key) -> Result<(), Status> {
+        let endpoints = self.store.list(Some(Kind::Endpoint)).await.map_err(|e| failure(&e))?;
+        let nodes: BTreeSet<String> = endpoints
+            .entries
+            .iter()
+            .filter_map(|entry| match entry.object() {
+                Ok(Object::Endpoint(Endpoint { spec, .. }))
+                    if spec.namespace == key.namespace && spec.pod == key.name =>
+                {
+                    Some(spec.node)
+                }
+                _ => None,
+            })
+            .collect();
+        if nodes.is_empty() {
+            return Ok(());
+        }
+        let nodes = nodes.into_iter().collect::<Vec<_>>().join(" and ");
+        Err(Status::failed_precondition(format!(
+            "{key} is attached on {nodes}, and policies that may select it would cut it off; detach it first (CNI DEL), or \
+             use --force"
+        )))
     }
 
     /// The pods of a namespace that are attached, or have objects that are not among `keys`.

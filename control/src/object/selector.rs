@@ -67,7 +67,7 @@ impl LabelSelector {
         self.match_labels.is_empty() && self.match_expressions.is_empty()
     }
 
-    pub(super) fn validate(&self) -> Result<(), Invalid> {
+    pub(crate) fn validate(&self) -> Result<(), Invalid> {
         for (key, value) in &self.match_labels {
             check_label_key(key).map_err(|problem| Invalid::new("matchLabels", problem))?;
             check_label_value(value)

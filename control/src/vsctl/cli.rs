@@ -7,12 +7,15 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use vswitch_model::api::{AGENT_SOCKET, ENGINE_SOCKET};
 
+use super::labels::Selector;
 use super::protocol::{Protocol, Service};
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 an error; 2 a command line that makes no sense.
 `status`: 1 also when the agent, its store or the engine is away, or the engine is not in step.
-`explain`: 0 the flow is allowed; 3 it is denied.";
+`explain`: 0 the flow is allowed; 3 it is denied.
+`diff`: 0 no flow would get another verdict; 1 some would; 2 an error.
+`version`: 1 also when the agent or the engine is away.";
 
 /// Shows, changes and explains the vSwitch of a node.
 #[derive(Debug, Parser)]
@@ -40,6 +43,27 @@ pub enum Format {
     Json,
     /// The same as YAML; `trace` and `flow-log` print one document after the other.
     Yaml,
+    /// The same as table, which always has all columns.
+    Wide,
+    /// Objects of `get`, `apply` and `delete` as KIND/NAME, one a line.
+    Name,
+}
+
+/// Whether anything is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum DryRun {
+    /// It is.
+    None,
+    /// Nothing is: the agent checks, and says what would be.
+    Server,
+    /// The same: nothing can be checked without the agent.
+    Client,
+}
+
+impl DryRun {
+    pub(super) const fn is_dry(self) -> bool {
+        !matches!(self, Self::None)
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -54,6 +78,12 @@ pub(super) enum Verb {
     Delete(Delete),
     /// How the agent and the engine are.
     Status,
+    /// The versions of vsctl, agent and engine.
+    Version {
+        /// That of vsctl alone.
+        #[arg(long)]
+        client: bool,
+    },
     /// Why would the first packet of a flow pass, or not.
     Explain(Explain),
     /// Which flows that exist now would get another verdict if files were applied. Writes nothing.
@@ -78,22 +108,30 @@ pub(super) struct Apply {
     #[arg(short, long, default_value = "default")]
     pub(super) namespace: String,
     /// Check only, write nothing.
-    #[arg(long)]
-    pub(super) dry_run: bool,
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_value = "none", default_missing_value = "server")]
+    pub(super) dry_run: DryRun,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Get {
     /// A kind such as networkpolicy, ippool, pod, node, namespace, endpoint, block; or flows, counters, drops,
     /// policies (what their rules did), ports, tunnels; or domains (names of policies, and what DNS told of them).
+    #[arg(value_name = "KIND|KIND/NAME")]
     pub(super) kind: String,
-    /// One object; for counters and ports, one port; for policies, one by its whole name: "NetworkPolicy media/relay".
-    pub(super) name: Option<String>,
+    /// Objects; for counters and ports, one port; for policies, one by its whole name: "NetworkPolicy media/relay".
+    #[arg(value_name = "NAME|KIND/NAME")]
+    pub(super) names: Vec<String>,
+    /// Only objects with labels like these: app=relay,tier!=test,env in (a, b),!old.
+    #[arg(short = 'l', long)]
+    pub(super) selector: Option<Selector>,
+    /// Not supported: it is there to say so.
+    #[arg(short, long, hide = true)]
+    pub(super) watch: bool,
     /// Namespace to look in [default: default].
     #[arg(short, long, conflicts_with = "all_namespaces")]
     pub(super) namespace: Option<String>,
     /// Look in all namespaces.
-    #[arg(short = 'A', long, conflicts_with = "name")]
+    #[arg(short = 'A', long, conflicts_with = "names")]
     pub(super) all_namespaces: bool,
     /// Flows with this address at either end.
     #[arg(long)]
@@ -105,10 +143,11 @@ pub(super) struct Get {
 
 #[derive(Debug, Args)]
 pub(super) struct Describe {
-    /// Kind of the object.
+    /// Kind of the object, or the object as KIND/NAME.
+    #[arg(value_name = "KIND|KIND/NAME")]
     pub(super) kind: String,
     /// Its name.
-    pub(super) name: String,
+    pub(super) name: Option<String>,
     /// Its namespace.
     #[arg(short, long, default_value = "default")]
     pub(super) namespace: String,
@@ -116,20 +155,24 @@ pub(super) struct Describe {
 
 #[derive(Debug, Args)]
 pub(super) struct Delete {
-    /// Kind of the object.
-    #[arg(required_unless_present = "filename", requires = "name")]
+    /// Kind of the objects, or objects as KIND/NAME.
+    #[arg(required_unless_present = "filename", value_name = "KIND|KIND/NAME")]
     pub(super) kind: Option<String>,
-    /// Its name.
-    pub(super) name: Option<String>,
-    /// Namespace of the object, or of objects in files that name none.
+    /// Their names.
+    #[arg(value_name = "NAME|KIND/NAME")]
+    pub(super) names: Vec<String>,
+    /// Namespace of the objects, or of objects in files that name none.
     #[arg(short, long, default_value = "default")]
     pub(super) namespace: String,
     /// Delete what these name: a file, a folder, or - for standard input.
-    #[arg(short, long = "filename", value_name = "PATH", conflicts_with_all = ["kind", "name"])]
+    #[arg(short, long = "filename", value_name = "PATH", conflicts_with_all = ["kind", "names"])]
     pub(super) filename: Vec<String>,
-    /// Also pools whose addresses are in use, namespaces with pods, and tiers with policies.
+    /// Also pools whose addresses are in use, namespaces with pods, tiers with policies, and pods that are attached.
     #[arg(long)]
     pub(super) force: bool,
+    /// Check only, delete nothing.
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_value = "none", default_missing_value = "server")]
+    pub(super) dry_run: DryRun,
 }
 
 #[derive(Debug, Args)]
@@ -230,7 +273,15 @@ mod tests {
         for line in [
             "vsctl get netpol -A",
             "vsctl get netpol relay -n media -o json",
+            "vsctl get pods a b -l app=relay",
+            "vsctl get pod/a netpol/b -o name",
+            "vsctl get pods -o wide",
+            "vsctl describe pod/a",
             "vsctl delete netpol relay",
+            "vsctl delete netpol relay other --dry-run",
+            "vsctl delete netpol/relay --dry-run=server",
+            "vsctl apply -f a.yaml --dry-run=client",
+            "vsctl version --client",
             "vsctl delete -f a.yaml -f -",
             "vsctl explain media/relay 10.0.0.1 5060/udp --family 4",
             "vsctl diff -f a.yaml --delete --limit 10",
@@ -248,8 +299,10 @@ mod tests {
             "vsctl get netpol relay -A",
             "vsctl get netpol -A -n media",
             "vsctl delete",
-            "vsctl delete netpol",
             "vsctl delete netpol relay -f a.yaml",
+            "vsctl get pods -l a=b=c",
+            "vsctl apply -f a.yaml --dry-run=maybe",
+            "vsctl describe pod a b",
             "vsctl apply",
             "vsctl explain a b",
             "vsctl diff a.yaml",

@@ -31,11 +31,12 @@ struct Change {
     flows: usize,
 }
 
+/// The report, and whether any flow would get another verdict.
 pub(super) async fn diff(
     agent: &mut AgentClient<Channel>,
     engine: &mut EngineClient<Channel>,
     diff: &Diff,
-) -> Result<Report, Failure> {
+) -> Result<(Report, bool), Failure> {
     let documents = files::read(&diff.filename)?;
     let texts = documents.iter().map(|document| (document.file.as_str(), document.text.as_str()));
     let objects = manifest::parse_all(texts, &diff.namespace, Object::unenforced);
@@ -48,7 +49,8 @@ pub(super) async fn diff(
     while let Some(flow) = stream.message().await? {
         flows.push(flow);
     }
-    Ok(report(&changes(&now, &then, &flows)?, flows.len()))
+    let changes = changes(&now, &then, &flows)?;
+    Ok((report(&changes, flows.len()), !changes.is_empty()))
 }
 
 /// The objects of the cluster, as the agent has them.

@@ -19,6 +19,12 @@ pub(super) fn problem(get: &Get) -> Option<&'static str> {
     if get.namespace.is_some() || get.all_namespaces {
         return Some("domains have no namespace: leave out --namespace and --all-namespaces");
     }
+    if get.selector.is_some() {
+        return Some("domains have no labels: --selector is for objects");
+    }
+    if get.names.len() > 1 {
+        return Some("domains: one name, or none for all");
+    }
     (get.address.is_some() || get.limit.is_some()).then_some("--address and --limit are for flows")
 }
 

@@ -62,7 +62,7 @@ pub(super) async fn get(
     noun: Noun,
     get: &Get,
 ) -> Result<Report, Failure> {
-    let name = get.name.as_deref();
+    let name = get.names.first().map(String::as_str);
     match noun {
         Noun::Flows => {
             let address = get.address.map(|address| address.to_string()).unwrap_or_default();

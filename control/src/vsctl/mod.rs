@@ -6,8 +6,8 @@
 //! | verb | value |
 //! |---|---|
 //! | `apply`, `delete` | list of `{kind, namespace, name, outcome, note}` |
-//! | `get KIND` | `{kind: "List", apiVersion: "v1", items: [object, ...]}` |
-//! | `get KIND NAME` | the object |
+//! | `get KIND`, of several names, too | `{kind: "List", apiVersion: "v1", items: [object, ...]}` |
+//! | `get KIND NAME`, `get KIND/NAME` | the object |
 //! | `get flows` | list of `{source, destination, protocol, sourcePort, destinationPort, state, packets, ...}` |
 //! | `get counters` | `{ports: [...], drops: {reason: packets}, flows: {...}, frames: {...}, stages: {stage: packets}}` |
 //! | `get drops` | `{total, reasons: {reason: packets}, ports: {port: {reason: packets}}}` |
@@ -16,6 +16,7 @@
 //! | `get ports`, `get tunnels` | list of what the engine has |
 //! | `describe` | `{object, facts: {name: [value, ...]}}` |
 //! | `status` | `{agent: {...}, engine: {...}}`, each `{error}` when it does not answer |
+//! | `version` | `{vsctl, agent, engine}` |
 //! | `explain` | `{allowed, from, to, service, egress, ingress, walk, walkError}` |
 //! | `flow-log` | one `{source, destination, allowed, egress, ingress, loggedBy, stagedEgress, ...}` a flow |
 //! | `diff` | `{flows, changes: [{from, to, service, flows, allowedNow, allowedThen, reason}, ...]}` |
@@ -31,6 +32,7 @@ mod engine;
 mod explain;
 mod files;
 mod flow_log;
+mod labels;
 mod names;
 mod objects;
 mod offline;
@@ -38,7 +40,9 @@ mod output;
 mod policies;
 mod protocol;
 mod status;
+mod targets;
 mod trace;
+mod version;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -59,6 +63,9 @@ use crate::object::Kind;
 pub const EXIT_DENIED: u8 = 3;
 /// Exit code of a command line that makes no sense, as clap has it.
 const EXIT_USAGE: u8 = 2;
+/// Exit codes of `diff`, as kubectl has them.
+const EXIT_DIFFERS: u8 = 1;
+const EXIT_DIFF_FAILED: u8 = 2;
 
 /// Why a verb failed, in words for whoever typed it.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -88,6 +95,7 @@ pub fn run(cli: &Cli) -> ExitCode {
         clap_complete::generate(*shell, &mut Cli::command(), "vsctl", &mut std::io::stdout());
         return ExitCode::SUCCESS;
     }
+    output::fit_terminal();
     let done = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -95,43 +103,69 @@ pub fn run(cli: &Cli) -> ExitCode {
         .and_then(|runtime| runtime.block_on(dispatch(cli)));
     done.unwrap_or_else(|failure| {
         eprintln!("vsctl: {failure}");
-        ExitCode::FAILURE
+        if matches!(cli.verb, Verb::Diff(_)) { ExitCode::from(EXIT_DIFF_FAILED) } else { ExitCode::FAILURE }
     })
 }
 
+/// Why a command line makes no sense, where clap does not see it.
+fn senseless(cli: &Cli) -> Option<String> {
+    let has_names = match &cli.verb {
+        Verb::Apply(_) | Verb::Delete(_) => true,
+        Verb::Get(get) => !domains::is_noun(&get.kind) && engine::Noun::parse(&get.kind).is_none(),
+        _ => false,
+    };
+    if cli.output == Format::Name && !has_names {
+        return Some("--output name is for objects, of get, apply and delete".to_owned());
+    }
+    let Verb::Get(get) = &cli.verb else { return None };
+    if get.watch {
+        return Some(
+            "--watch is not supported; `watch vsctl get ...` shows it again and again, and `vsctl flow-log` and \
+             `vsctl trace` what happens as it does"
+                .to_owned(),
+        );
+    }
+    if domains::is_noun(&get.kind) {
+        return domains::problem(get).map(str::to_owned);
+    }
+    match engine::Noun::parse(&get.kind) {
+        Some(noun) => engine_get_problem(get, noun),
+        None if get.address.is_some() || get.limit.is_some() => {
+            Some("--address and --limit are for flows".to_owned())
+        }
+        None => None,
+    }
+}
+
 async fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
+    if let Some(problem) = senseless(cli) {
+        eprintln!("vsctl: {problem}");
+        return Ok(ExitCode::from(EXIT_USAGE));
+    }
     let report = match &cli.verb {
         Verb::Apply(apply) => objects::apply(&mut agent(&cli.agent_socket).await?, apply).await?,
         Verb::Describe(describe) => objects::describe(&mut agent(&cli.agent_socket).await?, describe).await?,
         Verb::Diff(diff) => {
             let mut engine = engine_client(&cli.engine_socket).await?;
-            diff::diff(&mut agent(&cli.agent_socket).await?, &mut engine, diff).await?
+            let mut agent = agent(&cli.agent_socket).await?;
+            let (report, differs) = diff::diff(&mut agent, &mut engine, diff).await?;
+            print(&report, cli.output)?;
+            return Ok(if differs { ExitCode::from(EXIT_DIFFERS) } else { ExitCode::SUCCESS });
         }
         Verb::Delete(delete) => objects::delete(&mut agent(&cli.agent_socket).await?, delete).await?,
         Verb::Get(get) if domains::is_noun(&get.kind) => {
-            if let Some(problem) = domains::problem(get) {
-                eprintln!("vsctl: {problem}");
-                return Ok(ExitCode::from(EXIT_USAGE));
-            }
-            domains::get(&mut agent(&cli.agent_socket).await?, get.name.as_deref()).await?
+            let name = get.names.first().map(String::as_str);
+            domains::get(&mut agent(&cli.agent_socket).await?, name).await?
         }
         Verb::Get(get) => match engine::Noun::parse(&get.kind) {
-            Some(noun) => {
-                if let Some(problem) = engine_get_problem(get, noun) {
-                    eprintln!("vsctl: {problem}");
-                    return Ok(ExitCode::from(EXIT_USAGE));
-                }
-                engine::get(&mut engine_client(&cli.engine_socket).await?, noun, get).await?
-            }
-            None if get.address.is_some() || get.limit.is_some() => {
-                eprintln!("vsctl: --address and --limit are for flows");
-                return Ok(ExitCode::from(EXIT_USAGE));
-            }
-            None => {
-                known_kind(&get.kind)?;
-                objects::get(&mut agent(&cli.agent_socket).await?, get).await?
-            }
+            Some(noun) => engine::get(&mut engine_client(&cli.engine_socket).await?, noun, get).await?,
+            None => objects::get(&mut agent(&cli.agent_socket).await?, get).await?,
         },
+        Verb::Version { client } => {
+            let (report, is_whole) = version::version(&cli.agent_socket, &cli.engine_socket, *client).await;
+            print(&report, cli.output)?;
+            return Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
         Verb::Status => {
             let (report, healthy) = status::status(&cli.agent_socket, &cli.engine_socket).await;
             print(&report, cli.output)?;
@@ -179,10 +213,15 @@ fn engine_get_problem(get: &Get, noun: engine::Noun) -> Option<String> {
     if noun != engine::Noun::Flows && (get.address.is_some() || get.limit.is_some()) {
         return Some("--address and --limit are for flows".to_owned());
     }
-    if get.name.is_some() && !noun.has_names() {
-        return Some(format!("{noun_name} have no names to choose by"));
+    if get.selector.is_some() {
+        return Some(format!("{noun_name} have no labels: --selector is for objects"));
     }
-    None
+    match get.names.as_slice() {
+        [] => None,
+        _ if !noun.has_names() => Some(format!("{noun_name} have no names to choose by")),
+        [_] => None,
+        _ => Some(format!("{noun_name}: one name, or none for all")),
+    }
 }
 
 async fn agent(socket: &Path) -> Result<AgentClient<Channel>, Failure> {

@@ -1,5 +1,7 @@
 //! `apply`, `get`, `describe` and `delete` of objects.
 
+use std::slice;
+
 use serde_json::{Map, Value, json};
 use tonic::transport::Channel;
 use vswitch_model::api::agent::agent_client::AgentClient;
@@ -10,6 +12,7 @@ use vswitch_model::api::agent::{
 
 use super::cli::{Apply, Delete, Describe, Get};
 use super::output::{Report, indent, table_of, yaml};
+use super::targets::{Target, targets};
 use super::{Failure, columns, files};
 use crate::object::Kind;
 
@@ -19,26 +22,51 @@ pub(super) async fn apply(agent: &mut Client, apply: &Apply) -> Result<Report, F
     let request = ApplyObjectsRequest {
         documents: files::read(&apply.filename)?,
         namespace: apply.namespace.clone(),
-        dry_run: apply.dry_run,
+        dry_run: apply.dry_run.is_dry(),
     };
     let reply = agent.apply(request).await?.into_inner();
     some_in(&reply.results, &apply.filename)?;
     warn_unless_in_force(&reply.not_in_force);
-    Ok(outcomes(&reply.results, if apply.dry_run { " (dry run)" } else { "" }))
+    Ok(outcomes(&reply.results, if apply.dry_run.is_dry() { " (dry run)" } else { "" }))
 }
 
+/// Of several objects all are checked before any is deleted.
 pub(super) async fn delete(agent: &mut Client, delete: &Delete) -> Result<Report, Failure> {
-    let request = DeleteObjectsRequest {
-        kind: delete.kind.clone().unwrap_or_default(),
+    let is_dry = delete.dry_run.is_dry();
+    let suffix = if is_dry { " (dry run)" } else { "" };
+    let request = |target: Option<&Target>, dry_run| DeleteObjectsRequest {
+        kind: target.map(|target| target.kind.clone()).unwrap_or_default(),
         namespace: delete.namespace.clone(),
-        name: delete.name.clone().unwrap_or_default(),
-        documents: files::read(&delete.filename)?,
+        name: target.and_then(|target| target.name.clone()).unwrap_or_default(),
+        documents: Vec::new(),
         force: delete.force,
+        dry_run,
     };
-    let reply = agent.delete(request).await?.into_inner();
-    some_in(&reply.results, &delete.filename)?;
-    warn_unless_in_force(&reply.not_in_force);
-    Ok(outcomes(&reply.results, ""))
+    let Some(kind) = &delete.kind else {
+        let request =
+            DeleteObjectsRequest { documents: files::read(&delete.filename)?, ..request(None, is_dry) };
+        let reply = agent.delete(request).await?.into_inner();
+        some_in(&reply.results, &delete.filename)?;
+        warn_unless_in_force(&reply.not_in_force);
+        return Ok(outcomes(&reply.results, suffix));
+    };
+    let targets = targets(&[slice::from_ref(kind), delete.names.as_slice()].concat()).map_err(Failure)?;
+    if targets.iter().any(|target| target.name.is_none()) {
+        return Err(Failure(format!("delete {kind}: name what to delete; there is no deleting of all")));
+    }
+    if targets.len() > 1 && !is_dry {
+        for target in &targets {
+            agent.delete(request(Some(target), true)).await?;
+        }
+    }
+    let (mut results, mut not_in_force) = (Vec::new(), String::new());
+    for target in &targets {
+        let reply = agent.delete(request(Some(target), is_dry)).await?.into_inner();
+        results.extend(reply.results);
+        not_in_force = reply.not_in_force;
+    }
+    warn_unless_in_force(&not_in_force);
+    Ok(outcomes(&results, suffix))
 }
 
 /// Files without an object are most often not those that were meant.
@@ -53,16 +81,46 @@ fn warn_unless_in_force(reason: &str) {
     }
 }
 
+/// Objects of several kinds are a list of each, one after the other.
 pub(super) async fn get(agent: &mut Client, get: &Get) -> Result<Report, Failure> {
-    let request = ListObjectsRequest {
-        kind: get.kind.clone(),
-        namespace: get.namespace.clone().unwrap_or_default(),
-        all_namespaces: get.all_namespaces,
-        name: get.name.clone().unwrap_or_default(),
+    let targets = targets(&[slice::from_ref(&get.kind), get.names.as_slice()].concat()).map_err(Failure)?;
+    let mut lists: Vec<ListObjectsReply> = Vec::new();
+    for target in &targets {
+        super::known_kind(&target.kind)?;
+        let request = ListObjectsRequest {
+            kind: target.kind.clone(),
+            namespace: get.namespace.clone().unwrap_or_default(),
+            all_namespaces: get.all_namespaces,
+            name: target.name.clone().unwrap_or_default(),
+        };
+        let reply = agent.list(request).await?.into_inner();
+        match lists.iter_mut().find(|list| list.kind == reply.kind) {
+            Some(list) => list.objects.extend(reply.objects),
+            None => lists.push(reply),
+        }
+    }
+    let has_pods = lists.iter().any(|list| list.kind == Kind::Pod.name());
+    let endpoints = if has_pods { endpoints(agent).await? } else { Vec::new() };
+    let mut reports = Vec::new();
+    for list in &lists {
+        reports.push(listing(list, &endpoints, get)?);
+    }
+    Ok(joined(reports, &targets))
+}
+
+/// All lists as one; the object alone where one was named.
+fn joined(reports: Vec<Report>, targets: &[Target]) -> Report {
+    let texts: Vec<_> = reports.iter().map(|report| report.text.as_str()).collect();
+    let text = texts.join("\n\n");
+    let lists = reports.into_iter().map(|report| report.value);
+    let mut items: Vec<Value> = lists
+        .flat_map(|mut list| list["items"].as_array_mut().map(std::mem::take).unwrap_or_default())
+        .collect();
+    let value = match (targets, items.len()) {
+        ([Target { name: Some(_), .. }], 1) => items.remove(0),
+        _ => json!({"apiVersion": "v1", "kind": "List", "items": items}),
     };
-    let reply = agent.list(request).await?.into_inner();
-    let endpoints = if reply.kind == Kind::Pod.name() { endpoints(agent).await? } else { Vec::new() };
-    listing(&reply, &endpoints, get)
+    Report { value, text }
 }
 
 /// All endpoints: they know the addresses of pods that Kubernetes has not heard of yet.
@@ -89,10 +147,13 @@ fn with_addresses(mut pod: Value, endpoints: &[Value]) -> Value {
 }
 
 pub(super) async fn describe(agent: &mut Client, describe: &Describe) -> Result<Report, Failure> {
-    let request = DescribeRequest {
-        kind: describe.kind.clone(),
-        namespace: describe.namespace.clone(),
-        name: describe.name.clone(),
+    let words: Vec<String> = [&describe.kind].into_iter().chain(&describe.name).cloned().collect();
+    let request = match targets(&words).map_err(Failure)?.as_slice() {
+        [Target { kind, name: Some(name) }] => {
+            DescribeRequest { kind: kind.clone(), namespace: describe.namespace.clone(), name: name.clone() }
+        }
+        [Target { kind, name: None }] => return Err(Failure(format!("describe {kind}: name the object"))),
+        _ => return Err(Failure("describe takes one object".to_owned())),
     };
     description(&agent.describe(request).await?.into_inner())
 }
@@ -118,6 +179,9 @@ fn outcomes(results: &[ObjectResult], suffix: &str) -> Report {
 fn listing(reply: &ListObjectsReply, endpoints: &[Value], get: &Get) -> Result<Report, Failure> {
     let objects: Result<Vec<Value>, Failure> = reply.objects.iter().map(|object| parse(object)).collect();
     let mut objects = objects?;
+    if let Some(selector) = &get.selector {
+        objects.retain(|object| selector.selects(object));
+    }
     let columns = columns::of(&reply.kind);
     let with_namespace = reply.namespaced && get.all_namespaces;
     let mut header = Vec::new();
@@ -139,22 +203,16 @@ fn listing(reply: &ListObjectsReply, endpoints: &[Value], get: &Get) -> Result<R
         row
     });
     let text = if objects.is_empty() { nothing(reply, get) } else { table_of(&header, rows.collect()) };
-    if get.name.is_none() {
-        return Ok(Report { value: json!({"apiVersion": "v1", "kind": "List", "items": objects}), text });
-    }
-    match objects.pop() {
-        Some(object) => Ok(Report { value: object, text }),
-        None => Err(Failure(text)),
-    }
+    Ok(Report { value: json!({"apiVersion": "v1", "kind": "List", "items": objects}), text })
 }
 
 fn nothing(reply: &ListObjectsReply, get: &Get) -> String {
-    let of = get.name.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
     let place = match (reply.namespaced && !get.all_namespaces, get.namespace.as_deref()) {
         (false, _) => String::new(),
         (true, namespace) => format!(" in namespace {}", namespace.unwrap_or("default")),
     };
-    format!("no {}{of}{place}", reply.kind)
+    let like = if get.selector.is_some() { " with such labels" } else { "" };
+    format!("no {}{like}{place}", reply.kind)
 }
 
 fn description(reply: &DescribeReply) -> Result<Report, Failure> {
@@ -180,10 +238,12 @@ mod tests {
 
     use super::*;
 
-    fn get_of(kind: &str, name: Option<&str>, all_namespaces: bool) -> Get {
+    fn get_of(kind: &str, all_namespaces: bool) -> Get {
         Get {
             kind: kind.into(),
-            name: name.map(str::to_owned),
+            names: Vec::new(),
+            selector: None,
+            watch: false,
             namespace: None,
             all_namespaces,
             address: None,
@@ -217,14 +277,20 @@ mod tests {
 
     #[test]
     fn listings_have_the_columns_of_their_kind() {
-        let report = listing(&pools(), &[], &get_of("pools", None, false)).unwrap();
+        let report = listing(&pools(), &[], &get_of("pools", false)).unwrap();
         assert_eq!(
             report.text,
             "NAME  CIDR           BLOCKSIZE  VXLAN   DISABLED\nv4    10.244.0.0/16  26         Always  no"
         );
         assert_eq!(report.value["items"][0]["metadata"]["name"], "v4");
-        let one = listing(&pools(), &[], &get_of("pools", Some("v4"), false)).unwrap();
+        let named = |names: &[&str]| -> Vec<Target> {
+            names.iter().map(|name| Target { kind: "pool".into(), name: Some((*name).to_owned()) }).collect()
+        };
+        let one = joined(vec![report.clone()], &named(&["v4"]));
         assert_eq!(one.value["spec"]["cidr"], "10.244.0.0/16");
+        let two = joined(vec![report.clone(), report], &named(&["v4", "v6"]));
+        assert_eq!(two.value["items"].as_array().map(Vec::len), Some(2));
+        assert_eq!(two.text.lines().filter(|line| line.starts_with("NAME")).count(), 2);
     }
 
     #[test]
@@ -232,18 +298,33 @@ mod tests {
         let policy = r#"{"metadata":{"name":"relay","namespace":"media"},"spec":{"podSelector":{"matchLabels":{"app":"relay"}},"ingress":[]}}"#;
         let reply =
             ListObjectsReply { kind: "NetworkPolicy".into(), namespaced: true, objects: vec![policy.into()] };
-        let text = listing(&reply, &[], &get_of("netpol", None, true)).unwrap().text;
+        let text = listing(&reply, &[], &get_of("netpol", true)).unwrap().text;
         assert_eq!(
             text,
             "NAMESPACE  NAME   PODS       TYPES    INGRESS  EGRESS\nmedia      relay  app=relay  Ingress  0        0"
         );
         let none = ListObjectsReply { objects: vec![], ..reply };
         assert_eq!(
-            listing(&none, &[], &get_of("netpol", None, false)).unwrap().text,
+            listing(&none, &[], &get_of("netpol", false)).unwrap().text,
             "no NetworkPolicy in namespace default"
         );
-        let missing = listing(&none, &[], &get_of("netpol", Some("x"), false)).unwrap_err();
-        assert_eq!(missing.0, "no NetworkPolicy x in namespace default");
+    }
+
+    #[test]
+    fn a_selector_leaves_out_what_has_other_labels() {
+        let objects = ["a", "b"].map(|name| {
+            json!({"metadata": {"name": name, "namespace": "x", "labels": {"app": name}}}).to_string()
+        });
+        let reply = ListObjectsReply { kind: "Pod".into(), namespaced: true, objects: objects.to_vec() };
+        let get = Get { selector: Some("app=b".parse().unwrap()), ..get_of("pods", false) };
+        let report = listing(&reply, &[], &get).unwrap();
+        assert_eq!(report.value["items"].as_array().map(Vec::len), Some(1));
+        assert_eq!(report.value["items"][0]["metadata"]["name"], "b");
+        let nobody = Get { selector: Some("app=c".parse().unwrap()), ..get };
+        assert_eq!(
+            listing(&reply, &[], &nobody).unwrap().text,
+            "no Pod with such labels in namespace default"
+        );
     }
 
     #[test]
@@ -256,7 +337,7 @@ mod tests {
             |pod: &str| json!({"spec": {"namespace": "x", "pod": pod, "addresses": ["10.0.0.1", "fd00::1"]}});
         let objects = pods.map(str::to_owned).to_vec();
         let reply = ListObjectsReply { kind: "Pod".into(), namespaced: true, objects };
-        let report = listing(&reply, &[endpoint("a"), endpoint("b")], &get_of("pods", None, false)).unwrap();
+        let report = listing(&reply, &[endpoint("a"), endpoint("b")], &get_of("pods", false)).unwrap();
         let cells: Vec<Vec<_>> =
             report.text.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(cells, [["a", "-", "10.0.0.1,fd00::1", "-"], ["b", "-", "10.0.0.9", "-"]]);

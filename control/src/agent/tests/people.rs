@@ -43,6 +43,7 @@ async fn objects_are_applied_listed_and_deleted() {
         name: name.into(),
         documents: Vec::new(),
         force: false,
+        dry_run: false,
     };
     let results = bench.api.delete(Request::new(delete("pod", "relay"))).await.unwrap().into_inner().results;
     assert_eq!(results[0].outcome, "deleted");
@@ -269,7 +270,22 @@ async fn status_tells_how_it_is() {
         let request = pb::DeleteObjectsRequest { kind, namespace, name, ..Default::default() };
         bench.api.delete(Request::new(request))
     };
-    delete("pod", "relay").await.unwrap();
+    let refused = delete("pod", "relay").await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(refused.message().starts_with("pods/media/relay is attached on n1, "), "{refused}");
+    let forced = pb::DeleteObjectsRequest {
+        kind: "pod".into(),
+        namespace: "media".into(),
+        name: "relay".into(),
+        force: true,
+        ..Default::default()
+    };
+    let dry = pb::DeleteObjectsRequest { dry_run: true, ..forced.clone() };
+    let would = bench.api.delete(Request::new(dry)).await.unwrap().into_inner();
+    assert_eq!(would.results[0].outcome, "deleted");
+    let nobody = pb::DeleteObjectsRequest { dry_run: true, name: "nobody".into(), ..forced.clone() };
+    assert_eq!(bench.api.delete(Request::new(nobody)).await.unwrap_err().code(), Code::NotFound);
+    bench.api.delete(Request::new(forced)).await.unwrap();
     let status =
         async || bench.api.get_status(Request::new(pb::GetAgentStatusRequest {})).await.unwrap().into_inner();
     let problems = status().await.problems;

@@ -38,7 +38,14 @@ async fn no_policy_is_without_its_tier() {
         let (kind, name) = (kind.to_owned(), name.to_owned());
         let documents = if documents.is_empty() { Vec::new() } else { document(documents) };
         let namespace = "media".to_owned();
-        bench.api.delete(Request::new(pb::DeleteObjectsRequest { kind, namespace, name, documents, force }))
+        bench.api.delete(Request::new(pb::DeleteObjectsRequest {
+            kind,
+            namespace,
+            name,
+            documents,
+            force,
+            ..Default::default()
+        }))
     };
     let status = delete("tier", "platform", "", false).await.unwrap_err();
     assert_eq!(status.code(), Code::FailedPrecondition);
