@@ -14,6 +14,8 @@ use serde::Deserialize;
 use toml::Spanned;
 use vswitch_model::{PortName, Vni, api, limits};
 
+mod shown;
+
 use crate::agent::Underlay;
 use crate::agent::underlay::Wish;
 use crate::ipam;

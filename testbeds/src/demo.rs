@@ -8,7 +8,7 @@ use crate::bed::{Bed, Settings};
 use crate::command::{output, wait_until};
 use crate::netns::Netns;
 use crate::report::{EngineLines, PingLine, PortLine, Report};
-use crate::run::exclusive;
+use crate::run::{Run, exclusive};
 use crate::topology::Topology;
 use crate::traffic::capture::{self, Capture};
 use crate::traffic::ping::{Ping, ping};
@@ -49,6 +49,13 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<Report> {
     let start = Instant::now();
     let say = |text: &str| eprintln!("[{:5.1} s] {text}", start.elapsed().as_secs_f64());
+    if Run::stands(&options.id)? {
+        return Err(Error::other(format!(
+            "a run called {} stands already; take it away with {}, or choose another --id",
+            options.id,
+            take_away(&options.id)
+        )));
+    }
     // Tests of this machine that measure wait for us, and we for them.
     let _alone = exclusive()?;
     say("building two nodes and six pods");

@@ -110,6 +110,12 @@ impl Run {
         take_away(id)
     }
 
+    /// Whether something of the run of this id is there: a process or a namespace.
+    pub fn stands(id: &str) -> Result<bool> {
+        let runs = made(id)?.processes.iter().any(ProcessId::runs);
+        Ok(runs || Netns::all()?.iter().any(|name| name.starts_with(&prefix(id))))
+    }
+
     /// The same in a process that holds the run itself and is about to end.
     pub fn abandon(id: &str) -> Result<()> {
         take_away(id)
@@ -152,15 +158,20 @@ impl Run {
     }
 }
 
+/// What the run of this id has made, as far as it came to write it down.
+fn made(id: &str) -> Result<Made> {
+    let state = Path::new(ROOT).join(id).join("state.json");
+    match std::fs::read(&state) {
+        Ok(text) => serde_json::from_slice(&text)
+            .map_err(|error| Error::other(format!("{}: {error}", state.display()))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Made::default()),
+        Err(error) => Err(error).at(&state),
+    }
+}
+
 fn take_away(id: &str) -> Result<()> {
     let folder = Path::new(ROOT).join(id);
-    let state = folder.join("state.json");
-    let made: Made = match std::fs::read(&state) {
-        Ok(text) => serde_json::from_slice(&text)
-            .map_err(|error| Error::other(format!("{}: {error}", state.display())))?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Made::default(),
-        Err(error) => return Err(error).at(&state),
-    };
+    let made = made(id)?;
     let mut names = made.namespaces;
     names.extend(Netns::all()?.into_iter().filter(|name| name.starts_with(&prefix(id))));
     names.sort_unstable();

@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use vswitch_testbeds::bed::cni::Container;
 use vswitch_testbeds::bed::{Bed, Settings, Store};
 use vswitch_testbeds::command::{output, wait_until};
+use vswitch_testbeds::demo;
 use vswitch_testbeds::topology::Topology;
 use vswitch_testbeds::traffic::ping::{Ping, all_answered};
 
@@ -54,6 +55,20 @@ fn add_check_and_delete_as_a_runtime_does() {
     assert_eq!(must(network.add(&mut fresh)), Ok(()));
     must(all_answered(&fresh.netns, &Ping::to(must(scene.address("test/far", V4)))));
     assert_eq!(must(network.delete(&fresh)), Ok(()));
+    // A demo takes nothing away that somebody may be looking at.
+    let options = demo::Options {
+        id: "tcni".into(),
+        kernel: false,
+        calls: 1,
+        calls_at_once: 1,
+        stream_seconds: 1,
+        keep: true,
+    };
+    let error = demo::run(&options).expect_err("a demo of an id that stands").to_string();
+    assert!(
+        error.contains("stands already; take it away with testbeds/veth/demo.sh --down --id tcni"),
+        "{error}"
+    );
     scene.stops_whole();
 }
 

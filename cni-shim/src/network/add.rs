@@ -159,13 +159,16 @@ impl Workshop<'_> {
     /// Takes apart what was made, last first. The first error is what the runtime hears of; these go to the log.
     async fn undo(&mut self, agent: &mut Agent) {
         while let Some(step) = self.steps.pop() {
-            let undone = match step {
-                Step::Attached => agent.detach(&self.invocation.id).await,
-                Step::Veth => self.links.delete(&self.host).await.map(drop).map_err(CniError::from),
-                Step::Addresses => self.ipam.call(Cmd::Del),
+            let (what, undone) = match step {
+                Step::Attached => ("to detach", agent.detach(&self.invocation.id).await),
+                Step::Veth => (
+                    "to delete the interface",
+                    self.links.delete(&self.host).await.map(drop).map_err(CniError::from),
+                ),
+                Step::Addresses => ("to give the addresses back", self.ipam.call(Cmd::Del)),
             };
             if let Err(error) = undone {
-                eprintln!("vswitch-cni: undo {step:?} of a failed ADD: {error}");
+                eprintln!("vswitch-cni: failed {what} after a failed ADD: {error}");
             }
         }
     }

@@ -48,17 +48,18 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let config = match &arguments.config {
-        Some(file) => Config::read(file)?,
-        None if Path::new(DEFAULT_PATH).exists() => Config::read(Path::new(DEFAULT_PATH))?,
-        None => Config::default(),
+    let default = Some(Path::new(DEFAULT_PATH)).filter(|path| path.exists());
+    let (config, from) = match arguments.config.as_deref().or(default) {
+        Some(file) => (Config::read(file)?, file.display().to_string()),
+        None => (Config::default(), format!("no {DEFAULT_PATH}")),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let settings = settings(&config).await?;
         match arguments.command.as_ref().unwrap_or(&Command::Run) {
             Command::CheckConfig => {
-                println!("{settings:#?}");
+                let shown = config.shown(&settings);
+                print!("# {from}: right. With what it leaves open filled in:\n{shown}");
                 Ok(())
             }
             Command::Run => {

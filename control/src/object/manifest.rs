@@ -11,6 +11,7 @@ use super::{Key, Kind, Object, meta};
 
 mod faults;
 mod foreign;
+mod plain;
 
 /// Why a manifest was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

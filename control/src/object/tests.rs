@@ -141,7 +141,7 @@ fn errors_name_the_field_and_what_would_be_right() {
             "at least one",
         ),
         ("{podSelector: {matchLabels: {app: 'a b'}}}", "spec.podSelector.matchLabels[app]", "label value"),
-        ("{podSelector: {matchLabels: {app: 1}}}", "spec.podSelector.matchLabels.app", "expected a string"),
+        ("{podSelector: {matchLabels: {app: 1}}}", "spec.podSelector.matchLabels.app", "text would be right"),
     ] {
         let found = policy_error(spec);
         assert!(found.0 == field && found.1.contains(problem), "{spec}: {found:?}");

@@ -75,6 +75,8 @@ fn agent_text(status: &AgentStatus) -> String {
         (false, error) => format!("away: {error}"),
     };
     let generation = match (status.generation_calculated, status.generation_acknowledged) {
+        (0, 0) => "none calculated yet".to_owned(),
+        (0, got) => format!("none calculated yet, {got} in force"),
         (wanted, got) if wanted == got => format!("{wanted}, in force"),
         (wanted, got) => format!("{wanted} calculated, {got} in force"),
     };
@@ -278,6 +280,22 @@ mod tests {
             assert!(report.text.lines().any(|found| found == line), "{line}\n---\n{}", report.text);
         }
         assert_eq!(report.value["engine"]["problems"][0], "nothing is let through to pod a: too many rows");
+    }
+
+    #[test]
+    fn an_agent_that_never_reached_its_store_has_nothing_in_force() {
+        let lost = AgentStatus {
+            store_connected: false,
+            store_synced: false,
+            generation_calculated: 0,
+            generation_acknowledged: 0,
+            ..agent_status()
+        };
+        let text = agent_text(&lost);
+        assert!(text.lines().any(|line| line == "generation:  none calculated yet"), "{text}");
+        let restarted = AgentStatus { generation_acknowledged: 7, ..lost };
+        let text = agent_text(&restarted);
+        assert!(text.lines().any(|line| line == "generation:  none calculated yet, 7 in force"), "{text}");
     }
 
     #[test]

@@ -162,7 +162,7 @@ fn the_rest_is_refused_by_the_name_of_its_field() {
         ("{selector: global()}", "spec.selector", "only for the namespaceSelector"),
         ("{serviceAccountSelector: '!global()'}", "spec.serviceAccountSelector", "only for"),
         ("{tier: A}", "spec.tier", "lower case"),
-        ("{order: high}", "spec.order", "f64"),
+        ("{order: high}", "spec.order", "a number would be right"),
         ("{types: [Ingress, Ingress]}", "spec.types", "each once"),
         ("{types: [In]}", "spec.types[0]", "`Ingress`"),
         ("{doNotTrack: true}", "spec.doNotTrack", "host endpoints"),

@@ -25,13 +25,12 @@ pub(super) fn read(kind: Kind, body: Value) -> Result<Object, Vec<Invalid>> {
         };
         let steps = steps(&invalid.field);
         let path = as_written(&steps, &left_out);
-        // Without what was left out, what it is part of may lack it.
+        // Where something was left out, what it is part of may be wrong for the lack of it.
         let about = if is_about_shape { &path[..] } else { &path[..path.len().saturating_sub(1)] };
-        if left_out.iter().any(|gone: &Vec<Step>| gone.starts_with(about)) {
-            return Err(found);
+        if !left_out.iter().any(|gone: &Vec<Step>| gone.starts_with(about)) {
+            let field = if path == steps { invalid.field } else { text(&path) };
+            found.push(Invalid { field, problem: invalid.problem });
         }
-        let field = if path == steps { invalid.field } else { text(&path) };
-        found.push(Invalid { field, problem: invalid.problem });
         if found.len() == OF_ONE_OBJECT || !leave_out(&mut body, &steps) {
             return Err(found);
         }
@@ -43,7 +42,8 @@ fn read_once(kind: Kind, body: &Value) -> Result<Object, Fault> {
     let object = Object::from_body(kind, body).map_err(|e| {
         let path = e.path().to_string();
         let written = super::at(body, e.path());
-        let problem = super::with_value(super::without_position(&e.into_inner().to_string()), &path, written);
+        let problem = super::without_position(&e.into_inner().to_string());
+        let problem = super::plain::words(&super::with_value(problem, &path, written));
         let field = if path == "." { String::new() } else { path };
         Fault { invalid: Invalid::new(field, problem), is_about_shape: true }
     })?;
@@ -142,12 +142,13 @@ mod tests {
             [
                 "spec.egress[0].to[0].ipBlock.cidr",
                 "spec.ingress[0].form",
+                "spec.ingress[1].ports[0].port",
                 "spec.ingress[1].ports[1].protocol",
                 "spec.podSelectr",
                 "spec.policyTypes[0]",
                 "spec.policyTypes[2]",
             ],
-            "the block lacks its cidr then, so that it is not asked for more"
+            "and not that the block lacks a cidr without the one that is wrong"
         );
         assert_eq!(faults("{podSelector: {}}"), Vec::<String>::new());
     }
@@ -155,8 +156,10 @@ mod tests {
     #[test]
     fn what_is_only_wrong_without_the_first_is_not_told() {
         let spec = "{podSelector: {}, ingress: [{ports: [{port: 0, endPort: 90}, {port: 70000}]}]}";
+        let mut found = faults(spec);
+        found.sort_unstable();
         assert_eq!(
-            faults(spec),
+            found,
             ["spec.ingress[0].ports[0].port", "spec.ingress[0].ports[1].port"],
             "endPort needs a port beside it"
         );

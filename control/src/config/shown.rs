@@ -1,0 +1,95 @@
+//! A configuration as a file would have it, with what was left open filled in.
+
+use std::path::Path;
+
+use toml::Value;
+
+use super::{Config, StoreConfig};
+use crate::agent::Settings;
+
+impl Config {
+    /// The file that says what this one comes to on this node.
+    #[must_use]
+    pub fn shown(&self, settings: &Settings) -> String {
+        let path = |path: &Path| text(&path.display().to_string());
+        let list = |items: Vec<String>| Value::from(items).to_string();
+        let mut lines = vec![
+            ("node", text(&settings.node)),
+            ("pod_mtu", settings.pod_mtu.to_string()),
+            ("vni", settings.vni.get().to_string()),
+            ("vxlan_port", settings.vxlan_port.to_string()),
+            ("cool_down_s", settings.cool_down.as_secs().to_string()),
+            ("names_file", path(&self.names_file)),
+            ("dns_servers", list(self.dns_servers.iter().map(ToString::to_string).collect())),
+            ("api_socket", path(&self.api_socket)),
+            ("engine_socket", path(&self.engine_socket)),
+            ("log", text(&self.log)),
+        ];
+        match &self.store {
+            StoreConfig::Embedded(file) => lines.push(("\n[store]\nembedded", path(file))),
+            StoreConfig::Etcd { endpoints, prefix } => {
+                lines.push(("\n[store]\netcd", list(endpoints.clone())));
+                lines.push(("etcd_prefix", text(prefix)));
+            }
+        }
+        let underlay = &settings.underlay;
+        lines.extend(underlay.ipv4.map(|net| ("\n[underlay]\nipv4", text(&net.to_string()))));
+        let six = if underlay.ipv4.is_some() { "ipv6" } else { "\n[underlay]\nipv6" };
+        lines.extend(underlay.ipv6.map(|net| (six, text(&net.to_string()))));
+        let is_alone = underlay.ipv4.is_none() && underlay.ipv6.is_none();
+        let lines: String = lines.iter().map(|(field, value)| format!("{field} = {value}\n")).collect();
+        if is_alone { lines + "\n# no underlay: the node is alone\n" } else { lines }
+    }
+}
+
+fn text(text: &str) -> String {
+    Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::Underlay;
+
+    fn settings(underlay: Underlay) -> Settings {
+        let config = Config::default();
+        Settings {
+            node: "n1".into(),
+            underlay,
+            pod_mtu: 1450,
+            vni: config.vni,
+            vxlan_port: 4790,
+            engine_socket: config.engine_socket,
+            cool_down: config.cool_down,
+            names_file: None,
+            dns_servers: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_is_shown_is_a_file_that_says_the_same() {
+        let underlay = Underlay { ipv4: "192.0.2.1/24".parse().ok(), ipv6: "2001:db8::1/64".parse().ok() };
+        let store =
+            StoreConfig::Etcd { endpoints: vec!["http://192.0.2.10:2379".into()], prefix: "/a/".into() };
+        let dns_servers = vec!["10.96.0.10/32".parse().unwrap()];
+        let config = Config { store, dns_servers, log: "info,flow=off".into(), ..Config::default() };
+        let shown = config.shown(&settings(underlay));
+        let read = Config::parse(Path::new("agent.toml"), &shown).unwrap_or_else(|e| panic!("{e}\n{shown}"));
+        let expected = Config {
+            node: Some("n1".into()),
+            pod_mtu: Some(1450),
+            vxlan_port: 4790,
+            underlay: read.underlay.clone(),
+            ..config
+        };
+        assert_eq!(read, expected, "{shown}");
+        assert_eq!(read.underlay.addresses, underlay, "{shown}");
+    }
+
+    #[test]
+    fn a_node_alone_is_said_to_be() {
+        let shown = Config::default().shown(&settings(Underlay::default()));
+        assert!(shown.ends_with("# no underlay: the node is alone\n"), "{shown}");
+        assert!(Config::parse(Path::new("agent.toml"), &shown).is_ok(), "{shown}");
+    }
+}
