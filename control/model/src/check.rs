@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::policy::{Policy, Subject};
+use crate::policy::{Policy, Rule, Subject};
 use crate::port::{Port, PortName};
 use crate::route::{NextHop, Tunnel};
 use crate::touched::Touched;
@@ -90,8 +90,8 @@ impl DesiredState {
     /// Whether the state is within the limits of [`crate::limits`].
     pub fn check_limits(&self) -> Result<(), Invalid> {
         let rules = self.policies.values().map(|policy| policy.places().count()).sum::<usize>();
-        let matches =
-            self.policies.values().flat_map(|p| &p.rules).map(|rule| rule.ports.len()).sum::<usize>();
+        let matches = |rule: &Rule| rule.ports.len() + rule.source_ports.len();
+        let matches = self.policies.values().flat_map(|p| &p.rules).map(matches).sum::<usize>();
         for (field, count, most) in [
             ("identities", self.identities.len(), limits::IDENTITIES_MAX),
             ("sets", self.sets.len(), limits::SETS_MAX),
@@ -132,9 +132,11 @@ impl DesiredState {
             }
         }
         for rule in &policy.rules {
-            if let Some(range) = rule.ports.iter().find(|range| range.first > range.last) {
-                let problem = format!("ports {}-{} are upside down", range.first, range.last);
-                return Err(Invalid::new(rule_field(policy, rule.id), problem));
+            for (field, ports) in [("ports", &rule.ports), ("source ports", &rule.source_ports)] {
+                if let Some(range) = ports.iter().find(|range| range.first > range.last) {
+                    let problem = format!("{field} {}-{} are upside down", range.first, range.last);
+                    return Err(Invalid::new(rule_field(policy, rule.id), problem));
+                }
             }
         }
         self.check_sets_of(policy)

@@ -79,7 +79,7 @@ pub enum Standing {
     StagedRemoval,
 }
 
-/// A protocol and a range of destination ports, or of ICMP messages, both ends included.
+/// A protocol and a range of its ports, or of ICMP messages, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PortMatch {
     /// IP protocol number. Numbers are compared for TCP (6), UDP (17), SCTP (132), ICMP (1) and ICMPv6 (58) only.
@@ -116,6 +116,10 @@ pub struct Rule {
     pub not_subjects: Option<SetId>,
     /// Destination ports of the flow, any of them. Empty: every protocol and port.
     pub ports: Vec<PortMatch>,
+    /// And its source ports, any of them. Empty: every protocol and port. Here numbers are compared for TCP, UDP and SCTP
+    /// only; a range of another protocol means all of that.
+    #[serde(default)]
+    pub source_ports: Vec<PortMatch>,
     /// Where the rule was written, for people: `ingress rule 2, from 1, port 3`.
     pub position: String,
 }
@@ -132,6 +136,7 @@ impl Rule {
             subjects: None,
             not_subjects: None,
             ports: Vec::new(),
+            source_ports: Vec::new(),
             position,
         }
     }

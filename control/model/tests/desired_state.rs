@@ -38,8 +38,9 @@ fn rule() -> impl Strategy<Value = Rule> {
         last: a.max(b),
     });
     let sets = (set.clone(), set.clone(), set.clone(), set);
-    (action, sets, prop::collection::vec(range, 0..3)).prop_map(
-        |(action, (peers, not_peers, subjects, not_subjects), ports)| Rule {
+    let ranges = || prop::collection::vec(range.clone(), 0..3);
+    (action, sets, ranges(), ranges()).prop_map(
+        |(action, (peers, not_peers, subjects, not_subjects), ports, source_ports)| Rule {
             id: RuleId(0),
             action,
             peers,
@@ -47,6 +48,7 @@ fn rule() -> impl Strategy<Value = Rule> {
             subjects,
             not_subjects,
             ports,
+            source_ports,
             position: String::new(),
         },
     )
@@ -236,12 +238,25 @@ fn whole() -> DesiredState {
 }
 
 #[test]
+fn a_rule_saved_before_there_were_source_ports_has_none_and_is_saved_as_it_was() {
+    use prost::Message;
+
+    // id 20, allow, TCP 80, position "p".
+    let saved = [8, 20, 16, 1, 42, 6, 8, 6, 16, 80, 24, 80, 50, 1, b'p'];
+    let rule = Rule::try_from(pb::Rule::decode(&saved[..]).unwrap()).unwrap();
+    let ports = vec![PortMatch { protocol: 6, first: 80, last: 80 }];
+    assert_eq!(rule, Rule { ports, ..Rule::new(RuleId(20), Action::Allow, "p".into()) });
+    assert_eq!(pb::Rule::from(rule).encode_to_vec(), saved);
+}
+
+#[test]
 fn what_is_not_whole_is_refused_by_name() {
     let rule = |id, peers, first, last| Rule {
         peers,
         ports: vec![PortMatch { protocol: 6, first, last }],
         ..Rule::new(RuleId(id), Action::Allow, String::new())
     };
+    let upside_down = vec![PortMatch { protocol: 6, first: 9, last: 1 }];
     let policy = |rules| {
         Change::SetPolicy(Policy {
             id: PolicyId(1),
@@ -264,6 +279,11 @@ fn what_is_not_whole_is_refused_by_name() {
         (policy(vec![Rule { not_peers: Some(SetId(8)), ..rule(20, None, 1, 1) }]), "rules[20]", "set 8"),
         (policy(vec![Rule { not_subjects: Some(SetId(7)), ..rule(20, None, 1, 1) }]), "rules[20]", "set 7"),
         (policy(vec![rule(20, None, 9, 1)]), "policies[p].rules[20]", "upside down"),
+        (
+            policy(vec![Rule { source_ports: upside_down.clone(), ..rule(20, None, 1, 1) }]),
+            "policies[p].rules[20]",
+            "source ports 9-1 are upside down",
+        ),
         (port(&|p| p.mtu = 1279), "ports[vswpod1].mtu", "1280 to 1600"),
         (port(&|p| p.mac = Mac::BROADCAST), "ports[vswpod1].mac", "ff:ff"),
         (port(&|p| p.addresses.clear()), "ports[vswpod1].addresses", "1 to 16"),

@@ -11,9 +11,6 @@ use super::Core;
 use super::engine::with_names;
 use crate::calc::{End, Explanation, Inputs, Question, Side, explain};
 
-/// Source port of the flow that the engine is asked about: any will do, policy does not look at it.
-const SOURCE_PORT: u32 = 49152;
-
 impl Core {
     pub(super) async fn explain(
         &self,
@@ -30,7 +27,7 @@ impl Core {
             source: explanation.from_address.to_string(),
             destination: explanation.to_address.to_string(),
             protocol: request.protocol,
-            source_port: SOURCE_PORT,
+            source_port: u32::from(explanation.source_port),
             destination_port: request.port,
         };
         let (walk, walk_error) = match elsewhere(&self.settings.node, &explanation) {
@@ -106,6 +103,13 @@ fn question(request: &pb::ExplainFlowRequest) -> Result<Question, Status> {
             .map_err(|_| wrong("protocol", format!("{} is not a protocol: 0 to 255", request.protocol)))?,
         port: u16::try_from(request.port)
             .map_err(|_| wrong("port", format!("{} is not a port: 0 to 65535", request.port)))?,
+        source_port: request
+            .source_port
+            .map(|port| {
+                let problem = || wrong("source_port", format!("{port} is not a port: 0 to 65535"));
+                u16::try_from(port).map_err(|_| problem())
+            })
+            .transpose()?,
         is_ipv4: match request.family {
             0 => None,
             4 => Some(true),

@@ -194,6 +194,9 @@ pub(super) struct Explain {
     /// Family, when both ends have both.
     #[arg(long, value_name = "4|6", value_parser = clap::value_parser!(u32).range(4..=6))]
     pub(super) family: Option<u32>,
+    /// Source port. Without it: one that no rule names; when a rule depends on it, that is said.
+    #[arg(long, value_name = "PORT")]
+    pub(super) source_port: Option<u16>,
 }
 
 #[derive(Debug, Args)]

@@ -75,37 +75,53 @@ fn with(now: &Inputs, objects: Vec<Object>, delete: bool) -> Inputs {
     then
 }
 
-/// What is asked of a flow: all of it that policy can see.
-type Asked = (IpAddr, IpAddr, u8, u16);
+/// What is asked of a flow: all of it that policy looks at; the source port where a rule asks for one.
+type Asked = (IpAddr, IpAddr, u8, u16, Option<u16>);
 
 fn changes(now: &Inputs, then: &Inputs, flows: &[Flow]) -> Result<Vec<Change>, Failure> {
     let mut asked: BTreeMap<Asked, usize> = BTreeMap::new();
-    for flow in flows {
-        *asked.entry(read(flow)?).or_default() += 1;
-    }
     let (now, then) = (Explainer::new(now), Explainer::new(then));
-    let mut changes = Vec::new();
-    for ((from, to, protocol, port), flows) in asked {
+    let with_source_port = now.asks_for_source_ports() || then.asks_for_source_ports();
+    for flow in flows {
+        *asked.entry(read(flow, with_source_port)?).or_default() += 1;
+    }
+    let mut changes: Vec<Change> = Vec::new();
+    for ((from, to, protocol, port, source_port), flows) in asked {
         let (from, to) = (End::Address(from), End::Address(to));
-        let question = Question { from, to, protocol, port, is_ipv4: None };
+        let question = Question { from, to, protocol, port, source_port, is_ipv4: None };
         let answer = |by: &Explainer<'_>| by.explain(&question).map_err(|error| Failure(error.to_string()));
         let (before, after) = (answer(&now)?, answer(&then)?);
         if before.allowed != after.allowed {
             let service = Service { protocol: Protocol(protocol), port };
             let (allowed, reason) = (after.allowed, reason(&before, &after));
-            changes.push(Change { from: after.from, to: after.to, service, allowed, reason, flows });
+            let change = Change { from: after.from, to: after.to, service, allowed, reason, flows };
+            add(&mut changes, change);
         }
     }
     Ok(changes)
 }
 
-fn read(flow: &Flow) -> Result<Asked, Failure> {
+/// Those that differ in nothing but their source port, which come one after another, are one.
+fn add(changes: &mut Vec<Change>, change: Change) {
+    let is_of_ends = |other: &&mut Change| {
+        (&other.from, &other.to, other.service) == (&change.from, &change.to, change.service)
+    };
+    let mut same = changes.iter_mut().rev().take_while(is_of_ends);
+    match same.find(|other| (other.allowed, &other.reason) == (change.allowed, &change.reason)) {
+        Some(same) => same.flows += change.flows,
+        None => changes.push(change),
+    }
+}
+
+fn read(flow: &Flow, with_source_port: bool) -> Result<Asked, Failure> {
     let wrong = || Failure("the engine sent a flow that cannot be one".to_owned());
+    let source_port = u16::try_from(flow.source_port).map_err(|_| wrong())?;
     Ok((
         flow.source.parse().map_err(|_| wrong())?,
         flow.destination.parse().map_err(|_| wrong())?,
         u8::try_from(flow.protocol).map_err(|_| wrong())?,
         u16::try_from(flow.destination_port).map_err(|_| wrong())?,
+        with_source_port.then_some(source_port),
     ))
 }
 

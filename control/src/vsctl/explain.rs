@@ -15,6 +15,7 @@ pub(super) async fn explain(
     agent: &mut AgentClient<Channel>,
     explain: &Explain,
 ) -> Result<(Report, bool), Failure> {
+    explain.check()?;
     let request = ExplainFlowRequest {
         from: explain.from.clone(),
         to: explain.to.clone(),
@@ -22,15 +23,35 @@ pub(super) async fn explain(
         port: u32::from(explain.service.port),
         family: explain.family.unwrap_or(0),
         namespace: explain.namespace.clone(),
+        source_port: explain.source_port.map(u32::from),
     };
     let reply = agent.explain(request).await?.into_inner();
-    Ok((report(&reply, explain.service), reply.allowed))
+    Ok((report(&reply, explain), reply.allowed))
 }
 
-fn report(reply: &ExplainFlowReply, service: Service) -> Report {
+impl Explain {
+    /// That a source port is asked about only where there is one.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        let Service { protocol, .. } = self.service;
+        match self.source_port {
+            Some(_) if !protocol.has_ports() => {
+                Err(Failure(format!("--source-port: {protocol} has none; leave it out")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// `5060/udp`, `5060/udp from port 4000`
+    pub(super) fn asked(&self) -> String {
+        let from = self.source_port.map(|port| format!(" from port {port}"));
+        format!("{}{}", self.service, from.unwrap_or_default())
+    }
+}
+
+fn report(reply: &ExplainFlowReply, explain: &Explain) -> Report {
     let value = json!({
         "allowed": reply.allowed,
-        "from": reply.from, "to": reply.to, "service": service.to_string(),
+        "from": reply.from, "to": reply.to, "service": explain.service.to_string(), "sourcePort": explain.source_port,
         "egress": reply.egress.as_ref().map_or(Value::Null, side_value),
         "ingress": reply.ingress.as_ref().map_or(Value::Null, side_value),
         "walk": reply.walk, "walkError": reply.walk_error,
@@ -38,7 +59,7 @@ fn report(reply: &ExplainFlowReply, service: Service) -> Report {
     let differs = !reply.walk.is_empty() && !reply.walk_error.is_empty();
     let by = if differs { " by the objects; what this node's engine does now is below" } else { "" };
     let (ends, sides) = ([&*reply.from, &*reply.to], [reply.egress.as_ref(), reply.ingress.as_ref()]);
-    let mut text = verdict_text(reply.allowed, by, ends, service, sides);
+    let mut text = verdict_text(reply.allowed, by, ends, &explain.asked(), sides);
     let walk = match (reply.walk.is_empty(), reply.walk_error.is_empty()) {
         (false, true) => Some(reply.walk.join("\n")),
         (false, false) => Some(format!("{}\nnote: {}", reply.walk.join("\n"), reply.walk_error)),
@@ -56,7 +77,7 @@ pub(super) fn verdict_text(
     allowed: bool,
     by: &str,
     ends: [&str; 2],
-    service: Service,
+    service: &str,
     sides: [Option<&SideVerdict>; 2],
 ) -> String {
     let verdict = if allowed { "ALLOWED" } else { "DENIED" };
@@ -101,7 +122,19 @@ fn side_text(side: &SideVerdict) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
+    use super::super::cli::{Cli, Verb};
     use super::*;
+
+    /// `vsctl explain` with these words after both ends.
+    fn asked(words: &str) -> Explain {
+        let line = format!("vsctl explain phone relay {words}");
+        match Cli::try_parse_from(line.split_whitespace()).unwrap().verb {
+            Verb::Explain(explain) => explain,
+            _ => panic!("another verb"),
+        }
+    }
 
     fn reply() -> ExplainFlowReply {
         ExplainFlowReply {
@@ -130,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_denied_flow_names_policy_and_rule() {
-        let report = report(&reply(), "5060/udp".parse().unwrap());
+        let report = report(&reply(), &asked("5060/udp"));
         let expected = "guest/phone -> media/relay, 5060/udp: DENIED
 
 leaving (guest/phone): allowed
@@ -155,7 +188,7 @@ walk on this node
     #[test]
     fn an_engine_that_runs_other_objects_is_said_to() {
         let older = ExplainFlowReply { walk_error: "the engine runs generation 3".into(), ..reply() };
-        let report = report(&older, "5060/udp".parse().unwrap());
+        let report = report(&older, &asked("5060/udp"));
         assert!(
             report.text.contains(": DENIED by the objects; what this node's engine does now"),
             "{}",
@@ -172,12 +205,25 @@ walk on this node
             ingress: None,
             ..reply()
         };
-        let report = report(&away, "icmp".parse().unwrap());
+        let report = report(&away, &asked("icmp"));
         assert!(
             report.text.ends_with("walk on this node\n  not known: vswitchd does not answer on /x"),
             "{}",
             report.text
         );
         assert_eq!(report.value["ingress"], Value::Null);
+    }
+
+    #[test]
+    fn a_source_port_that_is_asked_about_is_said() {
+        let report = report(&reply(), &asked("5060/udp --source-port 4000"));
+        assert!(
+            report.text.starts_with("guest/phone -> media/relay, 5060/udp from port 4000: DENIED\n"),
+            "{}",
+            report.text
+        );
+        assert_eq!(report.value["sourcePort"], 4000);
+        let Err(Failure(problem)) = asked("icmp --source-port 4000").check() else { panic!("it has none") };
+        assert_eq!(problem, "--source-port: icmp has none; leave it out");
     }
 }

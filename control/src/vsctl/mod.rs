@@ -17,10 +17,10 @@
 //! | `describe` | `{object, facts: {name: [value, ...]}}` |
 //! | `status` | `{agent: {...}, engine: {...}}`, each `{error}` when it does not answer |
 //! | `version` | `{vsctl, agent, engine}` |
-//! | `explain` | `{allowed, from, to, service, egress, ingress, walk, walkError}` |
+//! | `explain` | `{allowed, from, to, service, sourcePort, egress, ingress, walk, walkError}` |
 //! | `flow-log` | one `{source, destination, allowed, egress, ingress, loggedBy, stagedEgress, ...}` a flow |
 //! | `diff` | `{flows, changes: [{from, to, service, flows, allowedNow, allowedThen, reason}, ...]}` |
-//! | `explain -f` | `{allowed, from, to, service, egress, ingress, tables, notes}` |
+//! | `explain -f` | `{allowed, from, to, service, sourcePort, egress, ingress, tables, notes}` |
 //! | `trace` | one `{timeNs, worker, inPort, packet, length, head, steps, outPort, dropReason, lost}` a packet |
 
 mod cli;

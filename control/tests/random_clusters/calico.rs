@@ -63,7 +63,7 @@ fn entity(family: Option<bool>, service: bool) -> impl Strategy<Value = Value> {
     }
 }
 
-/// Protocols and ports of a rule, and ports of its destination.
+/// Protocols and ports of a rule, and ports of one of its ends or of both.
 fn traffic() -> impl Strategy<Value = (Value, Value)> {
     select(vec![
         (json!({}), json!({})),
@@ -88,11 +88,17 @@ fn rule(ingress: bool) -> impl Strategy<Value = Value> {
         (Just(family), entity(family, ingress), entity(family, !ingress), any::<bool>())
     });
     let action = select(vec!["Allow", "Allow", "Deny", "Log", "Pass"]);
-    (action, ends, traffic()).prop_map(|(action, (family, source, destination, says_so), (given, ports))| {
+    let with_ports =
+        select(vec![&["destination"][..], &["destination"], &["source"], &["source", "destination"]]);
+    (action, ends, traffic(), with_ports).prop_map(|(action, ends, (given, ports), with_ports)| {
+        let (family, source, destination, says_so) = ends;
         let mut rule = json!({"action": action, "source": source, "destination": destination});
         let is_icmp = given["protocol"].as_str().is_some_and(|protocol| protocol.starts_with("ICMP"));
-        if rule["destination"].get("services").is_none() {
-            rule["destination"].as_object_mut().unwrap().extend(ports.as_object().unwrap().clone());
+        for end in with_ports {
+            // As a destination a service brings its own.
+            if *end == "source" || rule["destination"].get("services").is_none() {
+                rule[end].as_object_mut().unwrap().extend(ports.as_object().unwrap().clone());
+            }
         }
         rule.as_object_mut().unwrap().extend(given.as_object().unwrap().clone());
         if let Some(is_four) = family.filter(|_| says_so && !is_icmp) {

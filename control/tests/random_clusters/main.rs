@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use vswitch_control::calc::{CalcConfig, End, Explainer, Inputs, Numbering, Question, Side, calculate};
 use vswitch_control::object::Object;
 use vswitch_control::object::manifest::from_value;
-use vswitch_datapath::policy::{PolicyDirection, Verdict, View, oracle};
+use vswitch_datapath::policy::{FlowPorts, PolicyDirection, Verdict, View, oracle};
 use vswitch_model::{DesiredState, IdentityId, IdentityKind, PolicyId, SetId, Subject, Tier};
 
 const NODES: [&str; 2] = ["n0", "n1"];
@@ -37,17 +37,18 @@ const OTHERS: [&str; 8] = [
     "fd00::200",
     "2001:db8::a",
 ];
-/// Protocol, and port or ICMP message.
-const PORTS: [(u8, u16); 9] = [
-    (6, 80),
-    (6, 8080),
-    (6, 9005),
-    (17, 80),
-    (17, 5060),
-    (1, 8 << 8),
-    (1, 3 << 8 | 1),
-    (58, 128 << 8),
-    (47, 0),
+/// Protocol, port or ICMP message, and source port.
+const PORTS: [(u8, u16, u16); 10] = [
+    (6, 80, 40_000),
+    (6, 80, 80),
+    (6, 8080, 9005),
+    (6, 9005, 8080),
+    (17, 80, 5500),
+    (17, 5060, 40_000),
+    (1, 8 << 8, 0),
+    (1, 3 << 8 | 1, 0),
+    (58, 128 << 8, 0),
+    (47, 0, 0),
 ];
 
 fn cluster() -> impl Strategy<Value = Inputs> {
@@ -103,9 +104,12 @@ fn agree(inputs: &Inputs, states: &[DesiredState]) {
     };
     for from in &all {
         for to in all.iter().filter(|to| *to != from && to.is_ipv4() == from.is_ipv4()) {
-            for (protocol, port) in PORTS {
+            for (protocol, port, source) in PORTS {
                 let (from_end, to_end) = (End::Address(*from), End::Address(*to));
-                let question = Question { from: from_end, to: to_end, protocol, port, is_ipv4: None };
+                let source_port = Some(source);
+                let question =
+                    Question { from: from_end, to: to_end, protocol, port, source_port, is_ipv4: None };
+                let ports = FlowPorts { protocol, destination: port, source };
                 let said = explainer.explain(&question).unwrap();
                 let ends = [
                     (PolicyDirection::Egress, from, to, &said.egress),
@@ -114,9 +118,8 @@ fn agree(inputs: &Inputs, states: &[DesiredState]) {
                 for (direction, own, other, side) in ends {
                     let Some(state) = on(own) else { continue };
                     let (own, other) = (identity(state, *own), identity(state, *other));
-                    let verdict =
-                        |view| oracle::verdict_in(view, state, direction, own, other, protocol, port);
-                    let context = || format!("{direction:?}, protocol {protocol} port {port}: {said}");
+                    let verdict = |view| oracle::verdict_in(view, state, direction, own, other, ports);
+                    let context = || format!("{direction:?}, {ports:?}: {said}");
                     let (now, staged) = (verdict(View::InForce), verdict(View::Staged));
                     assert_eq!(now.allow, side.allowed, "{}", context());
                     assert_same_rule(state, now, side, &context);

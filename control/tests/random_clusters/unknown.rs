@@ -38,9 +38,10 @@ proptest! {
             .filter(std::net::IpAddr::is_ipv4)
             .collect();
         for (from, to) in all.iter().flat_map(|from| all.iter().map(move |to| (*from, *to))) {
-            for (protocol, port) in PORTS {
+            for (protocol, port, source) in PORTS {
                 let (from, to) = (End::Address(from), End::Address(to));
-                let question = Question { from, to, protocol, port, is_ipv4: None };
+                let source_port = Some(source);
+                let question = Question { from, to, protocol, port, source_port, is_ipv4: None };
                 let [before, after] =
                     [&known, &unknown].map(|explainer| explainer.explain(&question).unwrap());
                 for (before, after) in [(&before.egress, &after.egress), (&before.ingress, &after.ingress)] {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::cases::{check_alone, check_judged};
 use crate::report::Report;
-use crate::scene::{self, End, Expected, PodSpec, Probe, SCTP, Scene, TCP, UDP, Who};
+use crate::scene::{self, End, Expected, PodSpec, Probe, SCTP, SOURCE_PORT, Scene, TCP, UDP, Who};
 
 const RULES: u32 = 10_000;
 const NETS: u32 = 20_000;
@@ -59,6 +59,7 @@ fn scene(name: &str, objects: Vec<Value>, asked: &[(u32, u8, u16, bool)]) -> Sce
         to,
         protocol: *protocol,
         port: *port,
+        source_port: SOURCE_PORT,
         expected: Expected::new(*allowed),
     };
     Scene { name: name.to_owned(), objects: all, probes: asked.iter().enumerate().map(probe).collect(), ends }
@@ -180,6 +181,7 @@ fn all_pods() -> Scene {
         to: to as usize,
         protocol,
         port: 80,
+        source_port: SOURCE_PORT,
         expected: Expected::new(allowed),
     };
     let probes = asked.into_iter().map(probe).collect();

@@ -26,6 +26,9 @@ pub(crate) const LEARNED: [(&str, &str); 8] = [
     ("pod.example.org", "10.0.0.3"),
 ];
 
+/// The source port of a flow where nothing depends on it. It is nobody's destination port.
+pub(crate) const SOURCE_PORT: u16 = 40_000;
+
 /// Who has an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Who {
@@ -86,6 +89,8 @@ pub(crate) struct Probe {
     pub(crate) protocol: u8,
     /// Destination port; of ICMP type and code, as `type << 8 | code`; 0 where there is none.
     pub(crate) port: u16,
+    /// Means nothing but for TCP, UDP and SCTP.
+    pub(crate) source_port: u16,
     pub(crate) expected: Expected,
 }
 
@@ -103,14 +108,15 @@ pub(crate) struct Scene {
 impl Scene {
     /// For people: which flow of which case.
     pub(crate) fn describe(&self, probe: &Probe) -> String {
-        let Probe { from, to, protocol, port, .. } = probe;
+        let Probe { from, to, protocol, port, source_port, .. } = probe;
+        let by = if *source_port == SOURCE_PORT { String::new() } else { format!(" from {source_port}") };
         let protocol = match *protocol {
             TCP => "TCP".to_owned(),
             UDP => "UDP".to_owned(),
             SCTP => "SCTP".to_owned(),
             other => format!("protocol {other}"),
         };
-        format!("{}: {} -> {} {port}/{protocol}", self.name, self.ends[*from], self.ends[*to])
+        format!("{}: {} -> {} {port}/{protocol}{by}", self.name, self.ends[*from], self.ends[*to])
     }
 }
 

@@ -1,7 +1,11 @@
 use std::collections::HashSet;
 
 use ipnet::IpNet;
-use vswitch_datapath::{PortFacts, PortIndex, PortMap, Underlay, parse, policy::PolicyTables, tables::Role};
+use vswitch_datapath::{
+    PortFacts, PortIndex, PortMap, Underlay, parse,
+    policy::{FlowPorts, PolicyTables},
+    tables::Role,
+};
 use vswitch_model::{IdentityId, Mac, RuleId};
 
 use super::*;
@@ -65,17 +69,17 @@ fn the_traffic_matches_the_last_rule_and_no_other() {
         let (pods, world) = (IdentityId(16), IdentityId(17));
         for peer in [pods, world] {
             for (verdict, last) in [
-                (tables.ingress(pods, peer, 17, 5000), rules - rules / 2 - 1),
-                (tables.egress(pods, peer, 6, 5999), rules + rules / 2 - 1),
+                (tables.ingress(pods, peer, FlowPorts::to(17, 5000)), rules - rules / 2 - 1),
+                (tables.egress(pods, peer, FlowPorts::to(6, 5999)), rules + rules / 2 - 1),
             ] {
                 assert!(verdict.allow);
                 assert_eq!(verdict.rule, RuleId(RuleId::FIRST_ASSIGNED + last as u32), "{rules} rules");
             }
-            assert!(!tables.ingress(pods, peer, 17, policy::DENIED_PORT).allow);
+            assert!(!tables.ingress(pods, peer, FlowPorts::to(17, policy::DENIED_PORT)).allow);
         }
     }
     let open = PolicyTables::build(&Node::in_memory(2, 1).desired()).unwrap();
-    assert!(open.ingress(IdentityId(16), IdentityId(17), 17, policy::DENIED_PORT).allow);
+    assert!(open.ingress(IdentityId(16), IdentityId(17), FlowPorts::to(17, policy::DENIED_PORT)).allow);
 }
 
 #[test]

@@ -7,8 +7,7 @@ use vswitch_model::{DropReason, RuleId};
 
 use crate::PortIndex;
 use crate::parse::protocol;
-use crate::policy::Verdict;
-use crate::stage::flow::policy_port;
+use crate::policy::{FlowPorts, Verdict};
 use crate::stage::source::is_gateway;
 use crate::stage::{is_destination, is_source};
 use crate::tables::{Adjacency, Leaf, Role, StagedVerdict, Tables};
@@ -23,7 +22,7 @@ pub struct Query {
     pub destination: IpAddr,
     /// IP protocol number.
     pub protocol: u8,
-    /// Source port; has no part in any decision.
+    /// Source port; means nothing but for TCP, UDP and SCTP.
     pub source_port: u16,
     /// Destination port; 0 for protocols without.
     pub destination_port: u16,
@@ -177,18 +176,19 @@ fn policy(
     destination: Leaf,
     told: &mut Explanation,
 ) -> Result<(), DropReason> {
-    let port = policy_port(query.protocol, query.destination_port);
+    let Query { protocol, source_port, destination_port, .. } = *query;
+    let ports = FlowPorts { protocol, destination: destination_port, source: source_port };
     if tables.port(in_port).role == Role::Pod {
-        let verdict = tables.policy.egress(source.identity, destination.identity, query.protocol, port);
+        let verdict = tables.policy.egress(source.identity, destination.identity, ports);
         told.egress = Some(RuleVerdict { allowed: verdict.allow, rule: verdict.rule });
         told.say("policy-egress", Words(verdict));
     }
     if tables.adjacency(destination.adjacency).is_pod() {
-        let verdict = tables.policy.ingress(destination.identity, source.identity, query.protocol, port);
+        let verdict = tables.policy.ingress(destination.identity, source.identity, ports);
         told.ingress = Some(RuleVerdict { allowed: verdict.allow, rule: verdict.rule });
         told.say("policy-ingress", Words(verdict));
     }
-    let staged = tables.judge_staged(in_port, source, destination, query.protocol, port);
+    let staged = tables.judge_staged(in_port, source, destination, ports);
     if let Some(StagedVerdict { egress, ingress }) = staged {
         for (stage, verdict) in [("staged-egress", egress), ("staged-ingress", ingress)] {
             if let Some(verdict) = verdict {

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use vswitch_datapath::Tables;
-use vswitch_datapath::policy::{PolicyDirection, oracle};
+use vswitch_datapath::policy::{FlowPorts, PolicyDirection, oracle};
 use vswitch_model::{
     Action, Change, Delta, DesiredState, DropReason, Generation, Identity, IdentityId, IdentityKind,
     IdentitySet, Mac, Policy, PolicyId, PortMatch, PortName, Rule, RuleId, SetId, Standing, Subject, Tier,
@@ -319,8 +319,9 @@ fn check_policy(tables: &Tables, state: &DesiredState) {
         everybody.clone().flat_map(|subject| everybody.clone().map(move |peer| (subject, peer)))
     {
         for port in [0, 1, 2, 80, 81] {
-            let told = tables.policy.ingress(subject, peer, 6, port);
-            let right = oracle::verdict(state, PolicyDirection::Ingress, subject, peer, 6, port);
+            let told = tables.policy.ingress(subject, peer, FlowPorts::to(6, port));
+            let right =
+                oracle::verdict(state, PolicyDirection::Ingress, subject, peer, FlowPorts::to(6, port));
             assert_eq!(told, right, "{peer} to {subject} at {port}");
         }
     }

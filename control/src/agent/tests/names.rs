@@ -28,8 +28,7 @@ async fn list(bench: &Bench) -> pb::ListNamesReply {
 
 async fn explained(bench: &Bench, to: &str) -> pb::ExplainFlowReply {
     let (from, to) = ("media/relay".to_owned(), to.to_owned());
-    let request =
-        pb::ExplainFlowRequest { from, to, protocol: 17, port: 5060, family: 0, namespace: String::new() };
+    let request = pb::ExplainFlowRequest { from, to, protocol: 17, port: 5060, ..Default::default() };
     bench.api.explain(Request::new(request)).await.unwrap().into_inner()
 }
 

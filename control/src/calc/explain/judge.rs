@@ -61,12 +61,15 @@ impl<'a> Flow<'a> {
         } else {
             self.side(&asked, &self.ask(&asked, direction, None), direction)
         };
+        if !is_closed && let Some(note) = self.note_of_source_port(pod, direction) {
+            side.hint = if side.hint.is_empty() { note } else { format!("{}; {note}", side.hint) };
+        }
         side.staged = self.staged(pod, direction, is_closed);
         side
     }
 
     /// Which of the policies meant are asked about the pod.
-    fn asked(
+    pub(super) fn asked(
         &self,
         pod: &PodView<'_>,
         direction: PolicyType,

@@ -4,7 +4,7 @@ use super::{Flow, Place};
 use crate::calc::cluster::Owner;
 use crate::calc::policy::select::{Candidate, both, either, not};
 use crate::calc::policy::view::{
-    EntityMatch, IpVersion, PodMatch, PortView, Ports, RuleView, ServiceMatch, Traffic,
+    EntityMatch, FlowEnd, IpVersion, PodMatch, PortView, Ports, RuleView, ServiceMatch, Traffic,
 };
 use crate::object::PolicyType;
 
@@ -20,9 +20,19 @@ impl Flow<'_> {
         both(self.is_entity(&rule.peer, other), self.is_entity(&rule.own, own))
     }
 
-    /// Whether the rule means the protocol and port, whoever is at the ends.
+    /// Whether the rule means the protocol and ports, whoever is at the ends.
     pub(super) fn is_traffic_meant(&self, rule: &RuleView, direction: PolicyType) -> Option<bool> {
-        let Traffic { any_of, none_of, ip_version } = &rule.traffic;
+        let from = self.is_at_one_of(&rule.traffic, FlowEnd::Source);
+        both(self.is_meant_but_for_source_port(rule, direction), from)
+    }
+
+    /// Whether the rule means the protocol and the destination port.
+    pub(super) fn is_meant_but_for_source_port(
+        &self,
+        rule: &RuleView,
+        direction: PolicyType,
+    ) -> Option<bool> {
+        let ip_version = rule.traffic.ip_version;
         let is_of_family =
             ip_version.is_none_or(|version| (version == IpVersion::V4) == self.to.address.is_ipv4());
         let destination = match direction {
@@ -31,27 +41,38 @@ impl Flow<'_> {
         };
         let service = destination.service.as_ref().filter(|service| service.with_ports);
         let is_at_service = service.is_none_or(|service| self.is_at_port_of(service));
-        let one_of = |ports: &[PortView]| ports.iter().map(|port| self.is_at(port)).fold(Some(false), either);
-        let is_wanted = if any_of.is_empty() { Some(true) } else { one_of(any_of) };
-        both(both(Some(is_of_family && is_at_service), is_wanted), not(one_of(none_of)))
+        both(Some(is_of_family && is_at_service), self.is_at_one_of(&rule.traffic, FlowEnd::Destination))
     }
 
-    fn is_at(&self, port: &PortView) -> Option<bool> {
+    /// Whether the port of an end is one of those that are meant there.
+    fn is_at_one_of(&self, traffic: &Traffic, end: FlowEnd) -> Option<bool> {
+        let (any_of, none_of) = traffic.at(end);
+        let one_of =
+            |ports: &[PortView]| ports.iter().map(|port| self.is_at(port, end)).fold(Some(false), either);
+        let is_wanted = if any_of.is_empty() { Some(true) } else { one_of(any_of) };
+        both(is_wanted, not(one_of(none_of)))
+    }
+
+    fn is_at(&self, port: &PortView, end: FlowEnd) -> Option<bool> {
         if port.protocol != self.protocol {
             return Some(false);
         }
+        let (place, own) = match end {
+            FlowEnd::Source => (self.from, self.source_port),
+            FlowEnd::Destination => (self.to, self.port),
+        };
         match &port.ports {
             Ports::Range(first, last) => {
                 let has_numbers = matches!(self.protocol, 1 | 6 | 17 | 58 | 132);
-                Some(!has_numbers || (*first..=*last).contains(&self.port))
+                Some(!has_numbers || (*first..=*last).contains(&own))
             }
             Ports::Named(name) => {
-                let Some(Owner::Pod(pod)) = self.to.owner else { return Some(false) };
+                let Some(Owner::Pod(pod)) = place.owner else { return Some(false) };
                 let pod = &self.cluster.pods[pod];
                 if pod.labels.is_none() && !pod.name.is_empty() {
                     return None;
                 }
-                let is_it = |protocol: u8, number| protocol == self.protocol && number == self.port;
+                let is_it = |protocol: u8, number| protocol == self.protocol && number == own;
                 Some(
                     pod.ports
                         .iter()

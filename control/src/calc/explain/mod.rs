@@ -20,6 +20,7 @@ mod ends;
 mod judge;
 mod listing;
 mod matching;
+mod source_port;
 mod words;
 
 pub use listing::Listed;
@@ -74,6 +75,8 @@ pub struct Question {
     pub protocol: u8,
     /// Destination port; of ICMP and ICMPv6 `type << 8 | code`; means nothing for other protocols.
     pub port: u16,
+    /// Source port, which means nothing but for TCP, UDP and SCTP. None: one that no rule names.
+    pub source_port: Option<u16>,
     /// Family wanted where both ends have both: true for IPv4, false for IPv6, None for IPv4 when there is one.
     pub is_ipv4: Option<bool>,
 }
@@ -107,6 +110,8 @@ pub struct Explanation {
     /// The node that is or has the sender, as far as that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from_node: Option<String>,
+    /// The port it sends from: the one asked about, or one that no rule names.
+    pub source_port: u16,
     /// The receiver, in words.
     pub to: String,
     /// The address it sends to.
@@ -191,13 +196,25 @@ impl<'a> Explainer<'a> {
         let (from, to) = ends::ends(self.inputs, &self.cluster, question)?;
         let (protocol, port) = (question.protocol, question.port);
         let names = &*self.inputs.names;
-        let flow = Flow { policies: &self.policies, cluster: &self.cluster, from, to, protocol, port, names };
+        let source_port = question.source_port.unwrap_or_else(|| self.unnamed_source_port(protocol, from));
+        let flow = Flow {
+            policies: &self.policies,
+            cluster: &self.cluster,
+            from,
+            to,
+            protocol,
+            port,
+            source_port,
+            is_any_source_port: question.source_port.is_none(),
+            names,
+        };
         let (egress, ingress) = (flow.judge(PolicyType::Egress), flow.judge(PolicyType::Ingress));
         Ok(Explanation {
             allowed: egress.allowed && ingress.allowed,
             from: flow.describe(from),
             from_address: from.address,
             from_node: flow.node_of(from),
+            source_port,
             to: flow.describe(to),
             to_address: to.address,
             to_node: flow.node_of(to),
@@ -222,6 +239,9 @@ struct Flow<'a> {
     to: Place<'a>,
     protocol: u8,
     port: u16,
+    source_port: u16,
+    /// Whether nobody asked about that one.
+    is_any_source_port: bool,
     names: &'a LearnedNames,
 }
 

@@ -12,6 +12,8 @@ use crate::object::{Kind, PolicyType};
 struct NearMiss<'r> {
     place: String,
     peer_matches: bool,
+    /// Whether all but the source port does.
+    only_source_port: bool,
     /// Named ports of it that the destination pod does not have.
     unknown_names: Vec<&'r str>,
 }
@@ -166,11 +168,18 @@ impl<'a> Flow<'a> {
             let peer_matches = self.are_ends_meant(rule.1, direction) == Some(true);
             let port_matches = self.is_traffic_meant(rule.1, direction) == Some(true);
             let unknown_names = self.names_not_of_pod(rule.1);
-            let miss = NearMiss { place: name_of_rule(rule), peer_matches, unknown_names };
+            let only_source_port = peer_matches
+                && !port_matches
+                && self.is_meant_but_for_source_port(rule.1, direction) == Some(true);
+            let miss = NearMiss { place: name_of_rule(rule), peer_matches, only_source_port, unknown_names };
             (peer_matches || port_matches).then_some(miss)
         });
-        match misses.max_by_key(|miss| miss.peer_matches) {
-            Some(NearMiss { place, peer_matches: true, unknown_names }) if !unknown_names.is_empty() => {
+        match misses.max_by_key(|miss| (miss.only_source_port, miss.peer_matches)) {
+            Some(NearMiss { place, only_source_port: true, .. }) => format!(
+                "{place} admits {peer} at {port}, but not from source port {}: its source ports would have to have that",
+                self.source_port
+            ),
+            Some(NearMiss { place, peer_matches: true, unknown_names, .. }) if !unknown_names.is_empty() => {
                 let (named, has) = (unknown_names.join(", "), self.ports_of_pod());
                 format!("{place} admits {peer}, but port {named} is none of this pod's ({has})")
             }

@@ -13,7 +13,7 @@ use super::rules::{RuleKey, RuleMaker, has_names};
 use super::select::Candidate;
 use super::sets::{SetKey, Sets};
 use super::subjects::Subjects;
-use super::view::{RuleAction, Source};
+use super::view::{FlowEnd, RuleAction, Source};
 use crate::calc::identity::{IdentityKey, PodKey};
 use crate::calc::output::Output;
 use crate::calc::referred::Referred;
@@ -211,14 +211,12 @@ impl Compiler {
                 let policy = &self.policies[place];
                 let uses_turned =
                     policy.made[index].as_ref().is_some_and(|made| !made.used.is_disjoint(&turned));
-                let has_other_ports = match direction {
-                    PolicyType::Ingress => has_other_pods,
-                    PolicyType::Egress => moved,
-                };
+                let (own, peer) = FlowEnd::own_and_peer(direction);
                 if is_turned
                     || uses_turned
                     || (unknown_turned && policy.has(direction, |rule| rule.action == RuleAction::Pass))
-                    || (has_other_ports && policy.has(direction, has_names))
+                    || (has_other_pods && policy.has(direction, |rule| has_names(rule, own)))
+                    || (moved && policy.has(direction, |rule| has_names(rule, peer)))
                 {
                     self.make(place, (index, direction), numbering, output);
                 }

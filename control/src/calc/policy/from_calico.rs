@@ -184,9 +184,17 @@ fn traffic(rule: &Rule) -> Traffic {
     let mut none_of: Vec<_> =
         rule.not_protocol.map(|protocol| PortView::all(protocol.number())).into_iter().collect();
     none_of.extend(rule.protocol.and_then(|protocol| icmp(protocol, rule.not_icmp)));
-    none_of.extend(rule.destination.not_ports.iter().flat_map(|port| port_views(port, rule.protocol)));
+    let ports =
+        |ports: &[Port]| ports.iter().flat_map(|port| port_views(port, rule.protocol)).collect::<Vec<_>>();
+    none_of.extend(ports(&rule.destination.not_ports));
     let ip_version = rule.ip_version.map(|version| if version == 4 { IpVersion::V4 } else { IpVersion::V6 });
-    Traffic { any_of, none_of, ip_version }
+    Traffic {
+        any_of,
+        none_of,
+        source_any_of: ports(&rule.source.ports),
+        source_none_of: ports(&rule.source.not_ports),
+        ip_version,
+    }
 }
 
 /// Messages of a type. None: nothing is said of them.

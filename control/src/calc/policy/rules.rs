@@ -2,9 +2,10 @@
 //!
 //! A rule becomes several where what it means differs from pod to pod, or from endpoint to endpoint of a service:
 //!
-//! - a port that is a name is a rule for each number the name has, narrowed to the pods that have it, at the end that
-//!   is the destination: the policy's own pods for ingress, the peers for egress;
-//! - excepted ports that are names part the destinations by what the names come to;
+//! - a port that is a name is a rule for each number the name has, narrowed to the pods that have it, at the end whose
+//!   port it is: for that of the destination the policy's own pods for ingress, the peers for egress, and the other way
+//!   round for that of the source;
+//! - excepted ports that are names part those at that end by what the names come to;
 //! - a service as the destination is a rule for each port of its endpoints, narrowed to those that have it;
 //! - Pass is followed by a rule that denies those of whom it is not known whether they are meant.
 
@@ -18,12 +19,12 @@ use super::members::Members;
 use super::ports::{Range, intersection, port_matches};
 use super::scope::{PortName, PortNumber, Scope};
 use super::sets::{SetKey, Sets};
-use super::view::{PortView, Ports, RuleAction, RuleView};
+use super::view::{EntityMatch, FlowEnd, PortView, Ports, RuleAction, RuleView};
 use crate::calc::Numbering;
 use crate::calc::address_list::ServicePort;
 use crate::calc::identity::IdentityKey;
 use crate::calc::output::Output;
-use crate::object::{PolicyType, Protocol};
+use crate::object::Protocol;
 
 /// Names a rule: its policy, and its position there with what it was narrowed to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,10 +52,21 @@ struct Draft<'v> {
     /// Whether those of whom it is not known count as meant.
     unknown: bool,
     service_port: Option<ServicePort>,
-    /// What names of ports come to at the destination.
-    ports: Vec<(PortName, PortNumber)>,
     /// In which cases it is meant, after the position.
     case: String,
+}
+
+/// One of the ways in which the ports of one end come to numbers.
+#[derive(Clone, Default)]
+struct Case {
+    /// What names come to there.
+    names: Vec<(PortName, PortNumber)>,
+    /// One of these. None: everything.
+    any_of: Option<Vec<Range>>,
+    /// None of these.
+    none_of: Vec<Range>,
+    /// In words, after the position.
+    text: String,
 }
 
 impl<'a> RuleMaker<'a> {
@@ -72,7 +84,6 @@ impl<'a> RuleMaker<'a> {
             action,
             unknown,
             service_port: None,
-            ports: Vec::new(),
             case: case.to_owned(),
         };
         match view.action {
@@ -90,89 +101,66 @@ impl<'a> RuleMaker<'a> {
 
     /// One rule for each port of the service that is the destination, if one is.
     fn add(&mut self, draft: &Draft<'_>, selected: &[IdentityId], rules: &mut Vec<Rule>) {
-        let destination = match draft.policy.direction {
-            PolicyType::Ingress => &draft.view.own,
-            PolicyType::Egress => &draft.view.peer,
-        };
-        let Some(service) = destination.service.as_ref().filter(|service| service.with_ports) else {
-            return self.add_by_exception(draft, selected, rules);
+        let service = draft.entity(FlowEnd::Destination).service.as_ref();
+        let Some(service) = service.filter(|service| service.with_ports) else {
+            return self.add_cases(draft, selected, rules);
         };
         let ports = self.members.referred.service_ports(&service.namespace, &service.name);
         for port in ports {
             let (protocol, first, last) = port;
             let case = format!("{}, service port {first}-{last} of protocol {protocol}", draft.case);
             let draft = Draft { service_port: Some(port), case, ..draft.clone() };
-            self.add_by_exception(&draft, selected, rules);
+            self.add_cases(&draft, selected, rules);
         }
     }
 
-    /// One rule for each way in which excepted names come to numbers.
-    fn add_by_exception(&mut self, draft: &Draft<'_>, selected: &[IdentityId], rules: &mut Vec<Rule>) {
-        // Who is meant is worth finding out only where a name has to come to a number.
-        let destinations =
-            if has_names(draft.view) { self.destinations(draft, selected) } else { Vec::new() };
-        let names: Vec<_> = names(&draft.view.traffic.none_of).into_iter().collect();
-        if names.is_empty() {
-            return self.add_by_name(draft, &destinations, rules);
-        }
-        let numbers =
-            |key: &IdentityKey| -> Vec<_> { names.iter().map(|name| PortNumber::of(name, key)).collect() };
-        let mut cases: BTreeSet<Vec<PortNumber>> = destinations.iter().map(|key| numbers(key)).collect();
-        // Whoever is no pod.
-        cases.insert(vec![PortNumber::Absent; names.len()]);
-        for numbers in cases {
-            let ports: Vec<_> = names.iter().cloned().zip(numbers).collect();
-            let case = format!("{}{}", draft.case, describe(&ports));
-            let draft = Draft { ports, case, ..draft.clone() };
-            self.add_by_name(&draft, &destinations, rules);
-        }
-    }
-
-    /// One rule for the ports that are numbers, and one for each number that those that are names come to.
-    fn add_by_name(&mut self, draft: &Draft<'_>, destinations: &[&IdentityKey], rules: &mut Vec<Rule>) {
-        let traffic = &draft.view.traffic;
-        let numbers = ranges(&traffic.any_of);
-        if traffic.any_of.is_empty() {
-            self.push(draft, None, rules);
-        } else if !numbers.is_empty() {
-            self.push(draft, Some(&numbers), rules);
-        }
-        for name in names(&traffic.any_of) {
-            let settled = draft.ports.iter().find(|(settled, _)| *settled == name).map(|(_, number)| *number);
-            let found: BTreeSet<_> = destinations.iter().map(|key| PortNumber::of(&name, key)).collect();
-            for number in found.into_iter().filter(|found| settled.is_none_or(|settled| settled == *found)) {
-                let protocol = name.protocol.number();
-                let range = match number {
-                    PortNumber::Number(number) => (protocol, number, number),
-                    PortNumber::Unknown if draft.unknown => (protocol, 0, u16::MAX),
-                    PortNumber::Unknown | PortNumber::Absent => continue,
-                };
-                let port = [(name.clone(), number)];
-                let case = format!("{}{}", draft.case, describe(&port));
-                let ports =
-                    if settled.is_some() { draft.ports.clone() } else { [&draft.ports[..], &port].concat() };
-                self.push(&Draft { ports, case, ..draft.clone() }, Some(&[range]), rules);
+    /// One rule for each case of the source with each of the destination.
+    fn add_cases(&mut self, draft: &Draft<'_>, selected: &[IdentityId], rules: &mut Vec<Rule>) {
+        let sources = self.cases(draft, FlowEnd::Source, selected);
+        let destinations = self.cases(draft, FlowEnd::Destination, selected);
+        for source in &sources {
+            for destination in &destinations {
+                self.push(draft, source, destination, rules);
             }
         }
+    }
+
+    /// The ways in which the ports of an end come to numbers: excepted names first, then those that are meant.
+    fn cases(&self, draft: &Draft<'_>, end: FlowEnd, selected: &[IdentityId]) -> Vec<Case> {
+        let (any_of, none_of) = draft.view.traffic.at(end);
+        // Who is meant is worth finding out only where a name has to come to a number.
+        let whom = if has_names(draft.view, end) { self.whom(draft, end, selected) } else { Vec::new() };
+        let excepted: Vec<_> = names(none_of).into_iter().collect();
+        let numbers =
+            |key: &IdentityKey| -> Vec<_> { excepted.iter().map(|name| PortNumber::of(name, key)).collect() };
+        let mut ways: BTreeSet<Vec<PortNumber>> = BTreeSet::new();
+        if !excepted.is_empty() {
+            ways.extend(whom.iter().map(|key| numbers(key)));
+        }
+        // Whoever is no pod; or everybody, where nothing is excepted by name.
+        ways.insert(vec![PortNumber::Absent; excepted.len()]);
+        let case = |numbers: Vec<PortNumber>| {
+            let names: Vec<_> = excepted.iter().cloned().zip(numbers).collect();
+            let mut none_of = ranges(none_of);
+            none_of.extend(names.iter().filter_map(|(name, number)| draft.excepted(name, *number)));
+            Case { text: describe(end, &names), names, any_of: None, none_of }
+        };
+        ways.into_iter().flat_map(|numbers| draft.cases_by_name(end, any_of, &case(numbers), &whom)).collect()
     }
 
     /// A rule, unless there is no port left that it could be for.
-    fn push(&mut self, draft: &Draft<'_>, any_of: Option<&[Range]>, rules: &mut Vec<Rule>) {
-        let within: Vec<Range>;
-        let any_of = match draft.service_port {
-            None => any_of,
-            Some(port) => {
-                within = any_of.map_or_else(|| vec![port], |any_of| intersection(any_of, &[port]));
-                Some(&within[..])
-            }
-        };
-        let mut none_of = ranges(&draft.view.traffic.none_of);
-        none_of.extend(names(&draft.view.traffic.none_of).iter().filter_map(|name| draft.excepted(name)));
-        let Some(ports) = port_matches(any_of, &none_of) else { return };
-        let (peer, own) = draft.scopes();
+    fn push(&mut self, draft: &Draft<'_>, source: &Case, destination: &Case, rules: &mut Vec<Rule>) {
+        let within = draft.service_port.map(|port| match &destination.any_of {
+            None => vec![port],
+            Some(any_of) => intersection(any_of, &[port]),
+        });
+        let to = within.as_deref().or(destination.any_of.as_deref());
+        let Some(ports) = port_matches(to, &destination.none_of) else { return };
+        let Some(source_ports) = port_matches(source.any_of.as_deref(), &source.none_of) else { return };
+        let (peer, own) = draft.scopes(source, destination);
         let (peers, not_peers) = self.set(peer, draft.unknown);
         let (subjects, not_subjects) = self.set(own, draft.unknown);
-        let position = format!("{}{}", draft.view.position, draft.case);
+        let position = format!("{}{}{}{}", draft.view.position, draft.case, source.text, destination.text);
         let key = RuleKey { policy: draft.policy.clone(), position: position.clone() };
         let id = RuleId(self.numbering.rules.number(&key));
         rules.push(Rule {
@@ -181,17 +169,18 @@ impl<'a> RuleMaker<'a> {
             subjects,
             not_subjects,
             ports,
+            source_ports,
             ..Rule::new(id, draft.action, position)
         });
     }
 
-    /// The identities at which the port of a flow is to be found.
-    fn destinations(&self, draft: &Draft<'_>, selected: &[IdentityId]) -> Vec<&'a IdentityKey> {
+    /// The identities whose port that of an end is.
+    fn whom(&self, draft: &Draft<'_>, end: FlowEnd, selected: &[IdentityId]) -> Vec<&'a IdentityKey> {
         let identities = &self.members.identities;
-        if draft.policy.direction == PolicyType::Ingress {
+        if end == FlowEnd::own_and_peer(draft.policy.direction).0 {
             return selected.iter().filter_map(|id| identities.by_number.get(id)).collect();
         }
-        let (peer, _) = draft.scopes();
+        let (peer, _) = draft.scopes(&Case::default(), &Case::default());
         if peer.is_negative() {
             return identities.by_number.values().filter(|key| key.pod().is_some()).collect();
         }
@@ -212,25 +201,64 @@ impl<'a> RuleMaker<'a> {
 }
 
 impl Draft<'_> {
-    /// The other end, and the policy's own.
-    fn scopes(&self) -> (Scope, Scope) {
-        let of = |entity: &super::view::EntityMatch, is_destination: bool| Scope {
-            entity: entity.clone(),
-            service_port: self.service_port.filter(|_| is_destination),
-            ports: if is_destination { self.ports.clone() } else { Vec::new() },
-            ..Scope::default()
-        };
-        let is_egress = self.policy.direction == PolicyType::Egress;
-        let mut peer = of(&self.view.peer, is_egress);
-        // The other end is of the same family.
-        peer.family = self.view.traffic.ip_version;
-        (peer, of(&self.view.own, !is_egress))
+    fn entity(&self, end: FlowEnd) -> &EntityMatch {
+        if end == FlowEnd::own_and_peer(self.policy.direction).0 { &self.view.own } else { &self.view.peer }
     }
 
-    /// What an excepted name comes to here.
-    fn excepted(&self, name: &PortName) -> Option<Range> {
+    /// The other end, and the policy's own.
+    fn scopes(&self, source: &Case, destination: &Case) -> (Scope, Scope) {
+        let of = |end: FlowEnd| {
+            let (case, service_port) = match end {
+                FlowEnd::Source => (source, None),
+                FlowEnd::Destination => (destination, self.service_port),
+            };
+            let (entity, ports) = (self.entity(end).clone(), case.names.clone());
+            Scope { entity, service_port, ports, ..Scope::default() }
+        };
+        let (own, peer) = FlowEnd::own_and_peer(self.policy.direction);
+        // The other end is of the same family.
+        (Scope { family: self.view.traffic.ip_version, ..of(peer) }, of(own))
+    }
+
+    /// A case for the ports of an end that are numbers, and one for each number that those that are names come to.
+    fn cases_by_name(
+        &self,
+        end: FlowEnd,
+        any_of: &[PortView],
+        case: &Case,
+        whom: &[&IdentityKey],
+    ) -> Vec<Case> {
+        let mut cases = Vec::new();
+        let numbers = ranges(any_of);
+        if any_of.is_empty() {
+            cases.push(case.clone());
+        } else if !numbers.is_empty() {
+            cases.push(Case { any_of: Some(numbers), ..case.clone() });
+        }
+        for name in names(any_of) {
+            let settled = case.names.iter().find(|(settled, _)| *settled == name).map(|(_, number)| *number);
+            let found: BTreeSet<_> = whom.iter().map(|key| PortNumber::of(&name, key)).collect();
+            for number in found.into_iter().filter(|found| settled.is_none_or(|settled| settled == *found)) {
+                let protocol = name.protocol.number();
+                let range = match number {
+                    PortNumber::Number(number) => (protocol, number, number),
+                    PortNumber::Unknown if self.unknown => (protocol, 0, u16::MAX),
+                    PortNumber::Unknown | PortNumber::Absent => continue,
+                };
+                let port = [(name.clone(), number)];
+                let text = format!("{}{}", case.text, describe(end, &port));
+                let names =
+                    if settled.is_some() { case.names.clone() } else { [&case.names[..], &port].concat() };
+                cases.push(Case { names, any_of: Some(vec![range]), text, none_of: case.none_of.clone() });
+            }
+        }
+        cases
+    }
+
+    /// What an excepted name comes to where it is this.
+    fn excepted(&self, name: &PortName, number: PortNumber) -> Option<Range> {
         let protocol = name.protocol.number();
-        match self.ports.iter().find(|(settled, _)| settled == name)?.1 {
+        match number {
             PortNumber::Number(number) => Some((protocol, number, number)),
             PortNumber::Unknown if !self.unknown => Some((protocol, 0, u16::MAX)),
             PortNumber::Unknown | PortNumber::Absent => None,
@@ -260,21 +288,25 @@ fn names(ports: &[PortView]) -> BTreeSet<PortName> {
     names.collect()
 }
 
-/// `, port http = 80`
-fn describe(ports: &[(PortName, PortNumber)]) -> String {
+/// `, port http = 80/TCP`, `, source port http = 80/TCP`
+fn describe(end: FlowEnd, ports: &[(PortName, PortNumber)]) -> String {
+    let what = match end {
+        FlowEnd::Source => "source port",
+        FlowEnd::Destination => "port",
+    };
     let one = |(name, number): &(PortName, PortNumber)| {
         let number = match number {
             PortNumber::Number(number) => number.to_string(),
             PortNumber::Absent => "nothing".to_owned(),
             PortNumber::Unknown => "unknown".to_owned(),
         };
-        format!(", port {} = {number}/{}", name.name, name.protocol)
+        format!(", {what} {} = {number}/{}", name.name, name.protocol)
     };
     ports.iter().map(one).collect()
 }
 
-/// Whether a rule comes to other rules when names of ports mean other numbers, at whatever pods.
-pub(super) fn has_names(view: &RuleView) -> bool {
-    let mut ports = view.traffic.any_of.iter().chain(&view.traffic.none_of);
-    ports.any(|port| matches!(port.ports, Ports::Named(_)))
+/// Whether a rule comes to other rules when names of ports mean other numbers, at whatever pods of that end.
+pub(super) fn has_names(view: &RuleView, end: FlowEnd) -> bool {
+    let (any_of, none_of) = view.traffic.at(end);
+    any_of.iter().chain(none_of).any(|port| matches!(port.ports, Ports::Named(_)))
 }

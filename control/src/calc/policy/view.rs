@@ -205,15 +205,53 @@ pub(crate) struct AccountMatch {
     pub(crate) labels: Expr,
 }
 
-/// Protocols, and destination ports of those that have them.
+/// Protocols, and ports of those that have them.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct Traffic {
-    /// One of these. Empty: everything.
+    /// To one of these. Empty: everything.
     pub(crate) any_of: Vec<PortView>,
-    /// None of these.
+    /// To none of these.
     pub(crate) none_of: Vec<PortView>,
+    /// And from one of these. Empty: everything.
+    pub(crate) source_any_of: Vec<PortView>,
+    /// And from none of these.
+    pub(crate) source_none_of: Vec<PortView>,
     /// Of this family alone.
     pub(crate) ip_version: Option<IpVersion>,
+}
+
+/// An end of a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FlowEnd {
+    /// Which sends its first packet.
+    Source,
+    /// Which gets it.
+    Destination,
+}
+
+impl FlowEnd {
+    /// The end that is the policy's own pod, and the other.
+    pub(crate) const fn own_and_peer(direction: PolicyType) -> (Self, Self) {
+        match direction {
+            PolicyType::Ingress => (Self::Destination, Self::Source),
+            PolicyType::Egress => (Self::Source, Self::Destination),
+        }
+    }
+}
+
+impl Traffic {
+    /// The ports of an end: one of the first, if there are any, and none of the second.
+    pub(crate) fn at(&self, end: FlowEnd) -> (&[PortView], &[PortView]) {
+        match end {
+            FlowEnd::Source => (&self.source_any_of, &self.source_none_of),
+            FlowEnd::Destination => (&self.any_of, &self.none_of),
+        }
+    }
+
+    /// Whether it depends on the source port.
+    pub(crate) fn has_source_ports(&self) -> bool {
+        self.at(FlowEnd::Source) != (&[], &[])
+    }
 }
 
 /// A family of addresses.
@@ -245,7 +283,7 @@ impl PortView {
 pub(crate) enum Ports {
     /// From, to, both included. Of ICMP (1) and ICMPv6 (58): `type << 8 | code`. Protocols without ports: 0 to 65535.
     Range(u16, u16),
-    /// The number the destination pod gives this name; only of TCP, UDP and SCTP.
+    /// The number the pod at that end gives this name; only of TCP, UDP and SCTP.
     Named(String),
 }
 

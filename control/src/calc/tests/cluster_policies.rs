@@ -13,7 +13,8 @@ fn base() -> String {
 
 fn ask(inputs: &Inputs, from: &str, to: &str) -> Explanation {
     let [Ok(from), Ok(to)] = [from, to].map(str::parse);
-    explain(inputs, &Question { from, to, protocol: 17, port: 5060, is_ipv4: None }).unwrap()
+    explain(inputs, &Question { from, to, protocol: 17, port: 5060, source_port: None, is_ipv4: None })
+        .unwrap()
 }
 
 #[test]

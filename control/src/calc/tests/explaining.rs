@@ -25,7 +25,7 @@ fn cluster(policies: &str) -> Inputs {
 
 fn ask(inputs: &Inputs, from: &str, to: &str, port: u16) -> Result<Explanation, ExplainError> {
     let [from, to] = [from, to].map(|end| end.parse::<End>().unwrap());
-    explain(inputs, &Question { from, to, protocol: 17, port, is_ipv4: None })
+    explain(inputs, &Question { from, to, protocol: 17, port, source_port: None, is_ipv4: None })
 }
 
 fn relay() -> String {
@@ -124,7 +124,7 @@ fn ends_must_have_addresses_of_one_family() {
     assert_eq!(ask(&inputs, "node/n1", "media/relay", 1).unwrap().from, "node n1 (192.0.2.2)");
     assert!(matches!(ask(&inputs, "media/relay", "fd00::7", 1), Err(ExplainError::NoFamily(..))));
     let [from, to] = ["fd00::9", "media/caller"].map(|end| end.parse::<End>().unwrap());
-    let mut question = Question { from, to, protocol: 6, port: 1, is_ipv4: None };
+    let mut question = Question { from, to, protocol: 6, port: 1, source_port: None, is_ipv4: None };
     assert_eq!(explain(&inputs, &question).unwrap().to_address, "fd00::7".parse::<IpAddr>().unwrap());
     question.is_ipv4 = Some(true);
     assert_eq!(

@@ -87,6 +87,46 @@ fn what_may_concern_everything_is_calculated_from_nothing() {
 }
 
 #[test]
+fn what_a_name_of_a_source_port_comes_to_is_followed() {
+    let policy = |direction: &str, other: &str| {
+        format!(
+            "---\n{{apiVersion: projectcalico.org/v3, kind: GlobalNetworkPolicy, metadata: {{name: default.{direction}}}, \
+             spec: {{{direction}: [{{action: Allow, source: {{{other}ports: [sip]}}}}, {{action: Deny, source: {{notPorts: [sip]}}}}]}}}}\n"
+        )
+    };
+    let sip = |name: &str, node: &str, port: u16, rest: &str| {
+        let ports = format!("ports: [{{name: sip, containerPort: {port}, protocol: UDP}}]");
+        pod(name, "", &format!("spec: {{nodeName: {node}, containers: [{{name: c, {ports}}}]}}{rest}"))
+    };
+    let mut inputs =
+        inputs(&(cluster() + &policy("ingress", "namespaceSelector: all(), ") + &policy("egress", "")));
+    let mut calculator = Calculator::new("n0", CalcConfig::default());
+    let mut numbering = Numbering::default();
+    let remote = ", status: {podIP: 10.0.1.7}";
+    for (change, numbers) in [
+        (String::new(), 0),
+        (sip("y/b", "n1", 5060, remote), 1),
+        (sip("x/a", "n0", 5070, ""), 3),
+        (sip("y/b", "n1", 5080, remote), 3),
+        (pod("x/a", "", "spec: {nodeName: n0}"), 1),
+        (pod("y/b", "", &format!("spec: {{nodeName: n1}}{remote}")), 0),
+    ] {
+        is_anew(&mut calculator, &mut inputs, &change);
+        let fresh = calculate(&inputs, "n0", &CalcConfig::default(), &mut numbering).state;
+        let rules = |state: &DesiredState| -> Vec<_> {
+            let policies = state.policies.values();
+            policies
+                .flat_map(|policy| &policy.rules)
+                .map(|rule| (rule.position.clone(), rule.source_ports.clone()))
+                .collect()
+        };
+        assert_eq!(rules(calculator.state()), rules(&fresh), "{change}");
+        let named = rules(&fresh).iter().filter(|(at, _)| at.contains("rule 1, source port sip = ")).count();
+        assert_eq!(named, numbers, "{change}");
+    }
+}
+
+#[test]
 fn a_set_of_those_not_meant_is_there_while_somebody_is_in_it() {
     let but_late = "---\n{apiVersion: projectcalico.org/v3, kind: GlobalNetworkPolicy, metadata: {name: default.g}, \
                     spec: {types: [Ingress], ingress: [{action: Allow, source: {notSelector: app == 'late'}}]}}";

@@ -36,7 +36,7 @@ fn tell(inputs: &mut Inputs, names: &[(&str, &[&str])]) {
 
 fn ask(inputs: &Inputs, from: &str, to: &str, port: u16) -> Explanation {
     let [Ok(from), Ok(to)] = [from, to].map(str::parse);
-    explain(inputs, &Question { from, to, protocol: 17, port, is_ipv4: None }).unwrap()
+    explain(inputs, &Question { from, to, protocol: 17, port, source_port: None, is_ipv4: None }).unwrap()
 }
 
 /// Whether the compiled state lets the relay send to an address: by the sets that the rule of names refers to.

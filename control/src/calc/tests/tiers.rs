@@ -33,7 +33,7 @@ fn calico(kind: &str, metadata: &str, spec: &str) -> String {
 
 fn ask(inputs: &Inputs, from: &str, to: &str, port: u16) -> Explanation {
     let [from, to] = [from, to].map(|end| end.parse().unwrap());
-    explain(inputs, &Question { from, to, protocol: 6, port, is_ipv4: None }).unwrap()
+    explain(inputs, &Question { from, to, protocol: 6, port, source_port: None, is_ipv4: None }).unwrap()
 }
 
 /// The tiers of a pod's ingress: their names, the policies in them, and whether they deny what no rule matched.

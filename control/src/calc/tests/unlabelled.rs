@@ -1,7 +1,7 @@
 //! Namespaces and service accounts that are there and cannot be read: no label of theirs is known, and what may follow
 //! from one counts against the flow.
 
-use vswitch_datapath::policy::{PolicyDirection, oracle};
+use vswitch_datapath::policy::{FlowPorts, PolicyDirection, oracle};
 
 use super::*;
 use crate::calc::{Explanation, Question, explain};
@@ -36,11 +36,12 @@ fn cluster(policy: &str) -> Inputs {
 /// What the receiver says, which is what is compiled.
 fn ask(inputs: &Inputs, from: &str, to: &str) -> Explanation {
     let [Ok(from_end), Ok(to_end)] = [from, to].map(str::parse);
-    let question = Question { from: from_end, to: to_end, protocol: 6, port: 80, is_ipv4: None };
+    let question =
+        Question { from: from_end, to: to_end, protocol: 6, port: 80, source_port: None, is_ipv4: None };
     let said = explain(inputs, &question).unwrap();
     let state = state(inputs, "n0");
     let [own, other] = [to, from].map(|address| identity(&state, address).0);
-    let verdict = oracle::verdict(&state, PolicyDirection::Ingress, own, other, 6, 80);
+    let verdict = oracle::verdict(&state, PolicyDirection::Ingress, own, other, FlowPorts::to(6, 80));
     assert_eq!(verdict.allow, said.ingress.allowed, "{said}");
     said
 }

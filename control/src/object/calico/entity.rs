@@ -34,10 +34,10 @@ pub struct EntityRule {
     /// It is a pod that runs as one of these service accounts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_accounts: Option<ServiceAccountMatch>,
-    /// The destination port is one of these.
+    /// Its port is one of these.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub ports: Vec<Port>,
-    /// The destination port is none of these.
+    /// Its port is none of these.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub not_ports: Vec<Port>,
 }
@@ -92,10 +92,6 @@ impl EntityRule {
         check_selector("namespaceSelector", &self.namespace_selector, Globals::Alone)?;
         for (field, ports) in [("ports", &self.ports), ("notPorts", &self.not_ports)] {
             at_most(field, ports.len(), MAX_PORTS)?;
-            if end == End::Source && !ports.is_empty() {
-                let problem = "source ports are not enforced; leave it out, or ask for destination.ports";
-                return Err(Invalid::new(field, problem));
-            }
         }
         if let Some(accounts) = &self.service_accounts {
             check_selector("selector", &accounts.selector, Globals::Refused)

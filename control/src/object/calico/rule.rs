@@ -165,8 +165,13 @@ impl Rule {
     }
 
     fn validate_ports(&self) -> Result<(), Invalid> {
-        let Self { protocol, destination, .. } = self;
-        for (field, ports) in [("ports", &destination.ports), ("notPorts", &destination.not_ports)] {
+        let Self { protocol, source, destination, .. } = self;
+        for (field, ports) in [
+            ("source.ports", &source.ports),
+            ("source.notPorts", &source.not_ports),
+            ("destination.ports", &destination.ports),
+            ("destination.notPorts", &destination.not_ports),
+        ] {
             let numbered = ports.iter().any(|port| matches!(port, Port::Range(..)));
             let problem = match protocol {
                 None if numbered => "needs a protocol: TCP, UDP or SCTP".to_owned(),
@@ -175,7 +180,7 @@ impl Rule {
                 }
                 _ => continue,
             };
-            return Err(Invalid::new(format!("destination.{field}"), problem));
+            return Err(Invalid::new(field, problem));
         }
         Ok(())
     }

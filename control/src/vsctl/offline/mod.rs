@@ -20,6 +20,7 @@ use tables::Verdict;
 
 /// The report, and whether the flow is allowed.
 pub(super) fn explain(explain: &Explain) -> Result<(Report, bool), Failure> {
+    explain.check()?;
     let (mut inputs, mut notes) = read(&explain.filename, &explain.namespace)?;
     let question = question(explain);
     notes.extend(place::ends(&mut inputs, &question).map_err(Failure)?);
@@ -59,6 +60,7 @@ fn question(explain: &Explain) -> Question {
         to: end(&explain.to),
         protocol: explain.service.protocol.0,
         port: explain.service.port,
+        source_port: explain.source_port,
         is_ipv4: explain.family.map(|family| family == 4),
     }
 }
@@ -84,9 +86,9 @@ fn report(answer: Explanation, explain: &Explain, verdicts: &[Verdict], notes: &
     let tables: Vec<_> = verdicts.iter().map(|verdict| verdict.text.clone()).collect();
     let value = json!({
         "allowed": allowed, "from": from, "to": to, "service": explain.service.to_string(),
-        "egress": side_value(&egress), "ingress": side_value(&ingress), "tables": tables, "notes": notes,
+        "sourcePort": explain.source_port, "egress": side_value(&egress), "ingress": side_value(&ingress), "tables": tables, "notes": notes,
     });
-    let mut text = verdict_text(allowed, "", [&from, &to], explain.service, [Some(&egress), Some(&ingress)]);
+    let mut text = verdict_text(allowed, "", [&from, &to], &explain.asked(), [Some(&egress), Some(&ingress)]);
     for (heading, lines) in [("the engine's tables", &tables[..]), ("notes", notes)] {
         if !lines.is_empty() {
             text = format!("{text}\n\n{heading}\n{}", indent(&lines.join("\n"), 2));

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use vswitch_datapath::policy::PolicyDirection;
+use vswitch_datapath::policy::{FlowPorts, PolicyDirection};
 use vswitch_datapath::tables::Revision;
 use vswitch_datapath::{CompileInputs, PortMap, Underlay, compile};
 use vswitch_model::{DesiredState, Generation, RuleId};
@@ -39,7 +39,9 @@ pub(super) fn ask(
         [(PolicyDirection::Egress, sender, from, to), (PolicyDirection::Ingress, receiver, to, from)]
     {
         let Some(endpoint) = endpoint else { continue };
-        verdicts.push(judge(inputs, &endpoint.spec.node, direction, own, other, question)?);
+        let ports =
+            FlowPorts { protocol: question.protocol, destination: question.port, source: answer.source_port };
+        verdicts.push(judge(inputs, &endpoint.spec.node, direction, own, other, ports)?);
     }
     Ok(verdicts)
 }
@@ -54,7 +56,7 @@ fn judge(
     direction: PolicyDirection,
     own: IpAddr,
     other: IpAddr,
-    question: &Question,
+    ports: FlowPorts,
 ) -> Result<Verdict, String> {
     let state = calculate(inputs, node, &CalcConfig::default(), &mut Numbering::default()).state;
     state.check().map_err(|invalid| format!("what these files come to cannot be in force: {invalid}"))?;
@@ -67,7 +69,7 @@ fn judge(
     })
     .map_err(|error| format!("what these files come to cannot be in force: {error}"))?;
     let [own, other] = [own, other].map(|address| tables.lookup(address).identity);
-    let verdict = tables.policy.verdict(direction, own, other, question.protocol, question.port);
+    let verdict = tables.policy.verdict(direction, own, other, ports);
     let is_egress = direction == PolicyDirection::Egress;
     let (way, said) =
         (if is_egress { "leaving" } else { "arriving" }, if verdict.allow { "allowed" } else { "denied" });

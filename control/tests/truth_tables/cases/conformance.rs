@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::check_alone;
 use crate::report::{Report, Way};
-use crate::scene::{self, Expected, PodSpec, Probe, Scene, protocol_number};
+use crate::scene::{self, Expected, PodSpec, Probe, SOURCE_PORT, Scene, protocol_number};
 use crate::switch::Switch;
 
 #[derive(Deserialize)]
@@ -93,7 +93,8 @@ impl Case {
         let (from, to) = (place(&probe.from), place(&probe.to));
         assert_eq!(self.pods[to].ip, probe.to_ip, "{}", probe.subtest);
         let expected = Expected::new(probe.expected);
-        Probe { from, to, protocol: protocol_number(&probe.protocol), port: probe.port, expected }
+        let (protocol, source_port) = (protocol_number(&probe.protocol), SOURCE_PORT);
+        Probe { from, to, protocol, port: probe.port, source_port, expected }
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::check_alone;
 use crate::report::{Report, Way};
-use crate::scene::{self, Expected, PodSpec, Probe, Scene, Who, protocol_number};
+use crate::scene::{self, Expected, PodSpec, Probe, SOURCE_PORT, Scene, Who, protocol_number};
 use crate::switch::Switch;
 
 const NODES: [&str; 3] = ["n0", "n1", "n2"];
@@ -193,7 +193,8 @@ impl Step {
                     let sides = sides.map(|rows| allows(rows).unwrap());
                     assert_eq!(allowed, sides[0] && sides[1], "the table itself");
                     let expected = Expected { sides: Some(sides), ..Expected::new(allowed) };
-                    probes.push(Probe { from, to, protocol, port: port_number, expected });
+                    let (port, source_port) = (port_number, SOURCE_PORT);
+                    probes.push(Probe { from, to, protocol, port, source_port, expected });
                 }
             }
         }

@@ -75,8 +75,7 @@ fn check_case(number: usize, case: Value, report: &mut Report) {
 pub(crate) fn check_reference(scene: &Scene, report: &mut Report) {
     let reference = Reference::read(&scene.objects);
     for probe in &scene.probes {
-        let (from, to) = (&scene.ends[probe.from], &scene.ends[probe.to]);
-        let got = reference.judge(&Flow { from, to, protocol: probe.protocol, port: probe.port });
+        let got = reference.judge(&Flow::of(probe, &scene.ends));
         judge_sides(report, Way::Reference, scene, probe, got.map(|verdict| verdict.allowed));
     }
 }

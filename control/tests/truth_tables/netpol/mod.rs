@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use crate::cases::check_alone;
 use crate::report::{Report, Way};
-use crate::scene::{self, Expected, PodSpec, Probe, SCTP, Scene, TCP, UDP};
+use crate::scene::{self, Expected, PodSpec, Probe, SCTP, SOURCE_PORT, Scene, TCP, UDP};
 use crate::switch::Switch;
 
 pub(crate) use api::end_ports;
@@ -215,7 +215,7 @@ impl Cluster {
         let pairs = (0..paths.len()).flat_map(|from| (0..paths.len()).map(move |to| (from, to)));
         let probes = pairs.filter(|(from, to)| from != to).map(|(from, to)| {
             let expected = Expected::new(!denied(paths[from], paths[to]));
-            Probe { from, to, protocol, port, expected }
+            Probe { from, to, protocol, port, source_port: SOURCE_PORT, expected }
         });
         Scene { name, probes: probes.collect(), objects, ends }
     }

@@ -219,7 +219,7 @@ fn rule(dice: &mut Dice) -> Value {
     }
     for end in ["source", "destination"] {
         let mut entity = entity(dice, is_ipv4);
-        if end == "destination" && has_ports && dice.chance(60) {
+        if has_ports && dice.chance(if end == "destination" { 60 } else { 25 }) {
             let ports =
                 [json!(80), json!("80:9000"), json!(53), json!("http"), json!("dns"), json!("1:65535")];
             entity[dice.one_of(&["ports", "ports", "notPorts"])] = dice.some_of(&ports, 1, 2).into();

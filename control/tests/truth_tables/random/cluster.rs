@@ -21,6 +21,9 @@ pub(super) const MESSAGES_V4: [u16; 6] = [8 << 8, 8 << 8 | 1, 13 << 8, 13 << 8 |
 pub(super) const MESSAGES_V6: [u16; 6] =
     [128 << 8, 128 << 8 | 1, 128 << 8 | 2, 160 << 8, 160 << 8 | 1, 160 << 8 | 2];
 
+/// Where rules about source ports begin and end, and what has names.
+const SOURCE_PORTS: [u16; 10] = [53, 80, 81, 1023, 1024, 3868, 8080, 9000, 9001, 65_535];
+
 /// What a cluster has besides its policies.
 pub(super) struct Cluster {
     pub(super) objects: Vec<Value>,
@@ -110,9 +113,14 @@ impl Cluster {
             // All that two addresses say to each other is one flow then: the other way would be an answer.
             (protocol, port) = (TCP, 80);
         }
+        // One way only, or what one says from such a port were an answer to what the other said to it.
+        let count = self.ends.len();
+        let is_that_way = (count + to - from) % count * 2 < count;
+        let source_port =
+            if is_that_way && dice.chance(60) { dice.one_of(&SOURCE_PORTS) } else { scene::SOURCE_PORT };
         // To be said by the reference.
         let expected = Expected::new(false);
-        Probe { from, to, protocol, port, expected }
+        Probe { from, to, protocol, port, source_port, expected }
     }
 
     /// Whether what an end sends to a pod reaches the pod's node as it was sent: other nodes' kernels have ways of

@@ -23,8 +23,13 @@ pub(super) fn roll(dice: &mut Dice, number: usize, is_ipv4: bool) -> Focus {
 /// A policy of Calico's with rules about one field.
 fn field(dice: &mut Dice, number: usize, is_ipv4: bool) -> Focus {
     let mut focus = Focus { objects: calico::tiers().collect(), traffic: Vec::new() };
-    let about = match dice.roll(16) {
-        0..=6 => {
+    let about = match dice.roll(18) {
+        0..=1 => {
+            let (about, traffic) = source_ports(dice);
+            focus.traffic = traffic;
+            about
+        }
+        2..=8 => {
             let (about, traffic) = traffic(dice, is_ipv4);
             focus.traffic = traffic;
             about
@@ -141,6 +146,30 @@ fn traffic(dice: &mut Dice, is_ipv4: bool) -> (Value, Vec<(u8, u16)>) {
             (rule, numbers.into_iter().map(|port| (asked, port)).collect())
         }
     }
+}
+
+/// What a rule says of source ports, beside a port of the destination or none, and packets to there and elsewhere.
+fn source_ports(dice: &mut Dice) -> (Value, Vec<(u8, u16)>) {
+    let names = [json!("http"), json!("dns"), json!("sig")];
+    let numbers =
+        [json!(80), json!(65_535), json!("1:1023"), json!("1024:65535"), json!("80:9000"), json!(53)];
+    let protocol = dice.one_of(&[TCP, UDP, SCTP]);
+    let traffic = vec![(protocol, 80), (protocol, 80), (protocol, 53), (TCP, 80)];
+    let mut rule = json!({"protocol": protocol});
+    let some = dice.some_of(&[&names[..], &numbers[..]].concat(), 1, 3);
+    match dice.roll(5) {
+        0 => rule["source"] = json!({"ports": some}),
+        1 => rule["source"] = json!({"notPorts": some}),
+        2 => rule["source"] = json!({"ports": ["80:9000", "http"], "notPorts": some}),
+        3 => {
+            rule["source"] = json!({"ports": some});
+            rule["destination"] =
+                json!({dice.one_of(&["ports", "notPorts"]): [dice.one_of(&["http", "dns"])]});
+        }
+        // Without a protocol there are only names.
+        _ => rule = json!({"source": {dice.one_of(&["ports", "notPorts"]): dice.some_of(&names, 1, 2)}}),
+    }
+    (rule, traffic)
 }
 
 /// One or two policies of one kind, alone but for what they refer to.

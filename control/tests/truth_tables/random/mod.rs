@@ -117,8 +117,7 @@ fn expect(scene: &mut Scene) {
     let staged = Reference::read(&with_staged(&scene.objects));
     let Scene { ends, probes, .. } = scene;
     for probe in probes {
-        let flow =
-            Flow { from: &ends[probe.from], to: &ends[probe.to], protocol: probe.protocol, port: probe.port };
+        let flow = Flow::of(probe, ends);
         let (now, then) = (reference.judge(&flow), staged.judge(&flow));
         let sides = now.map(|verdict| verdict.allowed);
         probe.expected = Expected {

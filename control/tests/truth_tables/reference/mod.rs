@@ -25,7 +25,7 @@ use serde_json::Value;
 pub(crate) use labels::{LabelSelector, Labels, labels_of};
 pub(crate) use staged::with_staged;
 
-use crate::scene::{End, Who, protocol_number};
+use crate::scene::{End, Probe, Who, protocol_number};
 
 /// Which way, seen from the pod that is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,9 +50,16 @@ pub(crate) struct Flow<'a> {
     pub(crate) protocol: u8,
     /// Destination port; of ICMP `type << 8 | code`.
     pub(crate) port: u16,
+    pub(crate) source_port: u16,
 }
 
 impl<'a> Flow<'a> {
+    /// What a probe asks about.
+    pub(crate) fn of(probe: &Probe, ends: &'a [End]) -> Self {
+        let Probe { from, to, protocol, port, source_port, .. } = *probe;
+        Self { from: &ends[from], to: &ends[to], protocol, port, source_port }
+    }
+
     /// The end that is not the pod whose policy is asked.
     pub(crate) fn peer(&self, direction: Direction) -> &'a End {
         match direction {

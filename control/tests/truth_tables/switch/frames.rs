@@ -6,10 +6,7 @@ use etherparse::{IpNumber, NetSlice, SlicedPacket, TransportSlice};
 use vswitch_datapath::checksum;
 use vswitch_datapath::testing::frames::{Ends, mend_icmpv6};
 
-use crate::scene::{ICMP, ICMPV6, SCTP, TCP, UDP};
-
-/// The source port of every first packet. It is nobody's destination port.
-pub(super) const SOURCE_PORT: u16 = 40_000;
+use crate::scene::{ICMP, ICMPV6, Probe, SCTP, TCP, UDP};
 
 /// What a frame is known by: addresses, protocol, and the first four bytes behind the IP header, which are both ports,
 /// or type, code and checksum.
@@ -21,23 +18,25 @@ pub(super) struct Known {
     pub(super) head: [u8; 4],
 }
 
-/// The first packet of a flow; `port` is as in [`crate::scene::Probe`].
-pub(super) fn first(ends: Ends, protocol: u8, port: u16) -> Vec<u8> {
+/// The first packet of a flow.
+pub(super) fn first(ends: Ends, probe: &Probe) -> Vec<u8> {
+    let Probe { protocol, port, source_port, .. } = *probe;
     match protocol {
-        TCP => ends.tcp(SOURCE_PORT, port, 0x02, &[]),
-        UDP => ends.udp(SOURCE_PORT, port, b"first"),
-        SCTP => sctp(ends, SOURCE_PORT, port, 1),
+        TCP => ends.tcp(source_port, port, 0x02, &[]),
+        UDP => ends.udp(source_port, port, b"first"),
+        SCTP => sctp(ends, source_port, port, 1),
         ICMP | ICMPV6 => icmp(ends, port),
         _ => raw(ends, protocol, b"neither ports nor types"),
     }
 }
 
 /// What the receiver of that sends back; `ends` are its own. None: ICMP has none of its own here.
-pub(super) fn answer(ends: Ends, protocol: u8, port: u16) -> Option<Vec<u8>> {
+pub(super) fn answer(ends: Ends, probe: &Probe) -> Option<Vec<u8>> {
+    let Probe { protocol, port, source_port, .. } = *probe;
     Some(match protocol {
-        TCP => ends.tcp(port, SOURCE_PORT, 0x12, &[]),
-        UDP => ends.udp(port, SOURCE_PORT, b"answer"),
-        SCTP => sctp(ends, port, SOURCE_PORT, 2),
+        TCP => ends.tcp(port, source_port, 0x12, &[]),
+        UDP => ends.udp(port, source_port, b"answer"),
+        SCTP => sctp(ends, port, source_port, 2),
         _ => return None,
     })
 }

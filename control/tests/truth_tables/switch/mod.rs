@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use vswitch_control::calc::{End as CalcEnd, Explainer, Inputs, LearnedNames, Question, Side};
 use vswitch_control::object::manifest::from_value;
-use vswitch_datapath::policy::{PolicyDirection, Verdict, View};
+use vswitch_datapath::policy::{FlowPorts, PolicyDirection, Verdict, View};
 use vswitch_model::DomainName;
 
 use crate::report::{Report, Way};
@@ -73,8 +73,9 @@ impl Switch {
     /// What the tables of the node of `own` say of its side. None: it is no pod, and has no policy.
     fn verdict(&self, direction: PolicyDirection, own: &End, other: &End, probe: &Probe) -> Option<Told<'_>> {
         let node = self.nodes.get(&own.node).filter(|_| matches!(own.who, Who::Pod { .. }))?;
-        let ask =
-            |view| node.verdict(view, direction, own.address, other.address, probe.protocol, probe.port);
+        let Probe { protocol, port: destination, source_port: source, .. } = *probe;
+        let ports = FlowPorts { protocol, destination, source };
+        let ask = |view| node.verdict(view, direction, own.address, other.address, ports);
         Some(Told { node, verdict: ask(View::InForce), staged: ask(View::Staged) })
     }
 }
@@ -129,7 +130,9 @@ fn question(from: &End, to: &End, probe: &Probe) -> Question {
         Who::Node | Who::World => CalcEnd::Address(from.address),
     };
     let is_ipv4 = Some(to.address.is_ipv4());
-    Question { from, to: CalcEnd::Address(to.address), protocol: probe.protocol, port: probe.port, is_ipv4 }
+    let to = CalcEnd::Address(to.address);
+    let Probe { protocol, port, source_port, .. } = *probe;
+    Question { from, to, protocol, port, source_port: Some(source_port), is_ipv4 }
 }
 
 /// Compares each side where the table says it, and what both come to.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use vswitch_control::calc::{CalcConfig, Inputs, Numbering, calculate};
-use vswitch_datapath::policy::{PolicyDirection, Verdict, View, oracle};
+use vswitch_datapath::policy::{FlowPorts, PolicyDirection, Verdict, View, oracle};
 use vswitch_datapath::tables::{Revision, Role};
 use vswitch_datapath::{
     CompileInputs, Counters, Hop, Output, Packet, PortFacts, PortIndex, PortMap, Tables, Underlay, VecBuffer,
@@ -100,17 +100,16 @@ impl Node {
         direction: PolicyDirection,
         own: IpAddr,
         other: IpAddr,
-        protocol: u8,
-        port: u16,
+        ports: FlowPorts,
     ) -> Verdict {
         let (own, other) = (self.identity(own), self.identity(other));
         let policy = &self.tables().policy;
         let verdict = match (view, policy.staged()) {
-            (View::Staged, Some(staged)) => staged.verdict(direction, own, other, protocol, port),
+            (View::Staged, Some(staged)) => staged.verdict(direction, own, other, ports),
             // Nothing is staged: it stays as it is.
-            _ => policy.verdict(direction, own, other, protocol, port),
+            _ => policy.verdict(direction, own, other, ports),
         };
-        let by_rules = oracle::verdict_in(view, &self.state, direction, own, other, protocol, port);
+        let by_rules = oracle::verdict_in(view, &self.state, direction, own, other, ports);
         assert_eq!(verdict, by_rules, "the tables, and the state read rule by rule");
         verdict
     }

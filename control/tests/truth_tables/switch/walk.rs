@@ -25,7 +25,7 @@ impl Switch {
         for (index, probe) in scene.probes.iter().enumerate() {
             let (from, to) = (&scene.ends[probe.from], &scene.ends[probe.to]);
             let (node, port, ends) = self.way_in(from, to);
-            let frame = frames::first(ends, probe.protocol, probe.port);
+            let frame = frames::first(ends, probe);
             let probes = wanted.entry(frames::known(&frame)).or_default();
             probes.push(index);
             // Some are asked twice in a state.
@@ -81,7 +81,7 @@ impl Switch {
                 Who::Pod { .. } => self.way_in(to, from),
                 Who::Node | Who::World => (from.node.clone(), HOST, ends_of_kernel(to, from)),
             };
-            let Some(frame) = frames::answer(ends, probe.protocol, probe.port) else { continue };
+            let Some(frame) = frames::answer(ends, probe) else { continue };
             if wanted.insert(frames::known(&frame), probe).is_none() {
                 entering.entry(node).or_default().push(packet(port, &frame));
             }

@@ -171,6 +171,8 @@ fn received(bytes: &[u8]) -> Result<Option<Sent>> {
 
 #[cfg(test)]
 mod tests {
+    use vswitch_datapath::policy::FlowPorts;
+
     use super::*;
 
     /// Whether the first pod of this node lets a pod of its namespace in, as the engine has it.
@@ -178,7 +180,7 @@ mod tests {
         let tables = node.held.tables();
         let [pod, other] =
             [0, other].map(|number| tables.lookup(node.cluster.address(number).into()).identity);
-        tables.policy.ingress(pod, other, 6, 8080).allow
+        tables.policy.ingress(pod, other, FlowPorts::to(6, 8080)).allow
     }
 
     #[test]

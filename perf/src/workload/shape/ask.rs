@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 
 use vswitch_datapath::Tables;
+use vswitch_datapath::policy::FlowPorts;
 use vswitch_model::{Mac, PortName};
 
 use super::{PODS, Ruled};
@@ -80,7 +81,7 @@ impl Asks {
         let pods: Vec<IpAddr> = ruled.node.pods.iter().map(|pod| address(family, (pod.v4, pod.v6))).collect();
         Self::of(ruled, family, |ask| {
             let [pod, peer] = [pods[usize::from(ask.pod)], ask.peer].map(|end| tables.lookup(end).identity);
-            tables.policy.ingress(pod, peer, UDP, ask.port).allow
+            tables.policy.ingress(pod, peer, FlowPorts::to(UDP, ask.port)).allow
         })
     }
 

@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 
 use vswitch_datapath::parse;
-use vswitch_datapath::policy::PolicyTables;
+use vswitch_datapath::policy::{FlowPorts, PolicyTables};
 
 use super::*;
 use crate::workload::Frames;
@@ -34,7 +34,7 @@ fn states_are_whole_and_each_rule_is_asked_for() {
         let mut allowed = 0;
         for Ask { pod, peer, port } in &asks {
             let pod = make::pod_identity(usize::from(*pod));
-            let verdict = tables.ingress(pod, identity(&desired, *peer), 17, *port);
+            let verdict = tables.ingress(pod, identity(&desired, *peer), FlowPorts::to(17, *port));
             allowed += usize::from(verdict.allow);
             deciding.insert(verdict.rule);
         }

@@ -6,6 +6,7 @@ use vswitch_model::{DropReason, IdentityId, RuleId};
 
 use super::{Direction, FlowKey, Now, Orientation, TcpFlags, TcpState};
 use crate::PortIndex;
+use crate::policy::FlowPorts;
 use crate::tables::{AdjacencyIndex, Judgement, Revision};
 
 const TCP: u8 = 6;
@@ -245,12 +246,13 @@ impl Flow {
         }
     }
 
-    /// The destination port as policy sees it: type and code of an ICMP message, 0 for protocols without ports.
+    /// Protocol and ports as policy sees them, from the end that opened it.
     #[must_use]
-    pub fn policy_port(&self) -> u16 {
-        match self.key.protocol() {
-            TCP | UDP | SCTP | ICMP | ICMPV6 => self.end(Direction::Reply).1,
-            _ => 0,
+    pub fn policy_ports(&self) -> FlowPorts {
+        FlowPorts {
+            protocol: self.key.protocol(),
+            destination: self.end(Direction::Reply).1,
+            source: self.end(Direction::Original).1,
         }
     }
 

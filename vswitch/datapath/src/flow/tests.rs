@@ -300,7 +300,7 @@ fn times_depend_on_the_state() {
     assert!(!flow.is_expired(Now(190 * SECOND)) && flow.is_expired(Now(190 * SECOND + 1)));
     assert!(!flow.is_expired(Now(0)), "a clock that is behind expires nothing");
     assert_eq!((flow.packets, flow.bytes), ([1, 1], [200, 100]));
-    assert_eq!(flow.policy_port(), 5060);
+    assert_eq!(flow.policy_ports().destination, 5060);
 }
 
 /// What a table is, told simply.

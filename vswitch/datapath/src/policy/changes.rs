@@ -242,7 +242,7 @@ impl Digests {
         for rule in &policy.rules {
             let within = [rule.peers, rule.not_peers, rule.subjects, rule.not_subjects];
             let within = within.map(|set| set.and_then(|set| self.sets.get(&set)));
-            (rule.id, rule.action, within, &rule.ports, &rule.position).hash(&mut hasher);
+            (rule.id, rule.action, within, &rule.ports, &rule.source_ports, &rule.position).hash(&mut hasher);
         }
         policy.end.as_ref().map(|end| (end.id, &end.position)).hash(&mut hasher);
         hasher.finish()

@@ -8,9 +8,9 @@ use vswitch_model::{DesiredState, IdentityId, PolicyId, Rule, RuleId, SetId};
 use super::cells::{Cells, blocks};
 use super::limits::{Limits, PolicyTooLarge, RefusedPolicy};
 use super::peers::PeerClasses;
-use super::ports::{PLACES, Stretch, stretches};
-use super::rows::{Piece, RowsBuilder};
-use super::subject::{OpenRules, SubjectKey, SubjectRules, policies_of, tiers_of};
+use super::ports::Area;
+use super::rows::RowsBuilder;
+use super::subject::{SubjectKey, SubjectRules, policies_of, tiers_of};
 use super::{Classes, DirectionTable, PolicyDirection, Verdict, View};
 
 /// The class of the unknown identity, of those that no policy isolates, and of those whose policy is too large. Others
@@ -32,8 +32,8 @@ pub(super) struct Direction {
     pub(super) numbers: HashMap<Arc<SubjectKey>, u32>,
     /// The classes of those that policy isolates.
     pub(super) of: BTreeMap<IdentityId, u32>,
-    /// By rule, while tables are made: what it names of the line of ports.
-    pub(super) stretches: HashMap<RuleId, Vec<Stretch>>,
+    /// By rule, while tables are made: which ports it names.
+    pub(super) areas: HashMap<RuleId, Vec<Area>>,
     pub(super) steps: usize,
     pub(super) table: DirectionTable,
 }
@@ -66,7 +66,7 @@ impl Direction {
             applied: BTreeMap::new(),
             numbers: HashMap::new(),
             of: BTreeMap::new(),
-            stretches: HashMap::new(),
+            areas: HashMap::new(),
             steps: 0,
             table: DirectionTable::deny_all(),
         };
@@ -76,7 +76,7 @@ impl Direction {
         this.add_uniform_class(Verdict::TOO_LARGE, Verdict::LOCAL_NODE);
         let refused = this.add_classes(state);
         this.rows.shrink();
-        this.stretches = HashMap::new();
+        this.areas = HashMap::new();
         this.table = this.whole_table(state);
         Ok((this, refused))
     }
@@ -214,38 +214,6 @@ impl Direction {
             cells.set(local_node, self.rows.uniform(Verdict::LOCAL_NODE));
         }
         Ok(cells)
-    }
-
-    /// The row of verdicts of the rules of these numbers.
-    pub(super) fn row(&mut self, subject: &SubjectRules<'_>, orders: &[u32]) -> Result<u32, PolicyTooLarge> {
-        // Where a rule begins to match (true) and where it no more does.
-        let mut edges: Vec<(u32, u32, bool)> = Vec::new();
-        for order in orders {
-            let (_, rule) = subject.rules[*order as usize];
-            for stretch in self.stretches.entry(rule.id).or_insert_with(|| stretches(&rule.ports)) {
-                edges.push((stretch.first, *order, true));
-                edges.push((stretch.end, *order, false));
-            }
-        }
-        self.step(edges.len() / 2)?;
-        edges.sort_unstable();
-        let mut open = OpenRules::default();
-        let mut pieces: Vec<Piece> = vec![(0, self.rows.verdict(subject.verdict(&open)))];
-        for at_place in edges.chunk_by(|a, b| a.0 == b.0).filter(|edges| edges[0].0 < PLACES) {
-            for (_, order, begins) in at_place {
-                open.turn(*order, subject.rules[*order as usize].1.action, *begins);
-            }
-            let (place, verdict) = (at_place[0].0, self.rows.verdict(subject.verdict(&open)));
-            pieces.pop_if(|last| last.0 == place);
-            if pieces.last().is_none_or(|last| last.1 != verdict) {
-                pieces.push((place, verdict));
-            }
-        }
-        let row = self.rows.add(&pieces);
-        let (rows, nodes) = self.rows.counts();
-        self.limit("distinct rows of verdicts", rows, self.limits.rows)?;
-        self.limit("nodes of rows of verdicts", nodes, self.limits.nodes)?;
-        Ok(row)
     }
 
     /// The classes of an identity, as the tables have them.

@@ -100,7 +100,7 @@ impl Direction {
             self.set_columns(step.after, &moves.classes, &stale)?;
         }
         let subjects = self.follow_subjects(step.after, subjects, &stale)?;
-        self.stretches = HashMap::new();
+        self.areas = HashMap::new();
         if built.is_outgrown(self) {
             return Err(Rebuild);
         }

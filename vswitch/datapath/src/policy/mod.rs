@@ -1,9 +1,9 @@
-//! Policy as class tables: two loads for the ends, two for the pair of them, at most five for the port, one for the
-//! verdict, whatever the rules are.
+//! Policy as class tables: two loads for the ends, two for the pair of them, at most five for the port and four for the
+//! source port, where rules ask for one, one for the verdict, whatever the rules are.
 //!
 //! In each direction the identities fall into subject classes (the same rules apply to their pods) and peer classes (in
 //! the same sets). A cell for each pair of subject and peer class leads to a row, a row has a verdict for each protocol
-//! and port, as a tree in which what is equal is held once; equal rows are held once.
+//! and port (and source port), as a tree in which what is equal is held once; equal rows are held once.
 //!
 //! Memory is 24 bytes an identity number, at most 4 bytes a cell, 24 bytes a row and 64 bytes a node, in each direction:
 //! 10,000 rules with a CIDR and a port of their own take 3 MB, 100,000 take 30 MB. Limits are stated in `limits.rs`. Pods
@@ -22,6 +22,7 @@ mod peers;
 mod ports;
 mod rows;
 mod subject;
+mod sweep;
 #[cfg(test)]
 mod tests;
 
@@ -63,6 +64,26 @@ impl Verdict {
     #[must_use]
     pub const fn of(allow: bool, rule: RuleId) -> Self {
         Self { allow, rule, log: None }
+    }
+}
+
+/// What rules compare of a flow besides its ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FlowPorts {
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Destination port; for ICMP and ICMPv6 type and code ([`vswitch_model::PortMatch::message`]). Means nothing where
+    /// the protocol has none.
+    pub destination: u16,
+    /// Source port; means nothing but for TCP, UDP and SCTP.
+    pub source: u16,
+}
+
+impl FlowPorts {
+    /// From source port 0, which none but a rule that names it tells from others.
+    #[must_use]
+    pub const fn to(protocol: u8, destination: u16) -> Self {
+        Self { protocol, destination, source: 0 }
     }
 }
 
@@ -121,19 +142,18 @@ impl PolicyTables {
         Self { ingress, egress, staged: None, changes: Changes::default(), refused: Vec::new() }
     }
 
-    /// What the receiving pod (`subject`) says of a flow from `peer`. `port` is the destination port; for ICMP and ICMPv6
-    /// type and code ([`vswitch_model::PortMatch::message`]), 0 where the protocol has none.
+    /// What the receiving pod (`subject`) says of a flow from `peer`.
     #[inline]
     #[must_use]
-    pub fn ingress(&self, subject: IdentityId, peer: IdentityId, protocol: u8, port: u16) -> Verdict {
-        self.ingress.verdict(subject, peer, protocol, port)
+    pub fn ingress(&self, subject: IdentityId, peer: IdentityId, ports: FlowPorts) -> Verdict {
+        self.ingress.verdict(subject, peer, ports)
     }
 
     /// What the sending pod (`subject`) says of a flow to `peer`.
     #[inline]
     #[must_use]
-    pub fn egress(&self, subject: IdentityId, peer: IdentityId, protocol: u8, port: u16) -> Verdict {
-        self.egress.verdict(subject, peer, protocol, port)
+    pub fn egress(&self, subject: IdentityId, peer: IdentityId, ports: FlowPorts) -> Verdict {
+        self.egress.verdict(subject, peer, ports)
     }
 
     /// The same with the direction as a value.
@@ -143,12 +163,11 @@ impl PolicyTables {
         direction: PolicyDirection,
         subject: IdentityId,
         peer: IdentityId,
-        protocol: u8,
-        port: u16,
+        ports: FlowPorts,
     ) -> Verdict {
         match direction {
-            PolicyDirection::Ingress => self.ingress(subject, peer, protocol, port),
-            PolicyDirection::Egress => self.egress(subject, peer, protocol, port),
+            PolicyDirection::Ingress => self.ingress(subject, peer, ports),
+            PolicyDirection::Egress => self.egress(subject, peer, ports),
         }
     }
 
@@ -214,14 +233,13 @@ impl StagedTables {
         direction: PolicyDirection,
         subject: IdentityId,
         peer: IdentityId,
-        protocol: u8,
-        port: u16,
+        ports: FlowPorts,
     ) -> Verdict {
         let table = match direction {
             PolicyDirection::Ingress => &self.ingress,
             PolicyDirection::Egress => &self.egress,
         };
-        table.verdict(subject, peer, protocol, port)
+        table.verdict(subject, peer, ports)
     }
 }
 
@@ -253,10 +271,10 @@ impl DirectionTable {
     }
 
     #[inline]
-    fn verdict(&self, subject: IdentityId, peer: IdentityId, protocol: u8, port: u16) -> Verdict {
+    fn verdict(&self, subject: IdentityId, peer: IdentityId, ports: FlowPorts) -> Verdict {
         let (block, cell) = place(self.classes(peer).peer);
         let block = self.blocks.get(self.classes(subject).subject as usize + block);
-        let verdict = block.and_then(|block| self.rows.verdict(block[cell], protocol, port));
+        let verdict = block.and_then(|block| self.rows.verdict(block[cell], ports));
         verdict.unwrap_or(Verdict::DENY)
     }
 

@@ -2,10 +2,10 @@
 //! say in words how a verdict came about. Slow; never on the packet path.
 
 use vswitch_model::{
-    Action, DesiredState, IdentityId, IdentityKind, Policy, Rule, RuleId, SetId, Tier, TierDefault,
+    Action, DesiredState, IdentityId, IdentityKind, Policy, PortMatch, Rule, RuleId, SetId, Tier, TierDefault,
 };
 
-use super::{PolicyDirection, Verdict, View};
+use super::{FlowPorts, PolicyDirection, Verdict, View};
 
 /// What the text of [`vswitch_model::policy`] says of a flow at the pod `subject`, by the policies in force.
 #[must_use]
@@ -14,10 +14,9 @@ pub fn verdict(
     direction: PolicyDirection,
     subject: IdentityId,
     peer: IdentityId,
-    protocol: u8,
-    port: u16,
+    ports: FlowPorts,
 ) -> Verdict {
-    verdict_in(View::InForce, state, direction, subject, peer, protocol, port)
+    verdict_in(View::InForce, state, direction, subject, peer, ports)
 }
 
 /// What that text says of a flow by the policies of `view`.
@@ -31,8 +30,7 @@ pub fn verdict_in(
     direction: PolicyDirection,
     subject: IdentityId,
     peer: IdentityId,
-    protocol: u8,
-    port: u16,
+    ports: FlowPorts,
 ) -> Verdict {
     if subject == IdentityId::UNKNOWN || !state.identities.contains_key(&subject) {
         return Verdict::DENY;
@@ -53,7 +51,7 @@ pub fn verdict_in(
             continue;
         }
         for rule in policies.iter().flat_map(|policy| &policy.rules) {
-            if matches(state, rule, subject, peer, protocol, port) {
+            if matches(state, rule, subject, peer, ports) {
                 match rule.action {
                     Action::Allow => return Verdict { allow: true, rule: rule.id, log },
                     Action::Deny => return Verdict { allow: false, rule: rule.id, log },
@@ -80,18 +78,21 @@ fn matches(
     rule: &Rule,
     subject: IdentityId,
     peer: IdentityId,
-    protocol: u8,
-    port: u16,
+    ports: FlowPorts,
 ) -> bool {
-    let has_ports = matches!(protocol, 6 | 17 | 132 | 1 | 58);
+    let FlowPorts { protocol, destination, source } = ports;
+    let names = |ranges: &[PortMatch], is_compared: bool, port: u16| {
+        ranges.is_empty()
+            || ranges.iter().any(|range| {
+                range.protocol == protocol && (!is_compared || (range.first..=range.last).contains(&port))
+            })
+    };
     rule.peers.is_none_or(|set| contains(state, set, peer))
         && rule.not_peers.is_none_or(|set| !contains(state, set, peer))
         && rule.subjects.is_none_or(|set| contains(state, set, subject))
         && rule.not_subjects.is_none_or(|set| !contains(state, set, subject))
-        && (rule.ports.is_empty()
-            || rule.ports.iter().any(|range| {
-                range.protocol == protocol && (!has_ports || (range.first..=range.last).contains(&port))
-            }))
+        && names(&rule.ports, matches!(protocol, 6 | 17 | 132 | 1 | 58), destination)
+        && names(&rule.source_ports, matches!(protocol, 6 | 17 | 132), source)
 }
 
 fn contains(state: &DesiredState, set: SetId, identity: IdentityId) -> bool {

@@ -2,8 +2,9 @@
 //!
 //! A row has an entry for each part of the line of ports ([`super::ports`]). An entry is a verdict that holds for all
 //! places below it, or a node of 16 further entries, each for a sixteenth of them; four nodes deep a place is one port.
+//! Where rules ask for source ports it goes on: four nodes more, and it is one source port.
 //! Equal nodes are held once. A row whose rules name one port takes four nodes of 64 bytes, one that names a range at
-//! most seven, whatever the other rows name.
+//! most seven, whatever the other rows name; and as many again for a source port or a range of them.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
@@ -11,8 +12,8 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
-use super::Verdict;
 use super::ports::{PART_BITS, PARTS, place};
+use super::{FlowPorts, Verdict};
 
 /// Marks an entry that is the number of a verdict, not of a node.
 const VERDICT: u32 = 1 << 31;
@@ -36,15 +37,15 @@ impl Rows {
         Self { rows: vec![[VERDICT; PARTS]], nodes: Vec::new(), verdicts: vec![verdict] }
     }
 
-    /// At most four nodes are read.
+    /// At most eight nodes are read, four where no rule asks for source ports.
     #[inline]
-    pub(super) fn verdict(&self, row: u32, protocol: u8, port: u16) -> Option<Verdict> {
-        let (part, place) = place(protocol, port);
+    pub(super) fn verdict(&self, row: u32, ports: FlowPorts) -> Option<Verdict> {
+        let (part, place) = place(ports);
         let mut entry = self.rows.get(row as usize)?[part];
-        let mut left = PART_BITS;
+        let mut left = 2 * PART_BITS;
         while entry & VERDICT == 0 && left != 0 {
             left -= NODE_BITS;
-            entry = self.nodes.get(entry as usize)?[usize::from(place >> left & 15)];
+            entry = self.nodes.get(entry as usize)?[(place >> left & 15) as usize];
         }
         self.verdicts.get((entry & !VERDICT) as usize).copied()
     }
@@ -61,7 +62,7 @@ impl Rows {
     }
 }
 
-/// From this place of the line on: the number of a verdict.
+/// From this place of the line on: an entry, of one verdict or of what depends on the source port.
 pub(super) type Piece = (u32, u32);
 
 /// Rows in the making. What is there never changes: tables share it until more is added.
@@ -92,12 +93,19 @@ impl RowsBuilder {
         }
     }
 
+    /// The entry of one verdict.
     pub(super) fn verdict(&mut self, verdict: Verdict) -> u32 {
-        *self.known_verdicts.entry(verdict).or_insert_with(|| {
+        let number = *self.known_verdicts.entry(verdict).or_insert_with(|| {
             let verdicts = &mut Arc::make_mut(&mut self.rows).verdicts;
             verdicts.push(verdict);
             verdicts.len() as u32 - 1
-        })
+        });
+        VERDICT | number
+    }
+
+    /// The entry of what depends on the source port: the places of these pieces.
+    pub(super) fn by_source(&mut self, pieces: &[Piece]) -> u32 {
+        self.next_entry(0, PART_BITS, &mut { pieces })
     }
 
     /// The row of one verdict.
@@ -106,7 +114,7 @@ impl RowsBuilder {
         self.add(&[(0, verdict)])
     }
 
-    /// The row of these pieces: they ascend, begin with place 0, and no two in a row have one verdict.
+    /// The row of these pieces: they ascend, begin with place 0, and no two in a row have one entry.
     pub(super) fn add(&mut self, pieces: &[Piece]) -> u32 {
         let mut rest = pieces;
         let row: Row =
@@ -133,13 +141,19 @@ impl RowsBuilder {
     }
 
     fn entry(&mut self, first: u32, bits: u32, pieces: &[Piece]) -> u32 {
-        if let [(_, verdict)] = pieces {
-            return VERDICT | verdict;
+        if let [(_, entry)] = pieces
+            && (bits == 0 || entry & VERDICT != 0)
+        {
+            return *entry;
         }
         let bits = bits - NODE_BITS;
-        let mut rest = pieces;
-        let node: Node =
-            std::array::from_fn(|child| self.next_entry(first + ((child as u32) << bits), bits, &mut rest));
+        let node: Node = if pieces.len() == 1 {
+            // The source port is at the same depth everywhere.
+            [self.entry(first, bits, pieces); 1 << NODE_BITS]
+        } else {
+            let mut rest = pieces;
+            std::array::from_fn(|child| self.next_entry(first + ((child as u32) << bits), bits, &mut rest))
+        };
         let digest = FixedState::default().hash_one(node);
         if let Some(known) = self.known_nodes.get(&digest).filter(|at| self.rows.nodes[**at as usize] == node)
         {

@@ -7,7 +7,7 @@ use vswitch_model::{DropReason, IdentityId, RuleId};
 use super::{AdjacencyIndex, Leaf, Role, Tables};
 use crate::PortIndex;
 use crate::flow::{Direction, Flow};
-use crate::policy::{PolicyDirection, Verdict};
+use crate::policy::{FlowPorts, PolicyDirection, Verdict};
 
 /// A flow that policy allows, as its record keeps it. Arrays are indexed by [`Direction`]: the first element belongs
 /// to what the originator sends.
@@ -55,7 +55,7 @@ impl StagedVerdict {
 
 impl Tables {
     /// Judges a flow by the leaves of its two ends: egress when `in_port` is a pod's or the source is a pod of this node
-    /// (which differs when a port has gone and its number or address came back), ingress when the destination is. `port` is the destination port, 0 where the protocol has none. Whether the adjacencies lead
+    /// (which differs when a port has gone and its number or address came back), ingress when the destination is. Whether the adjacencies lead
     /// anywhere is not asked.
     #[inline]
     pub fn judge(
@@ -63,8 +63,7 @@ impl Tables {
         in_port: PortIndex,
         source: Leaf,
         destination: Leaf,
-        protocol: u8,
-        port: u16,
+        ports: FlowPorts,
     ) -> Result<Judgement, Denied> {
         let mut judgement = Judgement {
             identities: [source.identity, destination.identity],
@@ -75,7 +74,7 @@ impl Tables {
         };
         let (ours, theirs) = self.judged_ends(in_port, source, destination);
         if ours {
-            let verdict = self.policy.egress(source.identity, destination.identity, protocol, port);
+            let verdict = self.policy.egress(source.identity, destination.identity, ports);
             judgement.marks[0] = verdict.log;
             if !verdict.allow {
                 let (reason, rule, marks) = (DropReason::PolicyEgress, verdict.rule, judgement.marks);
@@ -84,7 +83,7 @@ impl Tables {
             judgement.egress = verdict.rule;
         }
         if theirs {
-            let verdict = self.policy.ingress(destination.identity, source.identity, protocol, port);
+            let verdict = self.policy.ingress(destination.identity, source.identity, ports);
             judgement.marks[1] = verdict.log;
             if !verdict.allow {
                 let (reason, rule, marks) = (DropReason::PolicyIngress, verdict.rule, judgement.marks);
@@ -110,15 +109,14 @@ impl Tables {
         in_port: PortIndex,
         source: Leaf,
         destination: Leaf,
-        protocol: u8,
-        port: u16,
+        ports: FlowPorts,
     ) -> Option<StagedVerdict> {
         let staged = self.policy.staged()?;
         let (ours, theirs) = self.judged_ends(in_port, source, destination);
         let ends = (source.identity, destination.identity);
-        let egress = ours.then(|| staged.verdict(PolicyDirection::Egress, ends.0, ends.1, protocol, port));
+        let egress = ours.then(|| staged.verdict(PolicyDirection::Egress, ends.0, ends.1, ports));
         let asked = theirs && egress.is_none_or(|verdict| verdict.allow);
-        let ingress = asked.then(|| staged.verdict(PolicyDirection::Ingress, ends.1, ends.0, protocol, port));
+        let ingress = asked.then(|| staged.verdict(PolicyDirection::Ingress, ends.1, ends.0, ports));
         Some(StagedVerdict { egress, ingress })
     }
 
@@ -137,7 +135,7 @@ impl Tables {
             flow.is_revoked = false;
             return Ok(None);
         }
-        let judgement = self.judge(in_port, source, destination, flow.key.protocol(), flow.policy_port())?;
+        let judgement = self.judge(in_port, source, destination, flow.policy_ports())?;
         flow.adopt(judgement, self.revision);
         Ok(Some(judgement))
     }

@@ -218,14 +218,15 @@ impl Tables {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::FlowPorts;
 
     #[test]
     fn empty_tables_drop_and_deny_everything() {
         let tables = Tables::empty();
         for leaf in [tables.lookup_v4(0x0a00_0001), tables.lookup_v6(1)] {
             assert_eq!(tables.adjacency(leaf.adjacency).drop_reason(), Some(DropReason::NotConfigured));
-            assert!(!tables.policy.ingress(leaf.identity, IdentityId(7), 6, 80).allow);
-            assert!(!tables.policy.egress(IdentityId(16), leaf.identity, 17, 80).allow);
+            assert!(!tables.policy.ingress(leaf.identity, IdentityId(7), FlowPorts::to(6, 80)).allow);
+            assert!(!tables.policy.egress(IdentityId(16), leaf.identity, FlowPorts::to(17, 80)).allow);
         }
         assert_eq!(tables.port(PortIndex(0)).role, Role::None);
         assert_eq!(tables.adjacency(AdjacencyIndex(9)).drop_reason(), Some(DropReason::NoRoute));

@@ -146,6 +146,7 @@ impl TryFrom<pb::Rule> for Rule {
             subjects: message.subjects.map(SetId),
             not_subjects: message.not_subjects.map(SetId),
             ports: each(message.ports, "ports", PortMatch::try_from)?,
+            source_ports: each(message.source_ports, "source_ports", PortMatch::try_from)?,
             position: message.position,
         })
     }

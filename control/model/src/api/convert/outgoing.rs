@@ -115,6 +115,7 @@ impl From<Rule> for pb::Rule {
             subjects: rule.subjects.map(|set| set.0),
             not_subjects: rule.not_subjects.map(|set| set.0),
             ports: rule.ports.into_iter().map(Into::into).collect(),
+            source_ports: rule.source_ports.into_iter().map(Into::into).collect(),
             position: rule.position,
         }
     }

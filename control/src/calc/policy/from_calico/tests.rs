@@ -147,8 +147,20 @@ fn traffic_is_protocols_ports_and_messages() {
         ("protocol: ICMP, notICMP: {type: 3, code: 1}", vec![PortView::all(1)], vec![range(1, 0x301, 0x301)]),
         ("protocol: ICMP, icmp: {}, notICMP: {}", vec![PortView::all(1)], vec![]),
     ] {
-        assert_eq!(traffic(rule), Traffic { any_of, none_of, ip_version: None }, "{rule}");
+        assert_eq!(traffic(rule), Traffic { any_of, none_of, ..Traffic::default() }, "{rule}");
     }
+    let from = "protocol: SCTP, source: {ports: [sip, '1:9'], notPorts: [5]}, destination: {ports: [7]}";
+    let expected = Traffic {
+        any_of: vec![range(132, 7, 7)],
+        source_any_of: vec![name(132), range(132, 1, 9)],
+        source_none_of: vec![range(132, 5, 5)],
+        ..Traffic::default()
+    };
+    assert_eq!(traffic(from), expected);
+    let from = traffic("source: {notPorts: [sip]}");
+    let all = vec![name(6), name(17), name(132)];
+    assert_eq!(from, Traffic { source_none_of: all, ..Traffic::default() });
+    assert!(from.has_source_ports() && !traffic("destination: {notPorts: [sip]}").has_source_ports());
     assert_eq!(traffic("ipVersion: 6").ip_version, Some(IpVersion::V6));
     assert_eq!(traffic("ipVersion: 4"), Traffic { ip_version: Some(IpVersion::V4), ..Traffic::default() });
 }

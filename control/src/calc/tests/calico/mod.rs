@@ -3,8 +3,9 @@
 mod matches;
 mod order;
 mod random;
+mod source_ports;
 
-use vswitch_datapath::policy::{PolicyDirection, oracle};
+use vswitch_datapath::policy::{FlowPorts, PolicyDirection, oracle};
 
 use super::*;
 use crate::calc::{Explanation, Question, explain};
@@ -48,10 +49,12 @@ fn global(name: &str, spec: &str) -> String {
     calico("GlobalNetworkPolicy", name, spec)
 }
 
-/// `guest/caller media/relay udp/5060`, `198.51.100.7 media/relay icmp/8`, the last with the type in place of the port.
+/// `guest/caller media/relay udp/5060`, `guest/caller media/relay udp/5060<4000` with the source port,
+/// `198.51.100.7 media/relay icmp/8` with the type in place of the port.
 fn question(text: &str) -> Question {
     let words: Vec<_> = text.split(' ').collect();
     let [from, to, traffic] = words[..] else { panic!("{text}") };
+    let (traffic, source_port) = traffic.split_once('<').map_or((traffic, None), |(to, by)| (to, Some(by)));
     let (protocol, port) = traffic.split_once('/').unwrap();
     let (protocol, shift) = match protocol {
         "tcp" => (6, 0),
@@ -60,7 +63,15 @@ fn question(text: &str) -> Question {
         number => (number.parse().unwrap(), 0),
     };
     let port = port.parse::<u16>().unwrap() << shift;
-    Question { from: from.parse().unwrap(), to: to.parse().unwrap(), protocol, port, is_ipv4: None }
+    let source_port = source_port.map(|port| port.parse().unwrap());
+    Question {
+        from: from.parse().unwrap(),
+        to: to.parse().unwrap(),
+        protocol,
+        port,
+        source_port,
+        is_ipv4: None,
+    }
 }
 
 /// Each flow is allowed or not, by both ways.
@@ -68,18 +79,20 @@ fn check(objects: &str, flows: &[(&str, bool)]) -> Vec<Explanation> {
     let inputs = inputs(&(base() + objects));
     let calculated = calculated(&inputs, "n0");
     let state = &calculated.state;
-    let compiled = |direction, own: IpAddr, other: IpAddr, q: &Question| {
+    let compiled = |direction, own: IpAddr, other: IpAddr, ports: FlowPorts| {
         let is_local = state.ports.values().any(|port| port.addresses.contains(&own));
         let [own, other] = [own, other].map(|address| identity(state, &address.to_string()).0);
-        !is_local || oracle::verdict(state, direction, own, other, q.protocol, q.port).allow
+        !is_local || oracle::verdict(state, direction, own, other, ports).allow
     };
     let judge = |(text, allowed): &(&str, bool)| {
         let question = question(text);
         let said = explain(&inputs, &question).unwrap();
         assert_eq!(said.allowed, *allowed, "{text}: explained\n{said}\n{objects}");
         let (from, to) = (said.from_address, said.to_address);
-        let sent = compiled(PolicyDirection::Egress, from, to, &question);
-        let received = compiled(PolicyDirection::Ingress, to, from, &question);
+        let Question { protocol, port: destination, .. } = question;
+        let ports = FlowPorts { protocol, destination, source: said.source_port };
+        let sent = compiled(PolicyDirection::Egress, from, to, ports);
+        let received = compiled(PolicyDirection::Ingress, to, from, ports);
         assert_eq!(sent && received, *allowed, "{text}: compiled\n{objects}");
         said
     };

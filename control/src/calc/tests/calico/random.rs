@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde_json::{Map, Value, json};
-use vswitch_datapath::policy::{PolicyDirection, oracle};
+use vswitch_datapath::policy::{FlowPorts, PolicyDirection, oracle};
 
 use super::*;
 use crate::calc::{End, Explainer};
@@ -11,8 +11,19 @@ use crate::calc::{End, Explainer};
 /// Addresses in network sets, in none, and in the pods' range but nobody's.
 const OTHERS: [&str; 4] = ["198.51.100.7", "203.0.113.7", "192.0.2.200", "10.0.0.200"];
 const PODS: [&str; 4] = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"];
-/// Protocol and port; of ICMP type and code.
-const TRAFFIC: [(u8, u16); 7] = [(6, 80), (6, 5060), (17, 5060), (17, 80), (1, 0x800), (1, 0x301), (47, 0)];
+/// Protocol and port, of ICMP type and code; and source port.
+const TRAFFIC: [(u8, u16, u16); 10] = [
+    (6, 80, 40_000),
+    (6, 5060, 40_000),
+    (17, 5060, 40_000),
+    (17, 80, 40_000),
+    (6, 80, 100),
+    (17, 5060, 5060),
+    (17, 80, 101),
+    (1, 0x800, 0),
+    (1, 0x301, 0),
+    (47, 0, 0),
+];
 
 fn selector() -> impl Strategy<Value = &'static str> {
     select(vec![
@@ -68,7 +79,7 @@ fn peer() -> impl Strategy<Value = Map<String, Value>> {
     prop_oneof![6 => entity(), 1 => Just(service)]
 }
 
-/// What of a rule is not an end; `ports` and `notPorts` are the destination's.
+/// What of a rule is not an end; `ports` and `notPorts` are the destination's, `from` and `notFrom` the source's.
 fn traffic() -> impl Strategy<Value = Value> {
     select(vec![
         json!({}),
@@ -82,6 +93,11 @@ fn traffic() -> impl Strategy<Value = Value> {
         json!({"protocol": "UDP", "notPorts": ["sip"]}),
         json!({"ports": ["sip"]}),
         json!({"notPorts": ["sip"]}),
+        json!({"protocol": "TCP", "from": ["1:100"]}),
+        json!({"protocol": "UDP", "notFrom": ["1:100", "sip"], "ports": [80]}),
+        json!({"protocol": "UDP", "from": ["sip"], "ports": ["sip"]}),
+        json!({"from": ["sip"]}),
+        json!({"notFrom": ["sip"], "notPorts": ["sip"]}),
         json!({"protocol": "ICMP", "icmp": {"type": 8}}),
         json!({"protocol": "ICMP", "notICMP": {"type": 3, "code": 1}}),
         json!({"ipVersion": 4}),
@@ -93,12 +109,15 @@ fn rule(is_ingress: bool) -> impl Strategy<Value = Value> {
     (action, peer(), entity(), prop::bool::weighted(0.2), traffic()).prop_map(
         move |(action, peer, own, is_own, mut rule)| {
             let own = if is_own { own } else { Map::new() };
-            let (source, mut destination) = if is_ingress { (peer, own) } else { (own, peer) };
-            for list in ["ports", "notPorts"] {
-                let ports = rule.as_object_mut().and_then(|rule| rule.remove(list));
-                // A service brings its own.
-                if let Some(ports) = ports.filter(|_| !destination.contains_key("services")) {
+            let (mut source, mut destination) = if is_ingress { (peer, own) } else { (own, peer) };
+            let mut take = |list| rule.as_object_mut().and_then(|rule| rule.remove(list));
+            for (list, of_source) in [("ports", "from"), ("notPorts", "notFrom")] {
+                // As a destination a service brings its own.
+                if let Some(ports) = take(list).filter(|_| !destination.contains_key("services")) {
                     destination.insert(list.to_owned(), ports);
+                }
+                if let Some(ports) = take(of_source) {
+                    source.insert(list.to_owned(), ports);
                 }
             }
             rule["action"] = json!(action);
@@ -208,17 +227,19 @@ proptest! {
         let number = |address: &IpAddr| identity(&state, &address.to_string()).0;
         let pairs = all.iter().flat_map(|from| all.iter().map(move |to| (from, to)));
         for (from, to) in pairs.filter(|(from, to)| from != to && (is_pod(from) || is_pod(to))) {
-            for (protocol, port) in TRAFFIC {
+            for (protocol, port, source) in TRAFFIC {
                 let (from_end, to_end) = (End::Address(*from), End::Address(*to));
-                let question = Question { from: from_end, to: to_end, protocol, port, is_ipv4: None };
+                let source_port = Some(source);
+                let question = Question { from: from_end, to: to_end, protocol, port, source_port, is_ipv4: None };
+                let ports = FlowPorts { protocol, destination: port, source };
                 let said = explainer.explain(&question).unwrap();
                 for (direction, own, other, expected) in [
                     (PolicyDirection::Egress, from, to, said.egress.allowed),
                     (PolicyDirection::Ingress, to, from, said.ingress.allowed),
                 ] {
                     if is_pod(own) {
-                        let verdict = oracle::verdict(&state, direction, number(own), number(other), protocol, port);
-                        prop_assert_eq!(verdict.allow, expected, "{:?}, {}/{}: {}", direction, protocol, port, said);
+                        let verdict = oracle::verdict(&state, direction, number(own), number(other), ports);
+                        prop_assert_eq!(verdict.allow, expected, "{:?}, {:?}: {}", direction, ports, said);
                     }
                 }
             }

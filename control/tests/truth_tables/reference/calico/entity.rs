@@ -113,7 +113,16 @@ impl Entity {
         if self.slices(world, namespace).is_some_and(|slices| !slices.iter().any(is_at)) {
             return false;
         }
-        let one_of = |ports: &[Value]| ports.iter().any(|port| is_port(world, flow, port));
+        self.is_one_of_ports(world, flow.to, flow.protocol, flow.port)
+    }
+
+    /// Whether the flow comes from a port that is meant, this being its source.
+    pub(super) fn has_source_port(&self, world: &World, flow: &Flow<'_>) -> bool {
+        self.is_one_of_ports(world, flow.from, flow.protocol, flow.source_port)
+    }
+
+    fn is_one_of_ports(&self, world: &World, end: &End, protocol: u8, number: u16) -> bool {
+        let one_of = |ports: &[Value]| ports.iter().any(|port| is_port(world, end, (protocol, number), port));
         (self.ports.is_empty() || one_of(&self.ports)) && !one_of(&self.not_ports)
     }
 }
@@ -135,21 +144,21 @@ fn candidates<'a>(world: &'a World, end: &End) -> Vec<Candidate<'a>> {
     pod.into_iter().chain(sets).collect()
 }
 
-/// A number, a range `first:last`, or a name that the receiver gives a port of the flow's protocol.
-fn is_port(world: &World, flow: &Flow<'_>, port: &Value) -> bool {
+/// A number, a range `first:last`, or a name that this end gives a port of the flow's protocol.
+fn is_port(world: &World, end: &End, (protocol, own): (u8, u16), port: &Value) -> bool {
     if let Some(number) = port.as_u64() {
-        return number == u64::from(flow.port);
+        return number == u64::from(own);
     }
     let text = port.as_str().unwrap();
     if let Some((first, last)) = text.split_once(':') {
-        return (first.parse().unwrap()..=last.parse().unwrap()).contains(&flow.port);
+        return (first.parse().unwrap()..=last.parse().unwrap()).contains(&own);
     }
     if let Ok(number) = text.parse::<u16>() {
-        return number == flow.port;
+        return number == own;
     }
-    world.pod(flow.to).is_some_and(|pod| {
-        pod.ports.iter().any(|(name, protocol, number)| {
-            name == text && protocol_number(protocol) == flow.protocol && *number == flow.port
-        })
+    world.pod(end).is_some_and(|pod| {
+        pod.ports
+            .iter()
+            .any(|(name, of, number)| name == text && protocol_number(of) == protocol && *number == own)
     })
 }

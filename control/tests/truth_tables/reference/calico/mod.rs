@@ -202,6 +202,7 @@ impl Rule {
             && !self.not_icmp.as_ref().is_some_and(|icmp| icmp.is(flow))
             && self.source.is(world, namespace, flow.from)
             && self.destination.is(world, namespace, flow.to)
+            && self.source.has_source_port(world, flow)
             && self.destination.has_port(world, namespace, flow)
     }
 }

@@ -96,12 +96,12 @@ fn check_changed_since(
             if now.changed_since(direction, subject, *then) {
                 continue;
             }
-            for (peer, (protocol, port)) in everybody.iter().flat_map(|p| places.iter().map(|at| (*p, *at))) {
-                let told = |tables: &PolicyTables| tables.verdict(direction, subject, peer, protocol, port);
+            for (peer, ports) in everybody.iter().flat_map(|p| places.iter().map(|at| (*p, *at))) {
+                let told = |tables: &PolicyTables| tables.verdict(direction, subject, peer, ports);
                 prop_assert_eq!(told(before), told(now), "{:?} of {} with {}", direction, subject, peer);
                 let staged = |tables: &PolicyTables| {
                     let staged = tables.staged();
-                    staged.map(|staged| staged.verdict(direction, subject, peer, protocol, port))
+                    staged.map(|staged| staged.verdict(direction, subject, peer, ports))
                 };
                 // Nothing is staged for it, or the same is.
                 prop_assert!(
@@ -178,8 +178,8 @@ fn what_a_change_does_not_concern_is_shared() {
     to.sets.get_mut(&SetId(7)).unwrap().members = vec![IdentityId(107), IdentityId(390)];
     let after = follow(&mut compiler, &from, &to);
     agree(&after, &to);
-    assert_eq!(after.ingress(POD, IdentityId(390), 6, 80), by(16 + 7));
-    assert_eq!(before.ingress(POD, IdentityId(390), 6, 80), by(16 + 290), "as they were");
+    assert_eq!(after.ingress(POD, IdentityId(390), to_port(6, 80)), by(16 + 7));
+    assert_eq!(before.ingress(POD, IdentityId(390), to_port(6, 80)), by(16 + 290), "as they were");
     let same = before.ingress.blocks.iter().zip(&*after.ingress.blocks).filter(|(a, b)| Arc::ptr_eq(a, b));
     assert!(same.count() + 1 >= before.ingress.blocks.len(), "one cell of one block");
     assert!(Arc::ptr_eq(&before.egress.rows, &after.egress.rows));
@@ -208,7 +208,7 @@ fn a_limit_that_is_reached_by_steps_refuses_whom_it_would_at_once() {
         tables = follow(&mut compiler, &state, &next);
         let fresh = PolicyTables::build_within(&next, &limits).unwrap();
         assert_eq!(tables.refused(), fresh.refused(), "{count} rules");
-        assert_eq!(tables.ingress(POD, FRIEND, 6, 64), fresh.ingress(POD, FRIEND, 6, 64));
+        assert_eq!(tables.ingress(POD, FRIEND, to_port(6, 64)), fresh.ingress(POD, FRIEND, to_port(6, 64)));
         refused += tables.refused().len();
         state = next;
     }

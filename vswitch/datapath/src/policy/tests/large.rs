@@ -26,14 +26,14 @@ fn own_peer_and_port_compile(count: u32, most_bytes: usize) {
     assert_eq!(tables.refused(), []);
     assert!(tables.memory_bytes() < most_bytes, "{} bytes", tables.memory_bytes());
     for i in (0..count).step_by(997) {
-        let verdict = |peer, port| tables.ingress(POD, IdentityId(1000 + peer), 17, port);
+        let verdict = |peer, port| tables.ingress(POD, IdentityId(1000 + peer), to_port(17, port));
         assert_eq!(verdict(i, port(i)), by(1_000_000 + i));
         assert_eq!(verdict(i, port(i).wrapping_add(1)), Verdict::DENY);
         assert_eq!(verdict((i + 1) % count, port(i)), Verdict::DENY);
-        assert_eq!(tables.ingress(POD, IdentityId(1000 + i), 6, port(i)), Verdict::DENY);
+        assert_eq!(tables.ingress(POD, IdentityId(1000 + i), to_port(6, port(i))), Verdict::DENY);
     }
-    assert_eq!(tables.ingress(POD, STRANGER, 17, port(0)), Verdict::DENY);
-    assert_eq!(tables.ingress(POD, LOCAL_NODE, 17, port(1)), Verdict::LOCAL_NODE);
+    assert_eq!(tables.ingress(POD, STRANGER, to_port(17, port(0))), Verdict::DENY);
+    assert_eq!(tables.ingress(POD, LOCAL_NODE, to_port(17, port(1))), Verdict::LOCAL_NODE);
 }
 
 #[test]
@@ -51,8 +51,8 @@ fn a_hundred_thousand_rules_for_one_peer_compile() {
     let rules = (0..100_000u32)
         .map(|i| allow(16 + i, Some(SetId(0)), vec![range(17, (i % 500) as u16, (i % 500) as u16)]));
     let tables = PolicyTables::build(&isolated(rules.collect())).unwrap();
-    assert_eq!(tables.ingress(POD, FRIEND, 17, 77), by(16 + 77));
-    assert_eq!(tables.ingress(POD, FRIEND, 17, 500), Verdict::DENY);
+    assert_eq!(tables.ingress(POD, FRIEND, to_port(17, 77)), by(16 + 77));
+    assert_eq!(tables.ingress(POD, FRIEND, to_port(17, 500)), Verdict::DENY);
 }
 
 #[test]
@@ -62,9 +62,9 @@ fn each_port_of_two_protocols_may_have_its_own_rule() {
         [allow(id, None, vec![range(6, port, port)]), allow(id + 1, None, vec![range(17, port, port)])]
     });
     let tables = PolicyTables::build(&isolated(rules.collect())).unwrap();
-    assert_eq!(tables.ingress(POD, STRANGER, 6, 65535), by(16 + 2 * 65535));
-    assert_eq!(tables.ingress(POD, FRIEND, 17, 300), by(17 + 600));
-    assert_eq!(tables.ingress(POD, FRIEND, 132, 300), Verdict::DENY);
+    assert_eq!(tables.ingress(POD, STRANGER, to_port(6, 65535)), by(16 + 2 * 65535));
+    assert_eq!(tables.ingress(POD, FRIEND, to_port(17, 300)), by(17 + 600));
+    assert_eq!(tables.ingress(POD, FRIEND, to_port(132, 300)), Verdict::DENY);
 }
 
 /// A pod of a large policy and one of a small.
@@ -86,7 +86,7 @@ fn policy_that_is_too_large_denies_its_own_pods_and_no_others() {
         ("steps of compiling", Limits { steps: 600, ..Limits::DEFAULT }),
         ("pairs of subject and peer classes", Limits { cells: 4 * 503, ..Limits::DEFAULT }),
     ];
-    let small = PolicyTables::build(&state).unwrap().ingress(STRANGER, FRIEND, 6, 80);
+    let small = PolicyTables::build(&state).unwrap().ingress(STRANGER, FRIEND, to_port(6, 80));
     assert!(small.allow);
     for (what, limits) in narrow {
         let tables = PolicyTables::build_within(&state, &limits).unwrap();
@@ -97,12 +97,12 @@ fn policy_that_is_too_large_denies_its_own_pods_and_no_others() {
         );
         assert_eq!((&*refused.subjects, &*refused.policies), (&[POD][..], &[PolicyId(0)][..]));
         for peer in [FRIEND, IdentityId::UNKNOWN, IdentityId(1000)] {
-            assert_eq!(tables.ingress(POD, peer, 17, port(0)), Verdict::TOO_LARGE, "{what}");
+            assert_eq!(tables.ingress(POD, peer, to_port(17, port(0))), Verdict::TOO_LARGE, "{what}");
         }
-        assert_eq!(tables.ingress(POD, LOCAL_NODE, 17, 1), Verdict::LOCAL_NODE);
-        assert_eq!(tables.egress(POD, FRIEND, 6, 80), Verdict::NOT_ISOLATED);
-        assert_eq!(tables.ingress(STRANGER, FRIEND, 6, 80), small, "{what}");
-        assert_eq!(tables.ingress(STRANGER, FRIEND, 6, 81), Verdict::DENY);
+        assert_eq!(tables.ingress(POD, LOCAL_NODE, to_port(17, 1)), Verdict::LOCAL_NODE);
+        assert_eq!(tables.egress(POD, FRIEND, to_port(6, 80)), Verdict::NOT_ISOLATED);
+        assert_eq!(tables.ingress(STRANGER, FRIEND, to_port(6, 80)), small, "{what}");
+        assert_eq!(tables.ingress(STRANGER, FRIEND, to_port(6, 81)), Verdict::DENY);
     }
 }
 
@@ -111,6 +111,6 @@ fn deny_all_denies_all() {
     let tables = PolicyTables::deny_all();
     let known = BTreeMap::from([(POD, ()), (IdentityId::UNKNOWN, ()), (IdentityId(u32::MAX), ())]);
     for (subject, peer) in known.keys().zip(known.keys().rev()) {
-        assert!(DIRECTIONS.iter().all(|d| !tables.verdict(*d, *subject, *peer, 255, 65535).allow));
+        assert!(DIRECTIONS.iter().all(|d| !tables.verdict(*d, *subject, *peer, to_port(255, 65535)).allow));
     }
 }

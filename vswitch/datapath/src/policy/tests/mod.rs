@@ -1,6 +1,7 @@
 mod follow;
 mod large;
 mod random;
+mod source_ports;
 
 use std::collections::BTreeMap;
 
@@ -59,6 +60,14 @@ fn by(rule: u32) -> Verdict {
     Verdict::of(true, RuleId(rule))
 }
 
+const fn to_port(protocol: u8, port: u16) -> FlowPorts {
+    FlowPorts::to(protocol, port)
+}
+
+const fn from_to(source: u16, protocol: u8, destination: u16) -> FlowPorts {
+    FlowPorts { protocol, destination, source }
+}
+
 fn range(protocol: u8, first: u16, last: u16) -> PortMatch {
     PortMatch { protocol, first, last }
 }
@@ -83,11 +92,11 @@ fn an_isolated_pod_is_reached_as_its_rules_say() {
         (IdentityId::UNKNOWN, 17, 10_000, Verdict::DENY),
         (LOCAL_NODE, 6, 1, Verdict::LOCAL_NODE),
     ] {
-        assert_eq!(tables.ingress(POD, peer, protocol, port), verdict, "{peer} {protocol} {port}");
+        assert_eq!(tables.ingress(POD, peer, to_port(protocol, port)), verdict, "{peer} {protocol} {port}");
     }
-    assert_eq!(tables.egress(POD, STRANGER, 6, 1), Verdict::NOT_ISOLATED);
-    assert_eq!(tables.ingress(STRANGER, POD, 6, 1), Verdict::NOT_ISOLATED);
-    assert_eq!(tables.ingress(IdentityId::UNKNOWN, LOCAL_NODE, 6, 1), Verdict::DENY);
+    assert_eq!(tables.egress(POD, STRANGER, to_port(6, 1)), Verdict::NOT_ISOLATED);
+    assert_eq!(tables.ingress(STRANGER, POD, to_port(6, 1)), Verdict::NOT_ISOLATED);
+    assert_eq!(tables.ingress(IdentityId::UNKNOWN, LOCAL_NODE, to_port(6, 1)), Verdict::DENY);
     check(&state);
 }
 
@@ -96,7 +105,10 @@ fn a_range_over_all_ports_is_the_protocol() {
     let state = isolated(vec![allow(16, None, vec![range(6, 0, 100), range(6, 101, 65535)])]);
     check(&state);
     let tables = PolicyTables::build(&state).unwrap();
-    assert!(tables.ingress(POD, STRANGER, 6, 100).allow && !tables.ingress(POD, STRANGER, 17, 100).allow);
+    assert!(
+        tables.ingress(POD, STRANGER, to_port(6, 100)).allow
+            && !tables.ingress(POD, STRANGER, to_port(17, 100)).allow
+    );
     assert!(tables.memory_bytes() < 100_000, "no table of 65536 ports for it");
 }
 
@@ -140,11 +152,11 @@ fn an_exception_is_nobody_else() {
     let mut state = isolated(rules);
     state.subjects.insert(FRIEND, Subject { identity: FRIEND, ..state.subjects[&POD].clone() });
     let tables = PolicyTables::build(&state).unwrap();
-    assert_eq!(tables.ingress(POD, STRANGER, 6, 80), by(16));
-    assert_eq!(tables.ingress(POD, IdentityId::UNKNOWN, 6, 80), by(16), "the unknown are in no set");
-    assert_eq!(tables.ingress(POD, FRIEND, 6, 80), Verdict::DENY);
-    assert_eq!(tables.ingress(POD, FRIEND, 6, 81), by(17));
-    assert_eq!(tables.ingress(FRIEND, POD, 6, 81), Verdict::DENY);
+    assert_eq!(tables.ingress(POD, STRANGER, to_port(6, 80)), by(16));
+    assert_eq!(tables.ingress(POD, IdentityId::UNKNOWN, to_port(6, 80)), by(16), "the unknown are in no set");
+    assert_eq!(tables.ingress(POD, FRIEND, to_port(6, 80)), Verdict::DENY);
+    assert_eq!(tables.ingress(POD, FRIEND, to_port(6, 81)), by(17));
+    assert_eq!(tables.ingress(FRIEND, POD, to_port(6, 81)), Verdict::DENY);
     check(&state);
 }
 
@@ -159,11 +171,15 @@ fn a_rule_that_logs_marks_what_the_next_decides() {
     let state = isolated(rules);
     let tables = PolicyTables::build(&state).unwrap();
     let marked = |log, verdict| Verdict { log: Some(RuleId(log)), ..verdict };
-    assert_eq!(tables.ingress(POD, FRIEND, 6, 80), marked(16, by(17)));
-    assert_eq!(tables.ingress(POD, FRIEND, 6, 81), marked(16, Verdict::DENY), "the first of two that log");
-    assert_eq!(tables.ingress(POD, FRIEND, 6, 91), marked(18, Verdict::DENY));
-    assert_eq!(tables.ingress(POD, FRIEND, 6, 99), by(17), "what logs behind it is not asked");
-    assert_eq!(tables.ingress(POD, STRANGER, 6, 80), by(17));
+    assert_eq!(tables.ingress(POD, FRIEND, to_port(6, 80)), marked(16, by(17)));
+    assert_eq!(
+        tables.ingress(POD, FRIEND, to_port(6, 81)),
+        marked(16, Verdict::DENY),
+        "the first of two that log"
+    );
+    assert_eq!(tables.ingress(POD, FRIEND, to_port(6, 91)), marked(18, Verdict::DENY));
+    assert_eq!(tables.ingress(POD, FRIEND, to_port(6, 99)), by(17), "what logs behind it is not asked");
+    assert_eq!(tables.ingress(POD, STRANGER, to_port(6, 80)), by(17));
     check(&state);
 }
 
@@ -180,15 +196,15 @@ fn what_no_rule_matched_is_denied_by_the_last_policy_of_the_tier_that_is_in_the_
     let tables = PolicyTables::build(&state).unwrap();
     let denied_by = |rule| Verdict::of(false, RuleId(rule));
     assert_eq!(
-        (tables.ingress(POD, FRIEND, 6, 80), tables.ingress(POD, FRIEND, 6, 81)),
+        (tables.ingress(POD, FRIEND, to_port(6, 80)), tables.ingress(POD, FRIEND, to_port(6, 81))),
         (by(16), denied_by(31))
     );
     let staged = tables.staged().unwrap();
-    assert_eq!(staged.verdict(PolicyDirection::Ingress, POD, FRIEND, 6, 81), denied_by(32));
+    assert_eq!(staged.verdict(PolicyDirection::Ingress, POD, FRIEND, to_port(6, 81)), denied_by(32));
     check(&state);
     state.policies.get_mut(&PolicyId(1)).unwrap().end = None;
     let tables = PolicyTables::build(&state).unwrap();
-    assert_eq!(tables.ingress(POD, FRIEND, 6, 81), Verdict::DENY, "it says nothing of what denies");
+    assert_eq!(tables.ingress(POD, FRIEND, to_port(6, 81)), Verdict::DENY, "it says nothing of what denies");
 }
 
 #[test]
@@ -205,12 +221,12 @@ fn what_is_staged_decides_nothing() {
     let tables = PolicyTables::build(&state).unwrap();
     let staged = |subject, port| {
         let staged = tables.staged().unwrap();
-        staged.verdict(PolicyDirection::Ingress, subject, FRIEND, 6, port)
+        staged.verdict(PolicyDirection::Ingress, subject, FRIEND, to_port(6, port))
     };
-    assert_eq!(tables.ingress(POD, FRIEND, 6, 80), by(16));
+    assert_eq!(tables.ingress(POD, FRIEND, to_port(6, 80)), by(16));
     assert_eq!(staged(POD, 80), Verdict::NOT_ISOLATED, "all that isolates it is to go");
-    assert_eq!(tables.ingress(STRANGER, FRIEND, 6, 80), Verdict::NOT_ISOLATED);
+    assert_eq!(tables.ingress(STRANGER, FRIEND, to_port(6, 80)), Verdict::NOT_ISOLATED);
     assert_eq!((staged(STRANGER, 80), staged(STRANGER, 81)), (Verdict::DENY, by(17)));
-    assert_eq!(tables.ingress(POD, FRIEND, 6, 81), Verdict::DENY);
+    assert_eq!(tables.ingress(POD, FRIEND, to_port(6, 81)), Verdict::DENY);
     check(&state);
 }

@@ -7,6 +7,8 @@ use super::*;
 
 pub(super) const SETS: u32 = 5;
 pub(super) const POLICIES: u32 = 5;
+/// More are thinned out.
+const MOST_PROBES: usize = 200;
 
 fn ports() -> impl Strategy<Value = PortMatch> {
     let edges = prop_oneof![
@@ -30,13 +32,16 @@ fn rule() -> impl Strategy<Value = Rule> {
     let set = || proptest::option::of((0..SETS).prop_map(SetId));
     let seldom = || prop_oneof![3 => Just(None), 1 => set()];
     let sets = (set(), seldom(), seldom(), seldom());
-    (action, sets, proptest::collection::vec(ports(), 0..3)).prop_map(
-        |(action, (peers, not_peers, subjects, not_subjects), ports)| Rule {
+    let some_ports = || proptest::collection::vec(ports(), 0..3);
+    let source_ports = prop_oneof![2 => Just(Vec::new()), 1 => some_ports()];
+    (action, sets, some_ports(), source_ports).prop_map(
+        |(action, (peers, not_peers, subjects, not_subjects), ports, source_ports)| Rule {
             peers,
             not_peers,
             subjects,
             not_subjects,
             ports,
+            source_ports,
             ..Rule::new(RuleId(0), action, String::new())
         },
     )
@@ -86,18 +91,31 @@ pub(super) fn states() -> impl Strategy<Value = DesiredState> {
     })
 }
 
-/// Every protocol the rules know and two they do not, at every port at which something could change.
-pub(super) fn probes(state: &DesiredState) -> Vec<(u8, u16)> {
-    let mut probes: Vec<(u8, u16)> = [6, 17, 132, 1, 47, 50, 58].map(|protocol| (protocol, 0)).into();
-    for range in state.policies.values().flat_map(|policy| &policy.rules).flat_map(|rule| &rule.ports) {
-        for port in [range.first.wrapping_sub(1), range.first, range.last, range.last.wrapping_add(1)] {
-            probes.push((range.protocol, port));
-        }
-        probes.push((6, range.first));
+/// Every protocol the rules know and two they do not, at every port at which something could change, from every port at
+/// which something could.
+pub(super) fn probes(state: &DesiredState) -> Vec<FlowPorts> {
+    let mut probes: Vec<FlowPorts> = [6, 17, 132, 1, 47, 50, 58].map(|protocol| to_port(protocol, 0)).into();
+    let rules = || state.policies.values().flat_map(|policy| &policy.rules);
+    let edges = |range: &PortMatch| {
+        [range.first.wrapping_sub(1), range.first, range.last, range.last.wrapping_add(1)]
+    };
+    for range in rules().flat_map(|rule| &rule.ports) {
+        probes.extend(edges(range).map(|port| to_port(range.protocol, port)));
+        probes.push(to_port(6, range.first));
     }
     probes.sort_unstable();
     probes.dedup();
-    probes
+    for range in rules().flat_map(|rule| &rule.source_ports) {
+        let same: Vec<_> = probes.iter().filter(|probe| probe.protocol == range.protocol).copied().collect();
+        probes
+            .extend(same.iter().flat_map(|probe| edges(range).map(|source| FlowPorts { source, ..*probe })));
+        probes.push(from_to(range.first, 6, range.first));
+    }
+    probes.sort_unstable();
+    probes.dedup();
+    // Each source port of one rule with each place of all others is more than is worth asking of everybody.
+    let every = probes.len().div_ceil(MOST_PROBES);
+    probes.into_iter().step_by(every).collect()
 }
 
 /// All identities, and some that are unknown.
@@ -118,18 +136,16 @@ pub(super) fn agree(tables: &PolicyTables, state: &DesiredState) {
     let probes = probes(state);
     for subject in &everybody {
         for peer in &everybody {
-            for (protocol, port) in &probes {
+            for ports in &probes {
                 for direction in DIRECTIONS {
                     assert_eq!(
-                        tables.verdict(direction, *subject, *peer, *protocol, *port),
-                        oracle::verdict(state, direction, *subject, *peer, *protocol, *port),
-                        "{direction:?} of {subject} with {peer}, protocol {protocol}, port {port}"
+                        tables.verdict(direction, *subject, *peer, *ports),
+                        oracle::verdict(state, direction, *subject, *peer, *ports),
+                        "{direction:?} of {subject} with {peer}, {ports:?}"
                     );
-                    let staged =
-                        oracle::verdict_in(View::Staged, state, direction, *subject, *peer, *protocol, *port);
-                    let told =
-                        tables.staged().map(|it| it.verdict(direction, *subject, *peer, *protocol, *port));
-                    let in_force = || tables.verdict(direction, *subject, *peer, *protocol, *port);
+                    let staged = oracle::verdict_in(View::Staged, state, direction, *subject, *peer, *ports);
+                    let told = tables.staged().map(|it| it.verdict(direction, *subject, *peer, *ports));
+                    let in_force = || tables.verdict(direction, *subject, *peer, *ports);
                     assert_eq!(
                         told.unwrap_or_else(in_force),
                         staged,
@@ -182,8 +198,8 @@ proptest! {
             if after.changed_since(direction, subject, Revision(7)) {
                 continue;
             }
-            for (peer, (protocol, port)) in everybody.iter().flat_map(|p| places.iter().map(|at| (*p, *at))) {
-                let told = |tables: &PolicyTables| tables.verdict(direction, subject, peer, protocol, port);
+            for (peer, ports) in everybody.iter().flat_map(|p| places.iter().map(|at| (*p, *at))) {
+                let told = |tables: &PolicyTables| tables.verdict(direction, subject, peer, ports);
                 prop_assert_eq!(told(&before), told(&after), "{:?} of {} with {}", direction, subject, peer);
             }
         }

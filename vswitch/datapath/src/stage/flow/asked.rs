@@ -9,7 +9,8 @@ use crate::PortIndex;
 use crate::flow::{Direction, Flow, FlowKey, NewFlow, Orientation, TcpFlags};
 use crate::flow_log::{FlowLog, FlowRecord, FlowVerdict};
 use crate::icmp::IcmpError;
-use crate::parse::{Parsed, protocol};
+use crate::parse::Parsed;
+use crate::policy::FlowPorts;
 use crate::stage::{Context, Fate};
 use crate::tables::{Denied, Judgement, Leaf, StagedVerdict, Tables};
 
@@ -20,20 +21,24 @@ pub(super) struct Asked<'a> {
     parsed: &'a Parsed,
     source: Leaf,
     destination: Leaf,
-    port: u16,
+    ports: FlowPorts,
 }
 
 impl<'a> Asked<'a> {
     pub(super) fn of(context: &'a Context<'a>, in_port: PortIndex, parsed: &'a Parsed) -> Self {
         let tables = context.tables;
         let (source, destination) = (tables.lookup(parsed.source), tables.lookup(parsed.destination));
-        let port = policy_port(parsed.protocol, parsed.destination_port);
-        Self { context, in_port, parsed, source, destination, port }
+        let ports = FlowPorts {
+            protocol: parsed.protocol,
+            destination: parsed.destination_port,
+            source: parsed.source_port,
+        };
+        Self { context, in_port, parsed, source, destination, ports }
     }
 
     pub(super) fn judge(&self) -> Result<Judgement, Denied> {
-        let Self { in_port, source, destination, .. } = *self;
-        self.context.tables.judge(in_port, source, destination, self.parsed.protocol, self.port)
+        let Self { in_port, source, destination, ports, .. } = *self;
+        self.context.tables.judge(in_port, source, destination, ports)
     }
 
     /// Whether anybody wants to know more of it than that it was opened.
@@ -45,7 +50,7 @@ impl<'a> Asked<'a> {
     /// Counts what was said for the rules that said it, and tells of it where that is worth it.
     #[cold]
     pub(super) fn tell(&self, judged: &Result<Judgement, Denied>, log: &mut FlowLog, hash: u64) {
-        let Self { context, in_port, parsed, source, destination, port } = *self;
+        let Self { context, in_port, parsed, source, destination, ports } = *self;
         if let Err(Denied { rule, .. }) = judged {
             context.counters.rules.denied(*rule, context.tables.revision, parsed.ip_length());
         }
@@ -54,9 +59,8 @@ impl<'a> Asked<'a> {
             in_port,
             ends: [parsed.source, parsed.destination],
             leaves: [source, destination],
-            protocol: parsed.protocol,
-            ports: parsed.told_ports(),
-            port,
+            told_ports: parsed.told_ports(),
+            ports,
         };
         told.tell(judged, log, hash);
     }
@@ -118,9 +122,8 @@ pub(super) fn tell_again(
         in_port: flow.in_ports[Direction::Original as usize],
         ends: [source, destination],
         leaves: [tables.lookup(source), tables.lookup(destination)],
-        protocol: flow.key.protocol(),
-        ports: (source_port, destination_port),
-        port: flow.policy_port(),
+        told_ports: (source_port, destination_port),
+        ports: flow.policy_ports(),
     };
     told.tell(judged, log, hash);
 }
@@ -131,11 +134,10 @@ struct Told<'a> {
     in_port: PortIndex,
     ends: [IpAddr; 2],
     leaves: [Leaf; 2],
-    protocol: u8,
     /// As [`FlowRecord::ports`].
-    ports: (u16, u16),
-    /// As policy sees it.
-    port: u16,
+    told_ports: (u16, u16),
+    /// As policy sees them.
+    ports: FlowPorts,
 }
 
 impl Told<'_> {
@@ -158,15 +160,15 @@ impl Told<'_> {
         if allowed && marks == [None; 2] && staged.is_none() {
             return;
         }
-        let Self { in_port, ends: [source, destination], leaves, protocol, ports, .. } = *self;
+        let Self { in_port, ends: [source, destination], leaves, ports, told_ports, .. } = *self;
         log.tell(now, hash, allowed, || FlowRecord {
             time: now,
             revision: tables.revision,
             in_port,
             source,
             destination,
-            protocol,
-            ports,
+            protocol: ports.protocol,
+            ports: told_ports,
             identities: leaves.map(|leaf| leaf.identity),
             verdict,
             marks,
@@ -177,20 +179,12 @@ impl Told<'_> {
 
     /// Counts what would be said, were what is staged in force, and gives it where that is another verdict.
     fn staged_otherwise(&self, allowed: bool) -> Option<StagedVerdict> {
-        let Self { in_port, leaves: [source, destination], protocol, port, .. } = *self;
+        let Self { in_port, leaves: [source, destination], ports, .. } = *self;
         let Context { tables, counters, .. } = *self.context;
-        let staged = tables.judge_staged(in_port, source, destination, protocol, port)?;
+        let staged = tables.judge_staged(in_port, source, destination, ports)?;
         for verdict in [staged.egress, staged.ingress].into_iter().flatten() {
             counters.rules.staged(verdict.allow, verdict.rule, tables.revision);
         }
         Some(staged).filter(|staged| staged.allow() != allowed)
-    }
-}
-
-/// The destination port as policy sees it: type and code of an ICMP message, 0 for protocols without ports.
-pub(crate) fn policy_port(protocol: u8, port: u16) -> u16 {
-    match protocol {
-        protocol::TCP | protocol::UDP | protocol::SCTP | protocol::ICMP | protocol::ICMPV6 => port,
-        _ => 0,
     }
 }

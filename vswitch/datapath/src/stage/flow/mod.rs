@@ -20,7 +20,6 @@ use asked::{Asked, tell_again};
 use keys::key_of;
 use related::related;
 
-pub(crate) use asked::policy_port;
 pub(crate) use keys::Keys;
 
 /// What a worker remembers of flows.

@@ -5,6 +5,7 @@ mod forwarding;
 mod fragments;
 mod pods;
 mod policy;
+mod source_ports;
 mod tracing;
 mod underlay;
 
