@@ -10,7 +10,7 @@ use crate::parse::protocol;
 use crate::policy::{FlowPorts, Verdict};
 use crate::stage::source::is_gateway;
 use crate::stage::{is_destination, is_source};
-use crate::tables::{Adjacency, Leaf, Role, StagedVerdict, Tables};
+use crate::tables::{Adjacency, Leaf, Question, Role, StagedVerdict, Tables};
 use crate::trace::Way;
 
 /// A packet that might come.
@@ -188,7 +188,7 @@ fn policy(
         told.ingress = Some(RuleVerdict { allowed: verdict.allow, rule: verdict.rule });
         told.say("policy-ingress", Words(verdict));
     }
-    let staged = tables.judge_staged(in_port, source, destination, ports);
+    let staged = tables.judge_staged(&Question { in_port, source, destination, ports });
     if let Some(StagedVerdict { egress, ingress }) = staged {
         for (stage, verdict) in [("staged-egress", egress), ("staged-ingress", ingress)] {
             if let Some(verdict) = verdict {

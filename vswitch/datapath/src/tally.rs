@@ -182,9 +182,11 @@ impl RuleTallies {
         Some(tally)
     }
 
-    pub(crate) fn opened(&self, flow: &Flow) {
-        for rule in [flow.egress, flow.ingress] {
-            if let Some(tally) = self.counting(rule, flow.revision) {
+    /// A flow was opened that these rules allow, by the tables `judged`.
+    #[inline]
+    pub(crate) fn opened(&self, rules: [RuleId; 2], judged: Revision) {
+        for rule in rules {
+            if let Some(tally) = self.counting(rule, judged) {
                 tally.flows.add(1);
             }
         }

@@ -52,6 +52,7 @@ pub struct Walk {
     counters: Arc<Counters>,
     scratch: Box<Scratch>,
     keys: Box<flow::Keys>,
+    misses: Box<flow::Misses>,
     tracer: Option<Tracer>,
 }
 
@@ -73,6 +74,7 @@ impl Walk {
             counters,
             scratch: Box::new(Scratch::new()),
             keys: Box::new(flow::Keys::new()),
+            misses: Box::new(flow::Misses::new()),
             tracer: None,
         }
     }
@@ -114,7 +116,7 @@ impl Walk {
         probe: &mut P,
     ) {
         let count = batch.len().min(BATCH);
-        let Self { flows, fragments, limiter, log, counters, scratch, keys, tracer } = self;
+        let Self { flows, fragments, limiter, log, counters, scratch, keys, misses, tracer } = self;
         let context = Context { tables, now, counters };
         let packets = &mut batch[..count];
         scratch.reset(count);
@@ -132,7 +134,7 @@ impl Walk {
         probe.mark(Mark::Decapsulate);
 
         let mut allowed = Indices::new();
-        let mut memory = flow::Memory { flows, fragments, keys, log };
+        let mut memory = flow::Memory { flows, fragments, keys, misses, log };
         flow::run(&context, scratch, packets, &mut memory, &entered, &mut allowed, probe);
         forward::run(&context, scratch, packets, &allowed);
         if !scratch.answers.is_empty() {

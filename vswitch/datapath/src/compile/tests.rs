@@ -11,7 +11,7 @@ use super::*;
 use crate::BATCH;
 use crate::flow::{Direction, Flow, FlowKey, NewFlow, Now, TcpFlags};
 use crate::policy::FlowPorts;
-use crate::tables::{Adjacency, Leaf, NodeIndex, VxlanTemplate};
+use crate::tables::{Adjacency, Leaf, NodeIndex, Question, VxlanTemplate};
 
 const POD: PortIndex = PortIndex(2);
 const HOST: PortIndex = PortIndex(1);
@@ -280,12 +280,16 @@ fn ports_have_the_roles_the_engine_gave_them() {
     assert!(matches!(world.compile_as(1), Err(CompileError::PortNumber { .. })));
 }
 
+/// About a flow to UDP port 53.
+fn question(in_port: PortIndex, source: Leaf, destination: Leaf) -> Question {
+    Question { in_port, source, destination, ports: FlowPorts::to(17, 53) }
+}
+
 /// A flow from the pod to `to`, as the walk makes it.
 fn open(tables: &Tables, to: &str) -> Flow {
     let (source, destination) = (ip("10.244.1.5"), ip(to));
     let (key, orientation) = FlowKey::between((source, 1000), (destination, 53), 17).unwrap();
-    let judgement =
-        tables.judge(POD, tables.lookup(source), tables.lookup(destination), FlowPorts::to(17, 53)).unwrap();
+    let judgement = tables.judge(&question(POD, tables.lookup(source), tables.lookup(destination))).unwrap();
     let new = NewFlow {
         key,
         orientation,
@@ -347,9 +351,9 @@ fn the_receiving_pod_judges_too() {
     world.desired.subjects.insert(identity, Subject { identity, ingress: vec![tier], egress: Vec::new() });
     let tables = world.compile();
     let (pod, peer) = (tables.lookup(ip("10.244.1.5")), tables.lookup(ip("10.244.2.9")));
-    let denied = tables.judge(UPLINK, peer, pod, FlowPorts::to(17, 53)).unwrap_err();
+    let denied = tables.judge(&question(UPLINK, peer, pod)).unwrap_err();
     assert_eq!((denied.reason, denied.rule), (DropReason::PolicyIngress, RuleId::NO_RULE_MATCHED));
-    assert!(tables.judge(POD, pod, peer, FlowPorts::to(17, 53)).is_ok());
+    assert!(tables.judge(&question(POD, pod, peer)).is_ok());
 }
 
 fn nets() -> impl Strategy<Value = IpNet> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 pub(super) const BLOCK_BITS: u32 = 8;
 const BLOCK: usize = 1 << BLOCK_BITS;
 
-/// Numbers of rows.
+/// Rows.
 pub(super) type Block = Arc<[u32; BLOCK]>;
 
 /// Blocks that `count` peer classes take, at least one.

@@ -144,9 +144,9 @@ impl Direction {
 
     /// A subject class to which only the local node makes a difference.
     fn add_uniform_class(&mut self, verdict: Verdict, for_local_node: Verdict) {
-        let mut cells = Cells::new(self.rows.uniform(verdict), self.peers.count());
+        let mut cells = Cells::new(self.rows.verdict(verdict), self.peers.count());
         if let Some(local_node) = self.peers.local_node() {
-            cells.set(local_node, self.rows.uniform(for_local_node));
+            cells.set(local_node, self.rows.verdict(for_local_node));
         }
         self.cells.push(Some(cells));
     }
@@ -211,7 +211,7 @@ impl Direction {
             cells.set(of_class[0].0, row);
         }
         if let Some(local_node) = self.peers.local_node() {
-            cells.set(local_node, self.rows.uniform(Verdict::LOCAL_NODE));
+            cells.set(local_node, self.rows.verdict(Verdict::LOCAL_NODE));
         }
         Ok(cells)
     }

@@ -42,8 +42,7 @@ impl From<PolicyTooLarge> for Rebuild {
 /// How much there was when all was made anew.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Extent {
-    rows: usize,
-    nodes: usize,
+    lines: usize,
     sets: usize,
     peers: usize,
 }
@@ -53,13 +52,12 @@ const SPARE: usize = 4096;
 
 impl Extent {
     pub(super) fn of(direction: &Direction) -> Self {
-        let (rows, nodes) = direction.rows.counts();
-        Self { rows, nodes, sets: direction.peers.sets(), peers: direction.peers.count() }
+        Self { lines: direction.rows.lines(), sets: direction.peers.sets(), peers: direction.peers.count() }
     }
 
     fn is_outgrown(&self, direction: &Direction) -> bool {
         let now = Self::of(direction);
-        [(now.rows, self.rows), (now.nodes, self.nodes), (now.sets, self.sets), (now.peers, self.peers)]
+        [(now.lines, self.lines), (now.sets, self.sets), (now.peers, self.peers)]
             .into_iter()
             .any(|(now, then)| now > 2 * then + SPARE)
     }

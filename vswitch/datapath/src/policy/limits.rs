@@ -39,10 +39,8 @@ pub(super) struct Limits {
     pub(super) identity_number: usize,
     /// Pairs of a subject class and a peer class: at most 4 bytes each.
     pub(super) cells: usize,
-    /// Distinct rows: 24 bytes each.
-    pub(super) rows: usize,
-    /// Distinct nodes of rows: 64 bytes each.
-    pub(super) nodes: usize,
+    /// Distinct lines of rows: 64 bytes each.
+    pub(super) lines: usize,
     /// Pairs of a rule of one subject class and a peer class it names, while compiling: 8 bytes each.
     pub(super) matches: usize,
     /// What bounds the time to compile: a rule looked at for a peer class, or a stretch of ports for a row.
@@ -50,12 +48,6 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    pub(super) const DEFAULT: Self = Self {
-        identity_number: 1 << 22,
-        cells: 1 << 25,
-        rows: 1 << 22,
-        nodes: 1 << 21,
-        matches: 1 << 25,
-        steps: 1 << 26,
-    };
+    pub(super) const DEFAULT: Self =
+        Self { identity_number: 1 << 22, cells: 1 << 25, lines: 1 << 21, matches: 1 << 25, steps: 1 << 26 };
 }

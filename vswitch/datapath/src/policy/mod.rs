@@ -1,12 +1,12 @@
-//! Policy as class tables: two loads for the ends, two for the pair of them, at most five for the port and four for the
-//! source port, where rules ask for one, one for the verdict, whatever the rules are.
+//! Policy as class tables: two loads for the ends, two for the pair of them, mostly one and at most five for the port, as
+//! many for the source port where rules ask for one, and one for the verdict, whatever the rules are.
 //!
 //! In each direction the identities fall into subject classes (the same rules apply to their pods) and peer classes (in
 //! the same sets). A cell for each pair of subject and peer class leads to a row, a row has a verdict for each protocol
-//! and port (and source port), as a tree in which what is equal is held once; equal rows are held once.
+//! and port (and source port), as a tree in which what is equal is held once.
 //!
-//! Memory is 24 bytes an identity number, at most 4 bytes a cell, 24 bytes a row and 64 bytes a node, in each direction:
-//! 10,000 rules with a CIDR and a port of their own take 3 MB, 100,000 take 30 MB. Limits are stated in `limits.rs`. Pods
+//! Memory is 24 bytes an identity number, at most 4 bytes a cell and 64 bytes a line of a row, in each direction:
+//! 10,000 rules with a CIDR and a port of their own take 1 MB, 100,000 take 12 MB. Limits are stated in `limits.rs`. Pods
 //! with whose policy one is reached are denied everything ([`PolicyTables::refused`]), all others have theirs.
 //!
 //! A change of the state leads to tables that share with those before what it does not concern: see `follow.rs`.
@@ -37,6 +37,7 @@ pub(crate) use compiler::PolicyCompiler;
 pub use limits::{PolicyTooLarge, RefusedPolicy};
 use rows::Rows;
 
+use crate::BATCH;
 use crate::tables::Revision;
 
 /// What policy says of a flow at one end, and which rule said it.
@@ -85,6 +86,17 @@ impl FlowPorts {
     pub const fn to(protocol: u8, destination: u16) -> Self {
         Self { protocol, destination, source: 0 }
     }
+}
+
+/// A flow as policy is asked about it at one end.
+#[derive(Debug, Clone, Copy)]
+pub struct PolicyQuestion {
+    /// Whose policy.
+    pub subject: IdentityId,
+    /// The other end.
+    pub peer: IdentityId,
+    /// Its ports.
+    pub ports: FlowPorts,
 }
 
 /// Which policies are asked.
@@ -168,6 +180,21 @@ impl PolicyTables {
         match direction {
             PolicyDirection::Ingress => self.ingress(subject, peer, ports),
             PolicyDirection::Egress => self.egress(subject, peer, ports),
+        }
+    }
+
+    /// The verdicts of up to [`BATCH`] flows, of more the rest is left alone, each said to `tell` in its turn: as
+    /// [`Self::verdict`], but all take one step before any takes the next, so that their waits for memory overlap.
+    #[inline]
+    pub fn verdicts(
+        &self,
+        direction: PolicyDirection,
+        asked: impl Iterator<Item = PolicyQuestion> + Clone,
+        tell: impl FnMut(usize, Verdict),
+    ) {
+        match direction {
+            PolicyDirection::Ingress => self.ingress.verdicts(asked, tell),
+            PolicyDirection::Egress => self.egress.verdicts(asked, tell),
         }
     }
 
@@ -257,7 +284,7 @@ struct Classes {
 struct DirectionTable {
     /// By identity number. 0, the unknown identity, is always there and stands for those beyond the end.
     identities: Arc<[Classes]>,
-    /// By subject and peer class: number of the row.
+    /// By subject and peer class: the row.
     blocks: Arc<[Block]>,
     rows: Arc<Rows>,
     /// The first block of those that no policy isolates.
@@ -266,16 +293,41 @@ struct DirectionTable {
 
 impl DirectionTable {
     fn deny_all() -> Self {
-        let (identities, rows) = (Arc::new([Classes::default()]), Arc::new(Rows::uniform(Verdict::DENY)));
-        Self { identities, blocks: Cells::new(0, 1).blocks().into(), rows, open: None }
+        let (rows, row) = Rows::uniform(Verdict::DENY);
+        let (identities, blocks) = (Arc::new([Classes::default()]), Cells::new(row, 1).blocks().into());
+        Self { identities, blocks, rows: Arc::new(rows), open: None }
     }
 
     #[inline]
     fn verdict(&self, subject: IdentityId, peer: IdentityId, ports: FlowPorts) -> Verdict {
+        let row = self.row(self.cell(subject, peer));
+        row.and_then(|row| self.rows.verdict(row, ports)).unwrap_or(Verdict::DENY)
+    }
+
+    #[inline]
+    fn verdicts(
+        &self,
+        asked: impl Iterator<Item = PolicyQuestion> + Clone,
+        tell: impl FnMut(usize, Verdict),
+    ) {
+        let mut cells = [(0, 0); BATCH];
+        for (cell, question) in cells.iter_mut().zip(asked.clone()) {
+            *cell = self.cell(question.subject, question.peer);
+        }
+        let rows = cells.iter().zip(asked).map(|(cell, question)| (self.row(*cell), question.ports));
+        self.rows.verdicts(rows, tell);
+    }
+
+    /// The block, and the place in it.
+    #[inline]
+    fn cell(&self, subject: IdentityId, peer: IdentityId) -> (usize, usize) {
         let (block, cell) = place(self.classes(peer).peer);
-        let block = self.blocks.get(self.classes(subject).subject as usize + block);
-        let verdict = block.and_then(|block| self.rows.verdict(block[cell], ports));
-        verdict.unwrap_or(Verdict::DENY)
+        (self.classes(subject).subject as usize + block, cell)
+    }
+
+    #[inline]
+    fn row(&self, (block, cell): (usize, usize)) -> Option<u32> {
+        self.blocks.get(block).map(|block| block[cell % block.len()])
     }
 
     #[inline]

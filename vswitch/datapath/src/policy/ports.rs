@@ -21,17 +21,17 @@ pub(super) const PART_BITS: u32 = 16;
 /// Places of the line.
 pub(super) const PLACES: u32 = (PARTS as u32) << PART_BITS;
 
-/// The part of the line in which a flow is; the place there in the upper 16 bits, its source port in the lower.
+/// The place of a flow on the line.
 #[inline]
-pub(super) fn place(ports: FlowPorts) -> (usize, u32) {
-    let at = |destination: u16| u32::from(destination) << PART_BITS | u32::from(ports.source);
+pub(super) fn place(ports: FlowPorts) -> u32 {
+    let at = |part: u32, place: u16| part << PART_BITS | u32::from(place);
     match ports.protocol {
-        6 => (0, at(ports.destination)),
-        17 => (1, at(ports.destination)),
-        132 => (2, at(ports.destination)),
-        1 => (3, at(ports.destination)),
-        58 => (4, at(ports.destination)),
-        other => (OTHERS, at(u16::from(other) << 8)),
+        6 => at(0, ports.destination),
+        17 => at(1, ports.destination),
+        132 => at(2, ports.destination),
+        1 => at(3, ports.destination),
+        58 => at(4, ports.destination),
+        other => at(OTHERS as u32, u16::from(other) << 8),
     }
 }
 

@@ -47,7 +47,7 @@ impl Direction {
             begin_piece(&mut pieces, at_place[0].0, entry);
         }
         let row = self.rows.add(&pieces);
-        self.limit_rows()?;
+        self.limit_lines()?;
         Ok(row)
     }
 
@@ -77,14 +77,12 @@ impl Direction {
             }
         }
         let entry = self.rows.by_source(&pieces);
-        self.limit_rows()?;
+        self.limit_lines()?;
         Ok(entry)
     }
 
-    fn limit_rows(&self) -> Result<(), PolicyTooLarge> {
-        let (rows, nodes) = self.rows.counts();
-        self.limit("distinct rows of verdicts", rows, self.limits.rows)?;
-        self.limit("nodes of rows of verdicts", nodes, self.limits.nodes)
+    fn limit_lines(&self) -> Result<(), PolicyTooLarge> {
+        self.limit("lines of verdicts", self.rows.lines(), self.limits.lines)
     }
 }
 

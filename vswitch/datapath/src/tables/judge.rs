@@ -1,13 +1,24 @@
 //! The judgement of a flow by the tables: when its first packet comes, and again when the tables have changed.
 
-use std::net::IpAddr;
-
 use vswitch_model::{DropReason, IdentityId, RuleId};
 
 use super::{AdjacencyIndex, Leaf, Role, Tables};
-use crate::PortIndex;
 use crate::flow::{Direction, Flow};
-use crate::policy::{FlowPorts, PolicyDirection, Verdict};
+use crate::policy::{FlowPorts, PolicyDirection, PolicyQuestion, Verdict};
+use crate::{BATCH, PortIndex};
+
+/// A flow as policy is asked about it.
+#[derive(Debug, Clone, Copy)]
+pub struct Question {
+    /// The port its first packet came by.
+    pub in_port: PortIndex,
+    /// Of the originator.
+    pub source: Leaf,
+    /// Of the responder.
+    pub destination: Leaf,
+    /// Its ports.
+    pub ports: FlowPorts,
+}
 
 /// A flow that policy allows, as its record keeps it. Arrays are indexed by [`Direction`]: the first element belongs
 /// to what the originator sends.
@@ -23,6 +34,32 @@ pub struct Judgement {
     pub ingress: RuleId,
     /// The rules that marked it, at either end.
     pub marks: [Option<RuleId>; 2],
+}
+
+impl Judgement {
+    /// Nothing has been said yet.
+    #[inline]
+    fn of(flow: &Question) -> Self {
+        Self {
+            identities: [flow.source.identity, flow.destination.identity],
+            adjacencies: [flow.destination.adjacency, flow.source.adjacency],
+            egress: RuleId::NOT_ISOLATED,
+            ingress: RuleId::NOT_ISOLATED,
+            marks: [None; 2],
+        }
+    }
+
+    /// Takes in what the policy of one end says.
+    #[inline]
+    fn heed(&mut self, direction: PolicyDirection, verdict: Verdict) -> Result<(), Denied> {
+        let (end, reason, rule) = match direction {
+            PolicyDirection::Egress => (0, DropReason::PolicyEgress, &mut self.egress),
+            PolicyDirection::Ingress => (1, DropReason::PolicyIngress, &mut self.ingress),
+        };
+        *rule = verdict.rule;
+        self.marks[end] = verdict.log;
+        if verdict.allow { Ok(()) } else { Err(Denied { reason, rule: verdict.rule, marks: self.marks }) }
+    }
 }
 
 /// A flow that policy denies.
@@ -54,69 +91,88 @@ impl StagedVerdict {
 }
 
 impl Tables {
-    /// Judges a flow by the leaves of its two ends: egress when `in_port` is a pod's or the source is a pod of this node
-    /// (which differs when a port has gone and its number or address came back), ingress when the destination is. Whether the adjacencies lead
+    /// Judges a flow: egress when it comes by a pod's port or the source is a pod of this node (which differs when a port
+    /// has gone and its number or address came back), ingress when the destination is. Whether the adjacencies lead
     /// anywhere is not asked.
     #[inline]
-    pub fn judge(
-        &self,
-        in_port: PortIndex,
-        source: Leaf,
-        destination: Leaf,
-        ports: FlowPorts,
-    ) -> Result<Judgement, Denied> {
-        let mut judgement = Judgement {
-            identities: [source.identity, destination.identity],
-            adjacencies: [destination.adjacency, source.adjacency],
-            egress: RuleId::NOT_ISOLATED,
-            ingress: RuleId::NOT_ISOLATED,
-            marks: [None; 2],
-        };
-        let (ours, theirs) = self.judged_ends(in_port, source, destination);
+    pub fn judge(&self, flow: &Question) -> Result<Judgement, Denied> {
+        let mut judgement = Judgement::of(flow);
+        let (ours, theirs) = self.judged_ends(flow);
         if ours {
-            let verdict = self.policy.egress(source.identity, destination.identity, ports);
-            judgement.marks[0] = verdict.log;
-            if !verdict.allow {
-                let (reason, rule, marks) = (DropReason::PolicyEgress, verdict.rule, judgement.marks);
-                return Err(Denied { reason, rule, marks });
-            }
-            judgement.egress = verdict.rule;
+            judgement.heed(
+                PolicyDirection::Egress,
+                self.policy.egress(flow.source.identity, flow.destination.identity, flow.ports),
+            )?;
         }
         if theirs {
-            let verdict = self.policy.ingress(destination.identity, source.identity, ports);
-            judgement.marks[1] = verdict.log;
-            if !verdict.allow {
-                let (reason, rule, marks) = (DropReason::PolicyIngress, verdict.rule, judgement.marks);
-                return Err(Denied { reason, rule, marks });
-            }
-            judgement.ingress = verdict.rule;
+            judgement.heed(
+                PolicyDirection::Ingress,
+                self.policy.ingress(flow.destination.identity, flow.source.identity, flow.ports),
+            )?;
         }
         Ok(judgement)
     }
 
+    /// The same of up to [`BATCH`] flows, see [`crate::policy::PolicyTables::verdicts`]; of more the rest is left alone.
+    #[inline]
+    pub fn judge_batch(&self, flows: &[Question], judged: &mut [Result<Judgement, Denied>]) {
+        let (mut ours, mut theirs) = (Numbers::NONE, Numbers::NONE);
+        for (number, (flow, judged)) in flows.iter().zip(judged.iter_mut()).enumerate().take(BATCH) {
+            *judged = Ok(Judgement::of(flow));
+            let (is_ours, is_theirs) = self.judged_ends(flow);
+            ours.push_if(is_ours, number);
+            theirs.push_if(is_theirs, number);
+        }
+        self.ask(PolicyDirection::Egress, &ours, flows, judged);
+        self.ask(PolicyDirection::Ingress, &theirs, flows, judged);
+    }
+
+    /// Asks the policy of one end about the flows of these numbers. What it says of those that were denied is not heeded.
+    #[inline]
+    fn ask(
+        &self,
+        direction: PolicyDirection,
+        numbers: &Numbers,
+        flows: &[Question],
+        judged: &mut [Result<Judgement, Denied>],
+    ) {
+        let numbers = numbers.items();
+        let asked = numbers.iter().filter_map(|number| flows.get(usize::from(*number))).map(|flow| {
+            let ends = match direction {
+                PolicyDirection::Egress => [flow.source, flow.destination],
+                PolicyDirection::Ingress => [flow.destination, flow.source],
+            };
+            let [subject, peer] = ends.map(|leaf| leaf.identity);
+            PolicyQuestion { subject, peer, ports: flow.ports }
+        });
+        self.policy.verdicts(direction, asked, |at, verdict| {
+            if let Some(number) = numbers.get(at)
+                && let Some(judged) = judged.get_mut(usize::from(*number))
+                && let Ok(judgement) = judged
+                && let Err(denied) = judgement.heed(direction, verdict)
+            {
+                *judged = Err(denied);
+            }
+        });
+    }
+
     /// Whether the flow's originator and its responder are judged by their policy here.
     #[inline]
-    fn judged_ends(&self, in_port: PortIndex, source: Leaf, destination: Leaf) -> (bool, bool) {
-        let ours = self.port(in_port).role == Role::Pod || self.adjacency(source.adjacency).is_pod();
-        (ours, self.adjacency(destination.adjacency).is_pod())
+    fn judged_ends(&self, flow: &Question) -> (bool, bool) {
+        let is_pod = |leaf: Leaf| self.adjacency(leaf.adjacency).is_pod();
+        (self.port(flow.in_port).role == Role::Pod || is_pod(flow.source), is_pod(flow.destination))
     }
 
     /// What [`Self::judge`] would say, were what is staged in force. None: nothing is staged.
     #[inline]
     #[must_use]
-    pub fn judge_staged(
-        &self,
-        in_port: PortIndex,
-        source: Leaf,
-        destination: Leaf,
-        ports: FlowPorts,
-    ) -> Option<StagedVerdict> {
+    pub fn judge_staged(&self, flow: &Question) -> Option<StagedVerdict> {
         let staged = self.policy.staged()?;
-        let (ours, theirs) = self.judged_ends(in_port, source, destination);
-        let ends = (source.identity, destination.identity);
-        let egress = ours.then(|| staged.verdict(PolicyDirection::Egress, ends.0, ends.1, ports));
+        let (ours, theirs) = self.judged_ends(flow);
+        let ends = (flow.source.identity, flow.destination.identity);
+        let egress = ours.then(|| staged.verdict(PolicyDirection::Egress, ends.0, ends.1, flow.ports));
         let asked = theirs && egress.is_none_or(|verdict| verdict.allow);
-        let ingress = asked.then(|| staged.verdict(PolicyDirection::Ingress, ends.1, ends.0, ports));
+        let ingress = asked.then(|| staged.verdict(PolicyDirection::Ingress, ends.1, ends.0, flow.ports));
         Some(StagedVerdict { egress, ingress })
     }
 
@@ -124,25 +180,22 @@ impl Tables {
     /// policy they had, staged ones included: None then, and otherwise what was judged. When it is denied the record is as
     /// it was.
     pub fn revalidate(&self, flow: &mut Flow) -> Result<Option<Judgement>, Denied> {
-        let (source, destination) =
-            (self.lookup(flow.address(Direction::Original)), self.lookup(flow.address(Direction::Reply)));
-        let in_port = flow.in_ports[Direction::Original as usize];
-        if self.is_as_it_was(flow, in_port, source, destination)
-            && self.is_staged_as_it_was(flow, in_port, source, destination)
-        {
-            flow.adjacencies = [destination.adjacency, source.adjacency];
+        let asked = self.question(flow);
+        if self.is_as_it_was(flow, &asked) && self.is_staged_as_it_was(flow, &asked) {
+            flow.adjacencies = [asked.destination.adjacency, asked.source.adjacency];
             flow.revision = self.revision;
             flow.is_revoked = false;
             return Ok(None);
         }
-        let judgement = self.judge(in_port, source, destination, flow.policy_ports())?;
+        let judgement = self.judge(&asked)?;
         flow.adopt(judgement, self.revision);
         Ok(Some(judgement))
     }
 
     /// Whether the flow would be judged as its record says.
-    fn is_as_it_was(&self, flow: &Flow, in_port: PortIndex, source: Leaf, destination: Leaf) -> bool {
-        let (ours, theirs) = self.judged_ends(in_port, source, destination);
+    fn is_as_it_was(&self, flow: &Flow, asked: &Question) -> bool {
+        let (ours, theirs) = self.judged_ends(asked);
+        let Question { source, destination, .. } = asked;
         let ends = [
             (PolicyDirection::Egress, ours, flow.egress, source.identity),
             (PolicyDirection::Ingress, theirs, flow.ingress, destination.identity),
@@ -157,23 +210,45 @@ impl Tables {
     }
 
     /// Whether what is staged would say of the flow what it said. It decides nothing, but it is counted and told of.
-    fn is_staged_as_it_was(&self, flow: &Flow, in_port: PortIndex, source: Leaf, destination: Leaf) -> bool {
+    fn is_staged_as_it_was(&self, flow: &Flow, asked: &Question) -> bool {
         if self.policy.staged().is_none() {
             return true;
         }
-        let (ours, theirs) = self.judged_ends(in_port, source, destination);
+        let (ours, theirs) = self.judged_ends(asked);
         let is_other =
-            |direction, identity| self.policy.staged_changed_since(direction, identity, flow.revision);
-        !(ours && is_other(PolicyDirection::Egress, source.identity)
-            || theirs && is_other(PolicyDirection::Ingress, destination.identity))
+            |direction, end: Leaf| self.policy.staged_changed_since(direction, end.identity, flow.revision);
+        !(ours && is_other(PolicyDirection::Egress, asked.source)
+            || theirs && is_other(PolicyDirection::Ingress, asked.destination))
     }
 
-    /// The leaf of an address of either family.
-    #[must_use]
-    pub fn lookup(&self, address: IpAddr) -> Leaf {
-        match address {
-            IpAddr::V4(address) => self.lookup_v4(address.to_bits()),
-            IpAddr::V6(address) => self.lookup_v6(address.to_bits()),
+    /// A flow there is, as these tables are asked about it.
+    pub(crate) fn question(&self, flow: &Flow) -> Question {
+        Question {
+            in_port: flow.in_ports[Direction::Original as usize],
+            source: self.lookup(flow.address(Direction::Original)),
+            destination: self.lookup(flow.address(Direction::Reply)),
+            ports: flow.policy_ports(),
         }
+    }
+}
+
+/// Numbers of some flows of a batch.
+struct Numbers {
+    items: [u8; BATCH],
+    count: usize,
+}
+
+impl Numbers {
+    const NONE: Self = Self { items: [0; BATCH], count: 0 };
+
+    #[inline]
+    fn push_if(&mut self, is_one: bool, number: usize) {
+        self.items[self.count % BATCH] = number as u8;
+        self.count += usize::from(is_one);
+    }
+
+    #[inline]
+    fn items(&self) -> &[u8] {
+        &self.items[..self.count.min(BATCH)]
     }
 }

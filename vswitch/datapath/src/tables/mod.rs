@@ -12,7 +12,7 @@ use foldhash::fast::FixedState;
 use vswitch_model::{DropReason, Generation, IdentityId, Mac, TunnelId, Vni};
 
 pub use adjacency::{Adjacency, AdjacencyIndex, NodeIndex, VxlanTemplate};
-pub use judge::{Denied, Judgement, StagedVerdict};
+pub use judge::{Denied, Judgement, Question, StagedVerdict};
 pub use port::{GATEWAY_V4, GATEWAY_V6, PortEntry, Role};
 
 use crate::fib::Fib;
@@ -143,6 +143,43 @@ impl Tables {
         }
     }
 
+    /// The leaf of an address of either family.
+    #[must_use]
+    pub fn lookup(&self, address: IpAddr) -> Leaf {
+        match address {
+            IpAddr::V4(address) => self.lookup_v4(address.to_bits()),
+            IpAddr::V6(address) => self.lookup_v6(address.to_bits()),
+        }
+    }
+
+    /// The same of up to [`BATCH`] addresses, see [`crate::fib::Fib::lookup_batch`]; of more the rest is left alone.
+    #[inline]
+    pub fn lookup_batch(&self, addresses: &[IpAddr], leaves: &mut [Leaf]) {
+        let (mut v4, mut v6) = ([0u32; BATCH], [0u128; BATCH]);
+        let mut numbers = [[0u8; BATCH]; 2];
+        let mut counts = [0; 2];
+        for (number, address) in (0..).zip(addresses).take(BATCH) {
+            let family = match address {
+                IpAddr::V4(address) => {
+                    v4[counts[0] % BATCH] = address.to_bits();
+                    0
+                }
+                IpAddr::V6(address) => {
+                    v6[counts[1] % BATCH] = address.to_bits();
+                    1
+                }
+            };
+            numbers[family][counts[family] % BATCH] = number;
+            counts[family] += 1;
+        }
+        let mut found = [Leaf::default(); BATCH];
+        let [of_v4, of_v6] = numbers;
+        self.lookup_v4_batch(&v4[..counts[0]], &mut found);
+        put(leaves, &of_v4[..counts[0]], &found);
+        self.lookup_v6_batch(&v6[..counts[1]], &mut found);
+        put(leaves, &of_v6[..counts[1]], &found);
+    }
+
     /// What is done to packets that leave by `index`; nothing leaves by one that is out of range.
     #[inline]
     #[must_use]
@@ -212,6 +249,15 @@ impl Tables {
     #[inline]
     fn leaf(&self, number: u32) -> Leaf {
         self.leaves.get(number as usize).copied().unwrap_or_default()
+    }
+}
+
+#[inline]
+fn put(leaves: &mut [Leaf], numbers: &[u8], found: &[Leaf]) {
+    for (number, found) in numbers.iter().zip(found) {
+        if let Some(leaf) = leaves.get_mut(usize::from(*number)) {
+            *leaf = *found;
+        }
     }
 }
 

@@ -195,7 +195,7 @@ fn what_a_change_does_not_concern_is_shared() {
 
 #[test]
 fn a_limit_that_is_reached_by_steps_refuses_whom_it_would_at_once() {
-    let limits = Limits { nodes: 100, ..Limits::DEFAULT };
+    let limits = Limits { lines: 40, ..Limits::DEFAULT };
     let mut compiler = PolicyCompiler::within(limits);
     let ports =
         |count: u16| (0..count).map(|i| allow(16 + u32::from(i), None, vec![range(6, i * 64, i * 64)]));

@@ -80,8 +80,7 @@ fn large_and_small() -> DesiredState {
 fn policy_that_is_too_large_denies_its_own_pods_and_no_others() {
     let state = large_and_small();
     let narrow = [
-        ("nodes of rows of verdicts", Limits { nodes: 100, ..Limits::DEFAULT }),
-        ("distinct rows of verdicts", Limits { rows: 100, ..Limits::DEFAULT }),
+        ("lines of verdicts", Limits { lines: 100, ..Limits::DEFAULT }),
         ("pairs of rule and peer class for one subject", Limits { matches: 100, ..Limits::DEFAULT }),
         ("steps of compiling", Limits { steps: 600, ..Limits::DEFAULT }),
         ("pairs of subject and peer classes", Limits { cells: 4 * 503, ..Limits::DEFAULT }),

@@ -116,9 +116,8 @@ fn a_range_over_all_ports_is_the_protocol() {
 fn equal_parts_of_rows_are_held_once() {
     let scattered: Vec<_> = (0..1000).map(|i| range(17, i * 64, i * 64)).collect();
     let state = isolated(vec![allow(16, Some(SetId(0)), scattered)]);
-    let (rows, nodes) = PolicyTables::build(&state).unwrap().ingress.rows.counts();
-    assert_eq!(rows, 5, "denied, not isolated, too large, the local node, the friend");
-    assert!(nodes <= 10, "the ports repeat: {nodes} nodes");
+    let lines = PolicyTables::build(&state).unwrap().ingress.rows.lines();
+    assert!(lines <= 10, "the ports repeat: {lines} lines");
     check(&state);
     check(&with_identities());
 }

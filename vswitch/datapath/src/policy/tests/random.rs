@@ -129,11 +129,32 @@ pub(super) fn check(state: &DesiredState) {
     agree(&PolicyTables::build(state).unwrap(), state);
 }
 
+/// That a batch of flows gets what each gets alone.
+fn batches_agree(tables: &PolicyTables, everybody: &[IdentityId], probes: &[FlowPorts]) {
+    let ends = everybody.iter().flat_map(|subject| everybody.iter().map(move |peer| (*subject, *peer)));
+    let asked = ends.flat_map(|(subject, peer)| {
+        probes.iter().map(move |ports| PolicyQuestion { subject, peer, ports: *ports })
+    });
+    let asked: Vec<_> = asked.collect();
+    for direction in DIRECTIONS {
+        for batch in asked.chunks(BATCH) {
+            let mut told = 0;
+            tables.verdicts(direction, batch.iter().copied(), |number, verdict| {
+                let PolicyQuestion { subject, peer, ports } = batch[number];
+                assert_eq!(verdict, tables.verdict(direction, subject, peer, ports), "{:?}", batch[number]);
+                told += 1;
+            });
+            assert_eq!(told, batch.len());
+        }
+    }
+}
+
 /// That the tables are those of `state`.
 pub(super) fn agree(tables: &PolicyTables, state: &DesiredState) {
     state.check().unwrap();
     let everybody = everybody();
     let probes = probes(state);
+    batches_agree(tables, &everybody, &probes);
     for subject in &everybody {
         for peer in &everybody {
             for ports in &probes {

@@ -72,12 +72,12 @@ fn rules_that_ask_for_none_take_nothing_for_those_that_do() {
         (0..count).map(|i| allow(16 + u32::from(i), None, vec![range(17, i * 64, i * 64)])).collect()
     };
     let mut rules = plain(500);
-    let (_, before) = PolicyTables::build(&isolated(rules.clone())).unwrap().ingress.rows.counts();
+    let before = PolicyTables::build(&isolated(rules.clone())).unwrap().ingress.rows.lines();
     rules.push(from_ports(allow(1000, None, Vec::new()), vec![range(6, 1024, 65_535)]));
     let state = isolated(rules);
     let tables = PolicyTables::build(&state).unwrap();
-    let (_, after) = tables.ingress.rows.counts();
-    assert!(after <= before + 8, "one range of source ports at all of TCP: {before} nodes, then {after}");
+    let after = tables.ingress.rows.lines();
+    assert!(after <= before + 8, "one range of source ports at all of TCP: {before} lines, then {after}");
     assert_eq!(tables.ingress(POD, FRIEND, from_to(1024, 6, 9)), by(1000));
     assert_eq!(tables.ingress(POD, FRIEND, from_to(1023, 6, 9)), Verdict::DENY);
     assert_eq!(tables.ingress(POD, FRIEND, from_to(7, 17, 64)), by(17));
@@ -107,7 +107,7 @@ fn what_takes_too_much_denies_its_own_pods_and_says_so() {
     });
     let state = isolated(rules.collect());
     for (what, limits) in [
-        ("nodes of rows of verdicts", Limits { nodes: 400, ..Limits::DEFAULT }),
+        ("lines of verdicts", Limits { lines: 400, ..Limits::DEFAULT }),
         ("steps of compiling", Limits { steps: 10_000, ..Limits::DEFAULT }),
     ] {
         let tables = PolicyTables::build_within(&state, &limits).unwrap();

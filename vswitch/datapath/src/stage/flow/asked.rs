@@ -1,46 +1,119 @@
 //! Asking policy about flows, and telling of them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use vswitch_model::DropReason;
+use vswitch_model::{DropReason, RuleId};
 
 use super::route;
-use crate::PortIndex;
 use crate::flow::{Direction, Flow, FlowKey, NewFlow, Orientation, TcpFlags};
 use crate::flow_log::{FlowLog, FlowRecord, FlowVerdict};
 use crate::icmp::IcmpError;
 use crate::parse::Parsed;
 use crate::policy::FlowPorts;
-use crate::stage::{Context, Fate};
-use crate::tables::{Denied, Judgement, Leaf, StagedVerdict, Tables};
+use crate::stage::{Context, Fate, Scratch};
+use crate::tables::{Denied, Judgement, Leaf, Question, StagedVerdict, Tables};
+use crate::{BATCH, PortIndex};
+
+/// The packets of a batch that belong to no known flow, and what the tables say of each as the first of one.
+#[derive(Debug)]
+pub(crate) struct Misses {
+    questions: [Question; BATCH],
+    judged: [Result<Judgement, Denied>; BATCH],
+    /// The rules that allowed what was opened, to be counted together.
+    opened: [[RuleId; 2]; BATCH],
+    opened_count: usize,
+}
+
+impl Misses {
+    pub(crate) fn new() -> Self {
+        let nobody = Question {
+            in_port: PortIndex(0),
+            source: Leaf::default(),
+            destination: Leaf::default(),
+            ports: FlowPorts::to(0, 0),
+        };
+        let denied =
+            Denied { reason: DropReason::PolicyIngress, rule: RuleId::NO_RULE_MATCHED, marks: [None; 2] };
+        Self {
+            questions: [nobody; BATCH],
+            judged: [Err(denied); BATCH],
+            opened: [[RuleId::NOT_ISOLATED; 2]; BATCH],
+            opened_count: 0,
+        }
+    }
+
+    /// Asks about all packets of `packets`, one table after another so that their waits for memory overlap.
+    pub(super) fn ask(
+        &mut self,
+        context: &Context<'_>,
+        scratch: &Scratch,
+        packets: impl Iterator<Item = usize>,
+    ) {
+        let mut ends = [[IpAddr::V4(Ipv4Addr::UNSPECIFIED); BATCH]; 2];
+        let mut count = 0;
+        for index in packets {
+            let parsed = &scratch.parsed[index];
+            let at = count % BATCH;
+            (ends[0][at], ends[1][at]) = (parsed.source, parsed.destination);
+            self.questions[at].in_port = scratch.ingress[index];
+            self.questions[at].ports = FlowPorts {
+                protocol: parsed.protocol,
+                destination: parsed.destination_port,
+                source: parsed.source_port,
+            };
+            count += 1;
+        }
+        let count = count.min(BATCH);
+        let mut leaves = [[Leaf::default(); BATCH]; 2];
+        for (ends, leaves) in ends.iter().zip(&mut leaves) {
+            context.tables.lookup_batch(&ends[..count], leaves);
+        }
+        for (question, (source, destination)) in
+            self.questions.iter_mut().zip(leaves[0].iter().zip(&leaves[1]))
+        {
+            (question.source, question.destination) = (*source, *destination);
+        }
+        context.tables.judge_batch(&self.questions[..count], &mut self.judged[..count]);
+    }
+
+    /// Packet `number` of those that were asked about, and what was said of it.
+    #[inline]
+    pub(super) fn asked<'a>(
+        &'a self,
+        context: &'a Context<'a>,
+        parsed: &'a Parsed,
+        number: usize,
+    ) -> (Asked<'a>, &'a Result<Judgement, Denied>) {
+        let number = number % BATCH;
+        (Asked { context, parsed, question: &self.questions[number] }, &self.judged[number])
+    }
+
+    /// A flow was opened by these rules.
+    #[inline]
+    pub(super) fn opened(&mut self, rules: [RuleId; 2]) {
+        self.opened[self.opened_count % BATCH] = rules;
+        self.opened_count += 1;
+    }
+
+    /// Counts what was opened since this was called last.
+    #[inline]
+    pub(super) fn count(&mut self, context: &Context<'_>) {
+        let count = std::mem::take(&mut self.opened_count);
+        for rules in self.opened.iter().take(count) {
+            context.counters.rules.opened(*rules, context.tables.revision);
+        }
+        context.counters.flows_created.add(count as u64);
+    }
+}
 
 /// The first packet of a flow, as policy is asked about it.
 pub(super) struct Asked<'a> {
     context: &'a Context<'a>,
-    in_port: PortIndex,
     parsed: &'a Parsed,
-    source: Leaf,
-    destination: Leaf,
-    ports: FlowPorts,
+    question: &'a Question,
 }
 
-impl<'a> Asked<'a> {
-    pub(super) fn of(context: &'a Context<'a>, in_port: PortIndex, parsed: &'a Parsed) -> Self {
-        let tables = context.tables;
-        let (source, destination) = (tables.lookup(parsed.source), tables.lookup(parsed.destination));
-        let ports = FlowPorts {
-            protocol: parsed.protocol,
-            destination: parsed.destination_port,
-            source: parsed.source_port,
-        };
-        Self { context, in_port, parsed, source, destination, ports }
-    }
-
-    pub(super) fn judge(&self) -> Result<Judgement, Denied> {
-        let Self { in_port, source, destination, ports, .. } = *self;
-        self.context.tables.judge(in_port, source, destination, ports)
-    }
-
+impl Asked<'_> {
     /// Whether anybody wants to know more of it than that it was opened.
     #[inline]
     pub(super) fn is_to_be_told(&self, judged: &Result<Judgement, Denied>) -> bool {
@@ -50,18 +123,12 @@ impl<'a> Asked<'a> {
     /// Counts what was said for the rules that said it, and tells of it where that is worth it.
     #[cold]
     pub(super) fn tell(&self, judged: &Result<Judgement, Denied>, log: &mut FlowLog, hash: u64) {
-        let Self { context, in_port, parsed, source, destination, ports } = *self;
+        let Self { context, parsed, question } = *self;
         if let Err(Denied { rule, .. }) = judged {
             context.counters.rules.denied(*rule, context.tables.revision, parsed.ip_length());
         }
-        let told = Told {
-            context,
-            in_port,
-            ends: [parsed.source, parsed.destination],
-            leaves: [source, destination],
-            told_ports: parsed.told_ports(),
-            ports,
-        };
+        let (ends, ports) = ([parsed.source, parsed.destination], parsed.told_ports());
+        let told = Told { context, ends, ports, question: *question };
         told.tell(judged, log, hash);
     }
 
@@ -69,12 +136,12 @@ impl<'a> Asked<'a> {
     /// about routes.
     pub(super) fn open(
         &self,
-        judgement: Judgement,
+        judgement: &Judgement,
         key: FlowKey,
         orientation: Orientation,
     ) -> Result<Flow, Fate> {
-        let Self { context, in_port, .. } = *self;
-        let way = context.tables.adjacency(self.destination.adjacency);
+        let Self { context, question: &Question { in_port, destination, .. }, .. } = *self;
+        let way = context.tables.adjacency(destination.adjacency);
         route(context, in_port, way).map_err(|reason| match reason {
             DropReason::NoRoute | DropReason::RouteUnreachable => {
                 Fate::Reported(reason, IcmpError::Unreachable)
@@ -86,7 +153,7 @@ impl<'a> Asked<'a> {
             orientation,
             in_port,
             reply_port: way.port(),
-            judgement,
+            judgement: *judgement,
             revision: context.tables.revision,
             tcp_flags: TcpFlags(self.parsed.tcp_flags),
             now: context.now,
@@ -98,7 +165,7 @@ impl<'a> Asked<'a> {
 /// Whether anybody wants to know more of what was judged so than that it was.
 #[inline]
 fn is_to_be_told(tables: &Tables, judged: &Result<Judgement, Denied>) -> bool {
-    let unmarked = judged.is_ok_and(|judgement| judgement.marks == [None; 2]);
+    let unmarked = judged.as_ref().is_ok_and(|judgement| judgement.marks == [None; 2]);
     !unmarked || tables.policy.staged().is_some()
 }
 
@@ -117,27 +184,18 @@ pub(super) fn tell_again(
     }
     let [(source, source_port), (destination, destination_port)] =
         [flow.end(Direction::Original), flow.end(Direction::Reply)];
-    let told = Told {
-        context,
-        in_port: flow.in_ports[Direction::Original as usize],
-        ends: [source, destination],
-        leaves: [tables.lookup(source), tables.lookup(destination)],
-        told_ports: (source_port, destination_port),
-        ports: flow.policy_ports(),
-    };
+    let (ends, ports) = ([source, destination], (source_port, destination_port));
+    let told = Told { context, ends, ports, question: tables.question(flow) };
     told.tell(judged, log, hash);
 }
 
 /// A flow that was judged. Arrays have the originator first.
 struct Told<'a> {
     context: &'a Context<'a>,
-    in_port: PortIndex,
     ends: [IpAddr; 2],
-    leaves: [Leaf; 2],
     /// As [`FlowRecord::ports`].
-    told_ports: (u16, u16),
-    /// As policy sees them.
-    ports: FlowPorts,
+    ports: (u16, u16),
+    question: Question,
 }
 
 impl Told<'_> {
@@ -160,16 +218,16 @@ impl Told<'_> {
         if allowed && marks == [None; 2] && staged.is_none() {
             return;
         }
-        let Self { in_port, ends: [source, destination], leaves, ports, told_ports, .. } = *self;
+        let Self { ends: [source, destination], ports, question, .. } = *self;
         log.tell(now, hash, allowed, || FlowRecord {
             time: now,
             revision: tables.revision,
-            in_port,
+            in_port: question.in_port,
             source,
             destination,
-            protocol: ports.protocol,
-            ports: told_ports,
-            identities: leaves.map(|leaf| leaf.identity),
+            protocol: question.ports.protocol,
+            ports,
+            identities: [question.source, question.destination].map(|leaf| leaf.identity),
             verdict,
             marks,
             staged,
@@ -179,9 +237,8 @@ impl Told<'_> {
 
     /// Counts what would be said, were what is staged in force, and gives it where that is another verdict.
     fn staged_otherwise(&self, allowed: bool) -> Option<StagedVerdict> {
-        let Self { in_port, leaves: [source, destination], ports, .. } = *self;
         let Context { tables, counters, .. } = *self.context;
-        let staged = tables.judge_staged(in_port, source, destination, ports)?;
+        let staged = tables.judge_staged(&self.question)?;
         for verdict in [staged.egress, staged.ingress].into_iter().flatten() {
             counters.rules.staged(verdict.allow, verdict.rule, tables.revision);
         }

@@ -16,10 +16,11 @@ use crate::parse::{Parsed, Piece};
 use crate::tables::{Adjacency, Denied, Role};
 use crate::{BATCH, Buffer, Mark, Packet, PortIndex, Probe, dns};
 
-use asked::{Asked, tell_again};
+use asked::tell_again;
 use keys::key_of;
 use related::related;
 
+pub(crate) use asked::Misses;
 pub(crate) use keys::Keys;
 
 /// What a worker remembers of flows.
@@ -27,6 +28,7 @@ pub(crate) struct Memory<'a> {
     pub(crate) flows: &'a mut FlowTable,
     pub(crate) fragments: &'a mut FragmentTable,
     pub(crate) keys: &'a mut Keys,
+    pub(crate) misses: &'a mut Misses,
     pub(crate) log: &'a mut FlowLog,
 }
 
@@ -62,12 +64,17 @@ pub(crate) fn run<B: Buffer, P: Probe>(
     probe.mark(Mark::Lookup);
     let misses = hits(context, scratch, memory, next);
     probe.mark(Mark::Advance);
-    for at in misses.iter() {
-        let index = usize::from(memory.keys.packets.items[at]);
-        match miss(context, scratch, memory, at, index) {
-            Ok(()) => next.push(index),
-            Err(fate) => scratch.fate[index] = fate,
+    if !misses.is_empty() {
+        let packets = memory.keys.packets;
+        let index = |at: usize| usize::from(packets.items[at]);
+        memory.misses.ask(context, scratch, misses.iter().map(index));
+        for (number, at) in misses.iter().enumerate() {
+            match miss(context, scratch, memory, (number, at), index(at)) {
+                Ok(()) => next.push(index(at)),
+                Err(fate) => scratch.fate[index(at)] = fate,
+            }
         }
+        memory.misses.count(context);
     }
     context.counters.passed(Stage::FlowHit, count - misses.len());
     context.counters.passed(Stage::FlowMiss, misses.len());
@@ -219,12 +226,12 @@ fn rejudge(context: &Context<'_>, flow: &mut Flow, log: &mut FlowLog, hash: u64)
     Ok(())
 }
 
-/// A packet of no known flow: the tables say whether it may open one.
+/// A packet of no known flow, the `number`th of those: the tables say whether it may open one.
 fn miss(
     context: &Context<'_>,
     scratch: &mut Scratch,
     memory: &mut Memory<'_>,
-    at: usize,
+    (number, at): (usize, usize),
     index: usize,
 ) -> Result<(), Fate> {
     let (key, hash, orientation) =
@@ -248,25 +255,22 @@ fn miss(
     if parsed.is_icmp_reply() {
         return Err(Fate::Dropped(DropReason::FlowUnknown));
     }
-    let in_port = scratch.ingress[index];
-    let asked = Asked::of(context, in_port, parsed);
-    let judged = asked.judge();
-    if asked.is_to_be_told(&judged) {
-        asked.tell(&judged, memory.log, hash);
+    let (asked, judged) = memory.misses.asked(context, parsed, number);
+    if asked.is_to_be_told(judged) {
+        asked.tell(judged, memory.log, hash);
     }
-    let judgement = judged.map_err(|denied| {
+    let judgement = judged.as_ref().map_err(|denied| {
         scratch.denied[index] = Some(denied.rule);
         Fate::Dropped(denied.reason)
     })?;
     let flow = asked.open(judgement, key, orientation)?;
-    let adjacency = flow.adjacencies[Direction::Original as usize];
+    let (adjacency, rules) = (flow.adjacencies[Direction::Original as usize], [flow.egress, flow.ingress]);
     let found = memory.flows.insert(hash, flow).map_err(|_| Fate::Dropped(DropReason::FlowTableFull))?;
     context.counters.flows_evicted.add(memory.flows.take_evicted());
     if let Some(flow) = memory.flows.get_mut(found) {
         flow.count(Direction::Original, parsed.ip_length());
-        context.counters.rules.opened(flow);
     }
-    context.counters.flows_created.add(1);
+    memory.misses.opened(rules);
     scratch.flow[index] = Some((found, true));
     scratch.adjacency[index] = adjacency;
     Ok(())
