@@ -1,16 +1,19 @@
 //! What comes from the underlay: tunnel packets, whose outer headers come off, and packets for our pods as they are.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use vswitch_model::{DropReason, TunnelId};
+use vswitch_model::DropReason;
 
 use super::source::addresses;
 use super::{Context, Indices, Scratch, receive};
 use crate::counters::Stage;
 use crate::encap::{self, Endpoint};
 use crate::parse::{Network, Parsed};
-use crate::tables::LocalEntry;
-use crate::{Buffer, Packet};
+use crate::tables::{Leaf, LocalEntry, TunnelPeer};
+use crate::{BATCH, Buffer, Packet};
+
+/// The tunnel a packet came by, and the outer traffic class. None: it came as it is.
+type Tunnelled = Option<(TunnelPeer, u8)>;
 
 pub(crate) fn run<B: Buffer>(
     context: &Context<'_>,
@@ -27,19 +30,57 @@ pub(crate) fn run<B: Buffer>(
         return;
     };
     let endpoint = endpoint(local);
-    let mut decapsulated = 0;
+    let mut came: [Tunnelled; BATCH] = [None; BATCH];
+    let (mut entered, mut direct) = (Indices::new(), Indices::new());
     for index in from.iter() {
         let Some(packet) = packets.get_mut(index) else { continue };
         match enter(context, local, &endpoint, packet, &mut scratch.parsed[index]) {
-            Ok(tunnel) => {
-                scratch.tunnel[index] = tunnel;
-                decapsulated += usize::from(tunnel.is_some());
-                next.push(index);
+            Ok(tunnelled) => {
+                came[index] = tunnelled;
+                entered.push(index);
+                if tunnelled.is_none() {
+                    direct.push(index);
+                }
             }
             Err(reason) => scratch.drop(index, reason),
         }
     }
-    context.counters.passed(Stage::Decapsulate, decapsulated);
+    context.counters.passed(Stage::Decapsulate, entered.len() - direct.len());
+    // All at once, so that their waits for memory overlap.
+    let sources = leaves(context, scratch, &entered, |parsed| parsed.source);
+    let mut destinations = leaves(context, scratch, &direct, |parsed| parsed.destination).into_iter();
+    for (index, source) in entered.iter().zip(sources) {
+        let Some(packet) = packets.get_mut(index) else { continue };
+        let parsed = &mut scratch.parsed[index];
+        let checked = match came[index] {
+            Some((peer, outer)) => {
+                scratch.tunnel[index] = Some(peer.tunnel);
+                check_tunnelled(context, packet, parsed, (peer, outer), source)
+            }
+            None => check_direct(context, parsed, source, destinations.next().unwrap_or_default()),
+        };
+        match checked {
+            Ok(()) => next.push(index),
+            Err(reason) => scratch.drop(index, reason),
+        }
+    }
+}
+
+/// The leaves of one end of each packet of `indices`, in their order.
+#[inline]
+fn leaves(
+    context: &Context<'_>,
+    scratch: &Scratch,
+    indices: &Indices,
+    end: impl Fn(&Parsed) -> IpAddr,
+) -> [Leaf; BATCH] {
+    let mut addresses = [IpAddr::V4(Ipv4Addr::UNSPECIFIED); BATCH];
+    for (address, index) in addresses.iter_mut().zip(indices.iter()) {
+        *address = end(&scratch.parsed[index]);
+    }
+    let mut leaves = [Leaf::default(); BATCH];
+    context.tables.lookup_batch(&addresses[..indices.len()], &mut leaves);
+    leaves
 }
 
 fn endpoint(local: &LocalEntry) -> Endpoint {
@@ -50,7 +91,7 @@ fn endpoint(local: &LocalEntry) -> Endpoint {
     }
 }
 
-/// Lets a packet in; gives the tunnel it came by.
+/// Takes the headers of a tunnel off. Whether who sent it may is asked later.
 #[inline]
 fn enter<B: Buffer>(
     context: &Context<'_>,
@@ -58,38 +99,17 @@ fn enter<B: Buffer>(
     endpoint: &Endpoint,
     packet: &mut Packet<B>,
     parsed: &mut Parsed,
-) -> Result<Option<TunnelId>, DropReason> {
+) -> Result<Tunnelled, DropReason> {
     if parsed.network == Network::Arp {
         return Err(DropReason::UplinkNotOurs);
     }
     if parsed.destination_mac != context.tables.port(packet.port).mac {
         return Err(DropReason::MacNotOurs);
     }
-    if encap::is_tunnelled(parsed, endpoint)? {
-        return tunnelled(context, local, endpoint, packet, parsed).map(Some);
+    if !encap::is_tunnelled(parsed, endpoint)? {
+        addresses(parsed)?;
+        return Ok(None);
     }
-    // As it is: for a pod of ours, and from anybody but one, or this node (policy always lets the node in), or whom a tunnel
-    // leads to: from there packets come by the tunnel, which knows its peers (RFC 3704, section 2.2).
-    addresses(parsed)?;
-    let destination = context.tables.lookup(parsed.destination);
-    if !context.tables.adjacency(destination.adjacency).is_pod() {
-        return Err(DropReason::UplinkNotOurs);
-    }
-    let source = context.tables.adjacency(context.tables.lookup(parsed.source).adjacency);
-    if source.is_pod() || source.is_tunnelled() || context.tables.is_own(parsed.source) {
-        return Err(DropReason::SpoofedAddress);
-    }
-    Ok(None)
-}
-
-#[inline]
-fn tunnelled<B: Buffer>(
-    context: &Context<'_>,
-    local: &LocalEntry,
-    endpoint: &Endpoint,
-    packet: &mut Packet<B>,
-    parsed: &mut Parsed,
-) -> Result<TunnelId, DropReason> {
     let peer = context.tables.tunnel_from(parsed.source).ok_or(DropReason::TunnelPeerUnknown)?;
     encap::decapsulate(&mut packet.buffer, parsed, endpoint)?;
     let outer = parsed.traffic_class;
@@ -103,9 +123,39 @@ fn tunnelled<B: Buffer>(
         return Err(DropReason::MacNotOurs);
     }
     addresses(parsed)?;
-    if !context.tables.lives_behind(context.tables.lookup(parsed.source), peer) {
+    Ok(Some((peer, outer)))
+}
+
+/// As it is: for a pod of ours, and from anybody but one, or this node (policy always lets the node in), or whom a tunnel
+/// leads to: from there packets come by the tunnel, which knows its peers (RFC 3704, section 2.2).
+#[inline]
+fn check_direct(
+    context: &Context<'_>,
+    parsed: &Parsed,
+    source: Leaf,
+    destination: Leaf,
+) -> Result<(), DropReason> {
+    if !context.tables.adjacency(destination.adjacency).is_pod() {
+        return Err(DropReason::UplinkNotOurs);
+    }
+    let source = context.tables.adjacency(source.adjacency);
+    if source.is_pod() || source.is_tunnelled() || context.tables.is_own(parsed.source) {
+        return Err(DropReason::SpoofedAddress);
+    }
+    Ok(())
+}
+
+/// By a tunnel: from who lives behind it.
+#[inline]
+fn check_tunnelled<B: Buffer>(
+    context: &Context<'_>,
+    packet: &mut Packet<B>,
+    parsed: &mut Parsed,
+    (peer, outer): (TunnelPeer, u8),
+    source: Leaf,
+) -> Result<(), DropReason> {
+    if !context.tables.lives_behind(source, peer) {
         return Err(DropReason::TunnelSourceInvalid);
     }
-    encap::combine_ecn(packet.buffer.bytes_mut(), parsed, outer)?;
-    Ok(peer.tunnel)
+    encap::combine_ecn(packet.buffer.bytes_mut(), parsed, outer)
 }
