@@ -214,9 +214,11 @@ impl Scrape {
             ("vswitch_flows_revoked", "Flows that newer tables deny.", |worker| {
                 worker.counters.flows_revoked.get()
             }),
-            ("vswitch_flows_evicted", "Flows never answered that made room for newer ones.", |worker| {
-                worker.counters.flows_evicted.get()
-            }),
+            (
+                "vswitch_flows_evicted",
+                "Flows never answered, or revoked, that made room for newer ones.",
+                |worker| worker.counters.flows_evicted.get(),
+            ),
         ];
         let workers = &self.shared.workers;
         let label = |worker: &crate::worker::Handle| vec![("worker", worker.config.number.to_string())];

@@ -128,7 +128,7 @@ pub struct Counters {
     pub flows_expired: Counter,
     /// Flows that newer tables deny.
     pub flows_revoked: Counter,
-    /// Flows that were never answered and made room for newer ones.
+    /// Flows that were never answered, or revoked, and made room for newer ones.
     pub flows_evicted: Counter,
     /// What rules did, of those that room was made for.
     pub rules: Arc<RuleTallies>,

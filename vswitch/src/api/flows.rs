@@ -95,12 +95,12 @@ pub(super) fn ends(request: &pb::FindFlowsRequest) -> Result<BTreeMap<IpAddr, u6
     request.ends.iter().enumerate().map(read).collect()
 }
 
-/// Those that a flow of that age, or older, leads to or comes from.
+/// Those that a flow of that age, or older, leads to or comes from, which policy has not revoked.
 pub(super) fn find(shared: &Shared, ends: &BTreeMap<IpAddr, u64>) -> Result<Vec<String>, Status> {
     let mut found = BTreeSet::new();
     for chunk in shared.workers.iter().flat_map(chunks) {
         let chunk = chunk.map_err(silent)?;
-        for flow in chunk.flows.iter().filter(|flow| !flow.is_expired(chunk.now)) {
+        for flow in chunk.flows.iter().filter(|flow| !flow.is_expired(chunk.now) && !flow.is_revoked) {
             let age_ms = chunk.now.since(flow.created) / 1_000_000;
             let is_meant = |end: &IpAddr| ends.get(end).is_some_and(|wanted| age_ms >= *wanted);
             found.extend(

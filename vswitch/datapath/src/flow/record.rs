@@ -130,6 +130,9 @@ pub struct Flow {
 impl Flow {
     /// In [`Flow::in_ports`]: any.
     pub const ANY_PORT: PortIndex = PortIndex(u16::MAX);
+    /// How long a revoked flow is kept at most without a packet of its originator: longer than the other end of a TCP
+    /// connection sends again what is not acknowledged (15 to 30 minutes, `net.ipv4.tcp_retries2`).
+    pub const REVOKED_S: u64 = 1800;
 
     /// The record of a new flow, before its first packet is counted: [`Flow::advance`] is not called for that one but
     /// [`Flow::count`].
@@ -228,7 +231,9 @@ impl Flow {
     #[inline]
     #[must_use]
     pub fn is_expired(&self, now: Now) -> bool {
-        now.since(self.last_seen) > self.state.timeout_s() * 1_000_000_000
+        let timeout = self.state.timeout_s();
+        let timeout = if self.is_revoked { timeout.min(Self::REVOKED_S) } else { timeout };
+        now.since(self.last_seen) > timeout * 1_000_000_000
     }
 
     /// The address of the end that sends in `direction`.

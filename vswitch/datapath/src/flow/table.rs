@@ -1,8 +1,8 @@
 //! The table: records in a slab, found through the index, forgotten by a clock hand.
 //!
-//! When there is no room for a newcomer, a flow that was never answered gives way; those that were answered stay. And
-//! flows that were opened by packets of one port take three quarters of the table at most, so that there is room for
-//! everybody else whatever one pod does.
+//! When there is no room for a newcomer, a flow that was never answered gives way, or one that policy has revoked; those
+//! that were answered stay. And flows that were opened by packets of one port take three quarters of the table at most, so
+//! that there is room for everybody else whatever one pod does.
 
 use std::sync::Arc;
 
@@ -120,7 +120,7 @@ impl FlowTable {
     }
 
     /// Adds a flow; one that has its key already is replaced. `hash` is that of its key. When there is no room a few
-    /// records are looked at for expired ones, and if there are none the oldest of them that was never answered goes.
+    /// records are looked at for expired ones, and if there are none one of those goes that was never answered, or is revoked.
     pub fn insert(&mut self, hash: u64, flow: Flow) -> Result<FlowIndex, FlowTableFull> {
         if let Some(there) = self.lookup(&flow.key, hash) {
             *self.held(&flow) += 1;
@@ -194,27 +194,27 @@ impl FlowTable {
         expired
     }
 
-    /// Forgets what expired of the next records, or else the oldest of them that was never answered. Whose port has all
-    /// that it may have makes room at its own expense.
+    /// Forgets what expired of the next records, or else the oldest of them that was never answered, or else the oldest that
+    /// policy has revoked. Whose port has all that it may have makes room at its own expense.
     #[cold]
     fn make_room(&mut self, newcomer: &Flow) {
         let [port, _] = newcomer.in_ports;
         let own_only = *self.held(newcomer) as usize >= self.port_most();
-        let mut oldest: Option<(Now, FlowIndex)> = None;
+        let mut oldest: Option<(bool, Now, FlowIndex)> = None;
         for _ in 0..Self::RECLAIM_BUDGET.min(self.records.len()) {
             let number = self.next_of_hand();
             let Some(flow) = &self.records[number] else { continue };
             let index = FlowIndex(number as u32);
             if flow.is_expired(newcomer.last_seen) {
                 self.remove(index);
-            } else if !flow.state.is_answered()
+            } else if (!flow.state.is_answered() || flow.is_revoked)
                 && (!own_only || flow.in_ports[0] == port)
-                && oldest.is_none_or(|(seen, _)| flow.last_seen < seen)
             {
-                oldest = Some((flow.last_seen, index));
+                let candidate = (flow.is_revoked, flow.last_seen, index);
+                oldest = Some(oldest.map_or(candidate, |oldest| oldest.min(candidate)));
             }
         }
-        if let Some((_, index)) = oldest
+        if let Some((.., index)) = oldest
             && !self.has_room(newcomer)
         {
             self.remove(index);

@@ -167,7 +167,8 @@ impl Rows {
 
     #[inline]
     fn end(&self, descent: Descent) -> Option<Verdict> {
-        self.verdicts.get((descent.entry & !VERDICT) as usize).copied()
+        let number = descent.is_over().then_some(descent.entry & !VERDICT)?;
+        self.verdicts.get(number as usize).copied()
     }
 
     pub(super) fn memory_bytes(&self) -> usize {

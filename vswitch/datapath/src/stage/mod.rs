@@ -87,7 +87,7 @@ impl Indices {
     }
 
     #[inline]
-    pub(crate) fn iter(&self) -> impl Iterator<Item = usize> + use<> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = usize> + Clone + use<> {
         // Less than BATCH by construction; the mask tells the compiler, so that no access checks bounds.
         self.items.into_iter().take(self.len).map(|item| usize::from(item) & (BATCH - 1))
     }

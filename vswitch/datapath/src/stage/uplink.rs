@@ -1,6 +1,6 @@
 //! What comes from the underlay: tunnel packets, whose outer headers come off, and packets for our pods as they are.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use vswitch_model::DropReason;
 
@@ -45,10 +45,10 @@ pub(crate) fn run<B: Buffer>(
             Err(reason) => scratch.drop(index, reason),
         }
     }
-    context.counters.passed(Stage::Decapsulate, entered.len() - direct.len());
     // All at once, so that their waits for memory overlap.
     let sources = leaves(context, scratch, &entered, |parsed| parsed.source);
     let mut destinations = leaves(context, scratch, &direct, |parsed| parsed.destination).into_iter();
+    let mut decapsulated = 0;
     for (index, source) in entered.iter().zip(sources) {
         let Some(packet) = packets.get_mut(index) else { continue };
         let parsed = &mut scratch.parsed[index];
@@ -60,10 +60,14 @@ pub(crate) fn run<B: Buffer>(
             None => check_direct(context, parsed, source, destinations.next().unwrap_or_default()),
         };
         match checked {
-            Ok(()) => next.push(index),
+            Ok(()) => {
+                decapsulated += usize::from(came[index].is_some());
+                next.push(index);
+            }
             Err(reason) => scratch.drop(index, reason),
         }
     }
+    context.counters.passed(Stage::Decapsulate, decapsulated);
 }
 
 /// The leaves of one end of each packet of `indices`, in their order.
@@ -72,14 +76,10 @@ fn leaves(
     context: &Context<'_>,
     scratch: &Scratch,
     indices: &Indices,
-    end: impl Fn(&Parsed) -> IpAddr,
+    end: impl Fn(&Parsed) -> IpAddr + Copy,
 ) -> [Leaf; BATCH] {
-    let mut addresses = [IpAddr::V4(Ipv4Addr::UNSPECIFIED); BATCH];
-    for (address, index) in addresses.iter_mut().zip(indices.iter()) {
-        *address = end(&scratch.parsed[index]);
-    }
     let mut leaves = [Leaf::default(); BATCH];
-    context.tables.lookup_batch(&addresses[..indices.len()], &mut leaves);
+    context.tables.lookup_batch(indices.iter().map(|index| end(&scratch.parsed[index])), &mut leaves);
     leaves
 }
 

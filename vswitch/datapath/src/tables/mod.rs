@@ -152,32 +152,38 @@ impl Tables {
         }
     }
 
-    /// The same of up to [`BATCH`] addresses, see [`crate::fib::Fib::lookup_batch`]; of more the rest is left alone.
+    /// The same of up to [`BATCH`] addresses, see [`Fib::lookup_batch`]; of more the rest is left alone.
     #[inline]
-    pub fn lookup_batch(&self, addresses: &[IpAddr], leaves: &mut [Leaf]) {
-        let (mut v4, mut v6) = ([0u32; BATCH], [0u128; BATCH]);
-        let mut numbers = [[0u8; BATCH]; 2];
-        let mut counts = [0; 2];
-        for (number, address) in (0..).zip(addresses).take(BATCH) {
-            let family = match address {
+    pub fn lookup_batch(&self, addresses: impl Iterator<Item = IpAddr> + Clone, leaves: &mut [Leaf]) {
+        let (mut v4, mut numbers, mut found) = ([0; BATCH], [0; BATCH], [Leaf::default(); BATCH]);
+        let (mut count, mut others) = (0, 0);
+        for (number, address) in (0..).zip(addresses.clone()).take(BATCH) {
+            match address {
                 IpAddr::V4(address) => {
-                    v4[counts[0] % BATCH] = address.to_bits();
-                    0
+                    (v4[count % BATCH], numbers[count % BATCH]) = (address.to_bits(), number);
+                    count += 1;
                 }
-                IpAddr::V6(address) => {
-                    v6[counts[1] % BATCH] = address.to_bits();
-                    1
-                }
-            };
-            numbers[family][counts[family] % BATCH] = number;
-            counts[family] += 1;
+                IpAddr::V6(_) => others += 1,
+            }
         }
-        let mut found = [Leaf::default(); BATCH];
-        let [of_v4, of_v6] = numbers;
-        self.lookup_v4_batch(&v4[..counts[0]], &mut found);
-        put(leaves, &of_v4[..counts[0]], &found);
-        self.lookup_v6_batch(&v6[..counts[1]], &mut found);
-        put(leaves, &of_v6[..counts[1]], &found);
+        self.lookup_v4_batch(&v4[..count], &mut found);
+        put(leaves, &numbers[..count], &found);
+        if others > 0 {
+            self.lookup_v6_among(addresses, leaves);
+        }
+    }
+
+    fn lookup_v6_among(&self, addresses: impl Iterator<Item = IpAddr>, leaves: &mut [Leaf]) {
+        let (mut v6, mut numbers, mut found) = ([0; BATCH], [0; BATCH], [Leaf::default(); BATCH]);
+        let mut count = 0;
+        for (number, address) in (0..).zip(addresses).take(BATCH) {
+            if let IpAddr::V6(address) = address {
+                (v6[count % BATCH], numbers[count % BATCH]) = (address.to_bits(), number);
+                count += 1;
+            }
+        }
+        self.lookup_v6_batch(&v6[..count], &mut found);
+        put(leaves, &numbers[..count], &found);
     }
 
     /// What is done to packets that leave by `index`; nothing leaves by one that is out of range.

@@ -114,8 +114,10 @@ pub(super) fn probes(state: &DesiredState) -> Vec<FlowPorts> {
     probes.sort_unstable();
     probes.dedup();
     // Each source port of one rule with each place of all others is more than is worth asking of everybody.
-    let every = probes.len().div_ceil(MOST_PROBES);
-    probes.into_iter().step_by(every).collect()
+    let every = probes.len().div_ceil(MOST_PROBES) as u32;
+    // Not each so many: that would leave out the same of what repeats.
+    let is_taken = |number: u32| (number.wrapping_mul(0x9e37_79b1) >> 16).is_multiple_of(every);
+    (0..).zip(probes).filter_map(|(number, probe)| is_taken(number).then_some(probe)).collect()
 }
 
 /// All identities, and some that are unknown.

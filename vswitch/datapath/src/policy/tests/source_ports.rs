@@ -84,6 +84,20 @@ fn rules_that_ask_for_none_take_nothing_for_those_that_do() {
 }
 
 #[test]
+fn a_row_as_deep_as_any() {
+    let even = || (0..=14).step_by(2).map(|port| range(6, port, port)).collect::<Vec<_>>();
+    // More pieces than a line has, down to single ports and from there to single source ports.
+    let state = isolated(vec![from_ports(allow(16, None, even()), even())]);
+    let tables = PolicyTables::build(&state).unwrap();
+    for (port, source) in (0..20).flat_map(|port| (0..20).map(move |source| (port, source))) {
+        let is_meant = |port: u16| port.is_multiple_of(2) && port <= 14;
+        let expected = if is_meant(port) && is_meant(source) { by(16) } else { Verdict::DENY };
+        assert_eq!(tables.ingress(POD, FRIEND, from_to(source, 6, port)), expected, "{source} to {port}");
+    }
+    check(&state);
+}
+
+#[test]
 fn as_many_source_ports_as_there_are_beside_as_many_ports() {
     let rules = (0..=65_535u16).step_by(8).map(|port| {
         let rule = allow(16 + u32::from(port), None, vec![range(6, port, port)]);

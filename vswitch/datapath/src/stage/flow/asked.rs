@@ -1,6 +1,6 @@
 //! Asking policy about flows, and telling of them.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use vswitch_model::{DropReason, RuleId};
 
@@ -47,31 +47,22 @@ impl Misses {
         &mut self,
         context: &Context<'_>,
         scratch: &Scratch,
-        packets: impl Iterator<Item = usize>,
+        packets: impl Iterator<Item = usize> + Clone,
     ) {
-        let mut ends = [[IpAddr::V4(Ipv4Addr::UNSPECIFIED); BATCH]; 2];
+        let parsed = packets.clone().map(|index| &scratch.parsed[index]);
+        let (mut sources, mut destinations) = ([Leaf::default(); BATCH], [Leaf::default(); BATCH]);
+        context.tables.lookup_batch(parsed.clone().map(|parsed| parsed.source), &mut sources);
+        context.tables.lookup_batch(parsed.clone().map(|parsed| parsed.destination), &mut destinations);
         let mut count = 0;
-        for index in packets {
-            let parsed = &scratch.parsed[index];
-            let at = count % BATCH;
-            (ends[0][at], ends[1][at]) = (parsed.source, parsed.destination);
-            self.questions[at].in_port = scratch.ingress[index];
-            self.questions[at].ports = FlowPorts {
+        for (question, (index, parsed)) in self.questions.iter_mut().zip(packets.zip(parsed)) {
+            let ports = FlowPorts {
                 protocol: parsed.protocol,
                 destination: parsed.destination_port,
                 source: parsed.source_port,
             };
+            let (source, destination) = (sources[count], destinations[count]);
+            *question = Question { in_port: scratch.ingress[index], source, destination, ports };
             count += 1;
-        }
-        let count = count.min(BATCH);
-        let mut leaves = [[Leaf::default(); BATCH]; 2];
-        for (ends, leaves) in ends.iter().zip(&mut leaves) {
-            context.tables.lookup_batch(&ends[..count], leaves);
-        }
-        for (question, (source, destination)) in
-            self.questions.iter_mut().zip(leaves[0].iter().zip(&leaves[1]))
-        {
-            (question.source, question.destination) = (*source, *destination);
         }
         context.tables.judge_batch(&self.questions[..count], &mut self.judged[..count]);
     }

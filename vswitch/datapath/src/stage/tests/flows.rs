@@ -206,6 +206,44 @@ fn a_revoked_flow_is_over_when_its_originator_has_been_silent() {
 }
 
 #[test]
+fn revoked_flows_give_way_after_those_that_were_never_answered() {
+    let mut world = World::with_config(1, &WalkConfig { flows: 2, ..WalkConfig::default() });
+    let client = world.ends(A, v4(1, B));
+    let server = answered(&world, client);
+    let out = |port| client.udp(port, 5000, &[]);
+    assert_eq!(world.send_all([(A, out(1)), (B, server.udp(5000, 1, &[]))]).len(), 2);
+    let rules = without_rules(&mut world);
+    assert_eq!(world.send(A, &out(1)), []);
+    world.desired.policies.values_mut().next().unwrap().rules = rules;
+    world.recompile();
+    let revoked = |world: &World| world.walk.flows().filter(|flow| flow.is_revoked).count();
+    for (port, left) in [(2, 1), (3, 1), (4, 0)] {
+        world.wait_s(1);
+        assert_eq!(world.send(A, &out(port)).len(), 1);
+        assert_eq!(revoked(&world), left, "after {port}");
+        // From the third on there is nobody else who was never answered.
+        if port == 3 {
+            assert_eq!(world.send(B, &server.udp(5000, port, &[])).len(), 1);
+        }
+    }
+    assert_eq!(world.walk.flows().count(), 2);
+}
+
+#[test]
+fn a_revoked_connection_is_not_kept_as_long_as_an_open_one() {
+    let mut world = World::node(1);
+    let client = world.ends(A, v4(1, B));
+    let (out, back) = (client.tcp(9, 80, 0x10, &[]), answered(&world, client).tcp(80, 9, 0x10, &[]));
+    assert_eq!(world.send_all([(A, out.clone()), (B, back)]).len(), 2);
+    without_rules(&mut world);
+    assert_eq!(world.send(A, &out), []);
+    world.wait_s(1800);
+    assert_eq!(world.walk.tick(world.now, 100_000), 0);
+    world.wait_s(1);
+    assert_eq!(world.walk.tick(world.now, 100_000), 1);
+}
+
+#[test]
 fn the_other_end_of_a_revoked_connection_may_open_one_that_policy_allows() {
     let mut world = World::node(1);
     let client = world.ends(A, v4(1, B));
