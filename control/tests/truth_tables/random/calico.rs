@@ -146,7 +146,9 @@ fn selector(dice: &mut Dice, pairs: &[(&str, &str)]) -> String {
         8 => format!("{key} not in {{'{value}'}}"),
         9 => format!("{key} contains '{}'", &value[..1]),
         10 => {
-            format!("{key} starts with '{}' || {key} ends with '{}'", &value[..1], &value[value.len() - 1..])
+            // A letter from anywhere in it, which may be where another value begins or ends.
+            let (at, operator) = (dice.roll(value.len()), dice.one_of(&["starts with", "ends with"]));
+            format!("{key} {operator} '{}'", &value[at..=at])
         }
         11 => format!("{} && {}", selector(dice, pairs), selector(dice, pairs)),
         12 => format!("({} || {})", selector(dice, pairs), selector(dice, pairs)),
