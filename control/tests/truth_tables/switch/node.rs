@@ -131,7 +131,7 @@ impl Node {
         let policies = self.state.policies.values();
         let mut rules = policies.flat_map(|policy| policy.rules.iter().map(move |rule| (policy, rule)));
         rules.find(|(_, rule)| rule.id == verdict.rule).map_or(("", ""), |(policy, rule)| {
-            let besides = [", port ", ", service port "];
+            let besides = [", port ", ", source port ", ", service port "];
             let end = besides.iter().filter_map(|text| rule.position.find(text)).min();
             (policy.name.as_str(), &rule.position[..end.unwrap_or(rule.position.len())])
         })
