@@ -77,6 +77,9 @@ fn agent_text(status: &AgentStatus) -> String {
     let generation = match (status.generation_calculated, status.generation_acknowledged) {
         (0, 0) => "none calculated yet".to_owned(),
         (0, got) => format!("none calculated yet, {got} in force"),
+        (wanted, got) if !status.engine_connected => {
+            format!("{wanted} calculated, {got} was in force when the engine was there last")
+        }
         (wanted, got) if wanted == got => format!("{wanted}, in force"),
         (wanted, got) => format!("{wanted} calculated, {got} in force"),
     };
@@ -247,7 +250,7 @@ mod tests {
         for line in [
             "  store:       etcd, connected",
             "  engine:      away: vswitchd does not answer",
-            "  generation:  7 calculated, 6 in force",
+            "  generation:  7 calculated, 6 was in force when the engine was there last",
             "  objects:     2 pods here, 3 nodes, 4 policies and 0 staged",
             "  v4    10.244.0.0/16  1       3       2",
             "  problem: Endpoint x: no such pool",

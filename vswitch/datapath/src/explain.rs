@@ -213,7 +213,9 @@ impl fmt::Display for Words {
         let Self(Verdict { allow, rule, log }) = *self;
         f.write_str(if allow { "allowed" } else { "denied" })?;
         match rule {
-            RuleId::NOT_ISOLATED => f.write_str(": no policy isolates the pod in this direction"),
+            RuleId::NOT_ISOLATED => {
+                f.write_str(": no policy isolates the pod, or those that do leave it to be allowed")
+            }
             RuleId::NO_RULE_MATCHED => f.write_str(": policy isolates the pod, and no rule matched"),
             RuleId::TOO_LARGE => {
                 f.write_str(": the pod's policy is too large for the engine, see its status")

@@ -59,7 +59,9 @@ pub(super) fn rule_verdict(snapshot: &Snapshot, verdict: RuleVerdict) -> pb::Rul
     let said = if verdict.allowed { "allowed" } else { "denied" };
     let source = snapshot.rule(verdict.rule);
     let text = match (verdict.rule, source) {
-        (RuleId::NOT_ISOLATED, _) => format!("{said}: no policy isolates the pod in this direction"),
+        (RuleId::NOT_ISOLATED, _) => {
+            format!("{said}: no policy isolates the pod, or those that do leave it to be allowed")
+        }
         (RuleId::NO_RULE_MATCHED, _) => format!("{said}: policy isolates the pod, and no rule matched"),
         (RuleId::TOO_LARGE, _) => {
             format!("{said}: the pod's policy is too large for the engine, see its status")

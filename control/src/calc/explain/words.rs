@@ -12,6 +12,8 @@ use crate::object::{Kind, PolicyType};
 struct NearMiss<'r> {
     place: String,
     peer_matches: bool,
+    /// Whether it speaks of the flow's protocol.
+    protocol_matches: bool,
     /// Whether all but the source port does.
     only_source_port: bool,
     /// Named ports of it that the destination pod does not have.
@@ -171,10 +173,14 @@ impl<'a> Flow<'a> {
             let only_source_port = peer_matches
                 && !port_matches
                 && self.is_meant_but_for_source_port(rule.1, direction) == Some(true);
-            let miss = NearMiss { place: name_of_rule(rule), peer_matches, only_source_port, unknown_names };
+            let any_of = &rule.1.traffic.any_of;
+            let protocol_matches =
+                any_of.is_empty() || any_of.iter().any(|ports| ports.protocol == self.protocol);
+            let place = name_of_rule(rule);
+            let miss = NearMiss { place, peer_matches, protocol_matches, only_source_port, unknown_names };
             (peer_matches || port_matches).then_some(miss)
         });
-        match misses.max_by_key(|miss| (miss.only_source_port, miss.peer_matches)) {
+        match misses.max_by_key(|miss| (miss.protocol_matches, miss.only_source_port, miss.peer_matches)) {
             Some(NearMiss { place, only_source_port: true, .. }) => format!(
                 "{place} admits {peer} at {port}, but not from source port {}: its source ports would have to have that",
                 self.source_port
@@ -182,6 +188,9 @@ impl<'a> Flow<'a> {
             Some(NearMiss { place, peer_matches: true, unknown_names, .. }) if !unknown_names.is_empty() => {
                 let (named, has) = (unknown_names.join(", "), self.ports_of_pod());
                 format!("{place} admits {peer}, but port {named} is none of this pod's ({has})")
+            }
+            Some(NearMiss { place, peer_matches: true, protocol_matches: false, .. }) => {
+                format!("{place} admits {peer}, but not {port}: its protocol is another")
             }
             Some(NearMiss { place, peer_matches: true, .. }) => {
                 format!("{place} admits {peer}, but not at {port}: its ports would have to have that")

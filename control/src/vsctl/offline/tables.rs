@@ -80,7 +80,9 @@ fn judge(
 /// What decided, in words that go on from the verdict.
 fn reason(state: &DesiredState, rule: RuleId) -> String {
     match rule {
-        RuleId::NOT_ISOLATED => ": no policy isolates the pod in this direction".to_owned(),
+        RuleId::NOT_ISOLATED => {
+            ": no policy isolates the pod, or those that do leave it to be allowed".to_owned()
+        }
         RuleId::NO_RULE_MATCHED => ": policy isolates the pod, and no rule matched".to_owned(),
         RuleId::TOO_LARGE => ": the pod's policy is too large for the engine".to_owned(),
         RuleId::LOCAL_NODE => ": the node always reaches its own pods".to_owned(),
