@@ -193,7 +193,9 @@ impl Counters {
         counters.rx_bytes.add(length as u64);
     }
 
-    pub(crate) fn sent(&self, port: PortIndex, length: usize) {
+    /// Counts a packet of `length` bytes that leaves by `port`. The walk does it itself; the worker calls it for what it
+    /// held.
+    pub fn sent(&self, port: PortIndex, length: usize) {
         let counters = self.port(port);
         counters.tx_packets.add(1);
         counters.tx_bytes.add(length as u64);

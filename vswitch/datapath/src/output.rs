@@ -7,8 +7,8 @@ use crate::packet::{BATCH, Packet};
 pub struct Output<B> {
     /// To be transmitted, each by the port it bears.
     pub tx: Vec<Packet<B>>,
-    /// To be transmitted as well, each once its number was released ([`crate::DnsQueue::take_released`]) or after a while;
-    /// counted as sent already. Nothing unless somebody [wants](crate::DnsQueue::want) it.
+    /// To be transmitted as well, each once its number was released ([`crate::DnsQueue::take_released`]) or after a while.
+    /// Whoever transmits it counts it as [sent](crate::Counters::sent). Nothing unless somebody [wants](crate::DnsQueue::want) it.
     pub held: Vec<(u64, Packet<B>)>,
     /// Set when the walk told of an answer of DNS; reset by the worker.
     pub told: bool,

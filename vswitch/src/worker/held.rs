@@ -7,6 +7,8 @@ use crate::io::Frame;
 
 /// Answers that wait at once, each in a frame of its own. One that comes then goes on at once.
 pub(super) const HELD_MAX: usize = 64;
+/// Of these, those to one port: a pod that asks for much does not take the places of all others.
+const OF_PORT_MAX: usize = HELD_MAX / 4;
 /// How long one waits at most: much longer than an agent at ease takes, and short for who asked.
 const HOLD_NS: u64 = 100_000_000;
 
@@ -32,9 +34,10 @@ impl HeldAnswers {
         self.0.is_empty()
     }
 
-    /// Keeps one; gives it back when there are too many.
+    /// Keeps one; gives it back when there are too many, or too many to its port.
     pub(super) fn add(&mut self, number: u64, since: Now, packet: Packet<Frame>) -> Option<Packet<Frame>> {
-        if self.0.len() == HELD_MAX {
+        let of_port = self.0.iter().filter(|waiting| waiting.packet.port == packet.port).count();
+        if self.0.len() == HELD_MAX || of_port == OF_PORT_MAX {
             return Some(packet);
         }
         self.0.push(Waiting { number, since, packet });
@@ -98,6 +101,24 @@ mod tests {
         out.extend(held.give_up(None));
         assert!(held.is_empty() && out.len() == HELD_MAX + 1);
         pool.put_all(out.drain(..).map(|packet| packet.buffer));
+        assert_eq!(pool.free(), 256);
+    }
+
+    #[test]
+    fn one_port_leaves_room_for_others() {
+        let mut pool = FramePool::new(&Umem::plain(256).unwrap(), 256).unwrap();
+        let mut held = HeldAnswers::new();
+        let mut beyond = Vec::new();
+        for number in 1..=HELD_MAX as u64 {
+            let packet =
+                Packet { buffer: pool.take().unwrap(), port: PortIndex(1), offload: Offload::default() };
+            beyond.extend(held.add(number, Now(0), packet));
+        }
+        assert_eq!((held.len(), beyond.len()), (OF_PORT_MAX, HELD_MAX - OF_PORT_MAX));
+        let other = Packet { port: PortIndex(2), ..beyond.pop().unwrap() };
+        assert!(held.add(99, Now(0), other).is_none());
+        beyond.extend(held.give_up(None));
+        pool.put_all(beyond.drain(..).map(|packet| packet.buffer));
         assert_eq!(pool.free(), 256);
     }
 }

@@ -165,12 +165,14 @@ impl Worker {
     #[cold]
     fn hold_answers(&mut self, now: Now) {
         self.out.told = false;
+        let counted = self.out.tx.len();
         for (number, packet) in self.out.held.drain(..) {
             if let Some(packet) = self.held.add(number, now, packet) {
                 self.counters.dns.unreleased.add(1);
                 self.out.tx.push(packet);
             }
         }
+        self.count_sent(counted);
         if self.counters.dns.wakes() {
             self.bell.ring();
         }
@@ -179,14 +181,23 @@ impl Worker {
     /// Sends those that may leave.
     #[cold]
     fn release_answers(&mut self, now: Now) {
+        let counted = self.out.tx.len();
         self.held.release(now, &self.counters.dns, &mut self.out.tx);
+        self.count_sent(counted);
         self.transmit();
+    }
+
+    /// Counts what was held and is to be transmitted: all but the first `counted`.
+    fn count_sent(&self, counted: usize) {
+        for packet in self.out.tx.iter().skip(counted) {
+            self.counters.sent(packet.port, packet.buffer.bytes().len());
+        }
     }
 
     /// Ends, and counts, answers that were to leave by a port that goes.
     pub(super) fn drop_answers(&mut self, port: PortIndex) {
         for packet in self.held.give_up(Some(port)) {
-            self.counters.dropped(port, DropReason::PortGone);
+            self.counters.dropped(port, DropReason::Stopping);
             self.pool.put(packet.buffer);
         }
     }
@@ -224,7 +235,9 @@ impl Worker {
 
     /// Sends what can still be sent, and gives everything back.
     pub fn end(mut self, reply: &Sender<Stopped>) {
+        let counted = self.out.tx.len();
         self.out.tx.extend(self.held.give_up(None));
+        self.count_sent(counted);
         self.transmit();
         self.ports.flush();
         self.pool.put_all(self.out.spare.drain(..));

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 use tonic::transport::Channel;
+use tonic::{Status, Streaming};
 use tracing::{debug, info};
 use vswitch_model::api::engine as pb;
 use vswitch_model::api::engine::engine_client::EngineClient;
@@ -65,13 +66,10 @@ impl Learner {
     pub(super) async fn run(self, mut wanted: watch::Receiver<Wanted>) {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut waiting = Waiting::default();
         loop {
             let now = wanted.borrow_and_update().clone();
             if let Some(now) = &now {
-                self.change(|table| {
-                    table.forget_unless(|name| now.keys().any(|pattern| pattern.matches(name)))
-                });
+                self.forget_unless(now);
             }
             let has_pods = now.as_ref().map(|now| !pods(now).is_empty());
             let Some(now) = now.filter(|_| has_pods == Some(true)) else {
@@ -91,60 +89,63 @@ impl Learner {
                     }
                 }
             };
-            match self.follow(&mut wanted, now, &mut looks, &mut waiting).await {
+            match self.follow(&mut wanted, now, &mut looks).await {
                 Ok(()) if wanted.has_changed().is_err() => return,
                 Ok(()) => {}
                 Err(error) => {
                     debug!(error, "vswitchd tells nothing of names");
                     self.names.known().engine_error = Some(error);
-                    // Another engine begins to count anew.
-                    waiting = Waiting::default();
                     sleep(PAUSE).await;
                 }
             }
         }
     }
 
-    /// Learns until other names are wanted, or for other pods, or the engine goes away, which is an error.
+    /// Learns until nothing is wanted any more, or the engine goes away, which is an error.
+    ///
+    /// When other names are wanted, or for other pods, it watches anew before it stops watching as before: the engine
+    /// tells whoever asks last, and ends what it told before. So every answer is told by one or the other, and none that
+    /// is held goes on for want of somebody who is told.
     async fn follow(
         &self,
         wanted: &mut watch::Receiver<Wanted>,
         mut now: Arc<Patterns>,
         looks: &mut Interval,
-        waiting: &mut Waiting,
     ) -> Result<(), String> {
         let mut client = engine::client(&self.settings.engine_socket).await?;
-        let request = pb::WatchNamesRequest {
-            patterns: now.keys().map(ToString::to_string).collect(),
-            servers: self.settings.servers.iter().map(ToString::to_string).collect(),
-            pods: pods(&now).iter().map(ToString::to_string).collect(),
-            hold: true,
-        };
-        let of = |status: tonic::Status| format!("vswitchd: {}", status.message());
-        let mut answers = client.watch_names(request).await.map_err(of)?.into_inner();
+        // The last one is told; those before are read to their end.
+        let mut streams = VecDeque::from([self.watch(&mut client, &now).await?]);
         info!(names = now.len(), "learning from DNS which addresses names have");
         self.names.known().engine_error = None;
-        let mut in_force = self.in_force.clone();
+        // An engine counts its answers, whoever is told.
+        let (mut waiting, mut in_force) = (Waiting::default(), self.in_force.clone());
         loop {
+            let Some(answers) = streams.front_mut() else {
+                return Err("vswitchd tells another agent".to_owned());
+            };
             let version = *in_force.borrow_and_update();
             if let Some(through) = waiting.take(version) {
-                client.release_answers(pb::ReleaseAnswersRequest { through }).await.map_err(of)?;
+                client.release_answers(pb::ReleaseAnswersRequest { through }).await.map_err(problem)?;
             }
             tokio::select! {
-                answer = answers.message() => match answer.map_err(of)? {
+                answer = answers.message() => match answer.map_err(problem)? {
                     Some(answer) => {
                         self.learn(&answer, &now);
                         waiting.add(self.publish.borrow().version, answer.number);
                     }
-                    None => return Err("vswitchd tells another agent".to_owned()),
+                    None => drop(streams.pop_front()),
                 },
                 changed = wanted.changed() => {
                     let next = wanted.borrow_and_update().clone().unwrap_or_default();
-                    if changed.is_err() || !next.keys().eq(now.keys()) || pods(&next) != pods(&now) {
-                        wanted.mark_changed();
+                    if changed.is_err() || pods(&next).is_empty() {
                         return Ok(());
                     }
+                    let is_other = !next.keys().eq(now.keys()) || pods(&next) != pods(&now);
                     now = next;
+                    if is_other {
+                        streams.push_back(self.watch(&mut client, &now).await?);
+                        self.forget_unless(&now);
+                    }
                 }
                 Ok(()) = in_force.changed() => {}
                 _ = looks.tick() => {
@@ -153,6 +154,28 @@ impl Learner {
                 }
             }
         }
+    }
+
+    /// Has the engine tell of these, and nobody else.
+    async fn watch(
+        &self,
+        client: &mut EngineClient<Channel>,
+        wanted: &Patterns,
+    ) -> Result<Streaming<pb::NameAnswer>, String> {
+        let pods = pods(wanted);
+        debug!(names = wanted.len(), pods = pods.len(), "asking what DNS tells");
+        let request = pb::WatchNamesRequest {
+            patterns: wanted.keys().map(ToString::to_string).collect(),
+            servers: self.settings.servers.iter().map(ToString::to_string).collect(),
+            pods: pods.iter().map(ToString::to_string).collect(),
+            hold: true,
+        };
+        Ok(client.watch_names(request).await.map_err(problem)?.into_inner())
+    }
+
+    /// Forgets names that nobody wants.
+    fn forget_unless(&self, wanted: &Patterns) {
+        self.change(|table| table.forget_unless(|name| wanted.keys().any(|pattern| pattern.matches(name))));
     }
 
     fn learn(&self, answer: &pb::NameAnswer, wanted: &Patterns) {
@@ -213,8 +236,7 @@ impl Learner {
             age_ms: *age_ms,
         };
         let request = pb::FindFlowsRequest { ends: over.iter().map(end).collect() };
-        let found =
-            client.find_flows(request).await.map_err(|status| format!("vswitchd: {}", status.message()))?;
+        let found = client.find_flows(request).await.map_err(problem)?;
         let in_use = found.into_inner().addresses.iter().filter_map(|address| address.parse().ok()).collect();
         self.change(|table| table.settle(&over, &in_use, now_ms));
         Ok(())
@@ -235,6 +257,11 @@ impl Learner {
         known.is_dirty |= written.is_err();
         known.file_error = written.err();
     }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "errors are mapped by it")]
+fn problem(status: Status) -> String {
+    format!("vswitchd: {}", status.message())
 }
 
 #[cfg(test)]

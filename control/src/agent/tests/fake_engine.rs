@@ -8,8 +8,8 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
-use tokio::sync::{broadcast, watch};
-use tokio_stream::wrappers::{BroadcastStream, UnixListenerStream};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::{UnboundedReceiverStream, UnixListenerStream};
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 use vswitch_model::api::engine as pb;
@@ -74,12 +74,20 @@ impl Content {
     }
 }
 
+/// Who is told what DNS tells.
+#[derive(Debug, Default)]
+struct Watching {
+    watcher: Option<mpsc::UnboundedSender<pb::NameAnswer>>,
+    /// What it is still told when another begins to watch.
+    last_words: Vec<pb::NameAnswer>,
+}
+
 /// A fake engine, there or not.
 pub(super) struct FakeEngine {
     socket: PathBuf,
     content: Arc<watch::Sender<Content>>,
     hold: Arc<watch::Sender<bool>>,
-    answers: broadcast::Sender<pb::NameAnswer>,
+    watching: Arc<Mutex<Watching>>,
     /// A runtime of its own: when it ends, so do the connections, as those of a process do.
     server: Mutex<Option<Runtime>>,
 }
@@ -93,7 +101,7 @@ impl FakeEngine {
             socket,
             content: Arc::new(content),
             hold: Arc::new(hold),
-            answers: broadcast::Sender::new(64),
+            watching: Arc::default(),
             server: Mutex::new(None),
         }
     }
@@ -107,7 +115,7 @@ impl FakeEngine {
         let service = Handler {
             content: Arc::clone(&self.content),
             hold: self.hold.subscribe(),
-            answers: self.answers.clone(),
+            watching: Arc::clone(&self.watching),
         };
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -136,20 +144,14 @@ impl FakeEngine {
 
     /// DNS tells a pod of names. Who watches gets it; somebody has to.
     pub(super) fn answer(&self, number: u64, pod: &str, addresses: &[(&str, &str, u32)]) {
-        let address = |(name, address, ttl_s): &(&str, &str, u32)| pb::NamedAddress {
-            name: (*name).to_owned(),
-            address: (*address).to_owned(),
-            ttl_s: *ttl_s,
-        };
-        let answer = pb::NameAnswer {
-            server: "10.96.0.10".into(),
-            pod: pod.into(),
-            addresses: addresses.iter().map(address).collect(),
-            number,
-            unreleased: u64::from(number == 3),
-            ..Default::default()
-        };
-        self.answers.send(answer).expect("somebody watches");
+        let watching = self.watching.lock().unwrap();
+        let watcher = watching.watcher.as_ref().expect("somebody watches");
+        watcher.send(answer(number, pod, addresses)).expect("and reads");
+    }
+
+    /// The same, but only when another is about to be told: it is under way then.
+    pub(super) fn answer_last(&self, number: u64, pod: &str, addresses: &[(&str, &str, u32)]) {
+        self.watching.lock().unwrap().last_words.push(answer(number, pod, addresses));
     }
 
     /// While held, no apply is answered, nor takes effect.
@@ -179,10 +181,26 @@ impl Drop for FakeEngine {
     }
 }
 
+fn answer(number: u64, pod: &str, addresses: &[(&str, &str, u32)]) -> pb::NameAnswer {
+    let address = |(name, address, ttl_s): &(&str, &str, u32)| pb::NamedAddress {
+        name: (*name).to_owned(),
+        address: (*address).to_owned(),
+        ttl_s: *ttl_s,
+    };
+    pb::NameAnswer {
+        server: "10.96.0.10".into(),
+        pod: pod.into(),
+        addresses: addresses.iter().map(address).collect(),
+        number,
+        unreleased: u64::from(number == 3),
+        ..Default::default()
+    }
+}
+
 struct Handler {
     content: Arc<watch::Sender<Content>>,
     hold: watch::Receiver<bool>,
-    answers: broadcast::Sender<pb::NameAnswer>,
+    watching: Arc<Mutex<Watching>>,
 }
 
 fn not_faked<T>() -> Result<Response<T>, Status> {
@@ -231,9 +249,17 @@ impl Engine for Handler {
         &self,
         request: Request<pb::WatchNamesRequest>,
     ) -> Result<Response<Self::WatchNamesStream>, Status> {
-        let answers = BroadcastStream::new(self.answers.subscribe());
+        let (watcher, answers) = mpsc::unbounded_channel();
+        {
+            let mut watching = self.watching.lock().unwrap();
+            let last_words = std::mem::take(&mut watching.last_words);
+            if let Some(before) = watching.watcher.replace(watcher) {
+                // Who reads no more misses them.
+                last_words.into_iter().for_each(|answer| drop(before.send(answer)));
+            }
+        }
         self.content.send_modify(|content| content.watched = Some(request.into_inner()));
-        Ok(Response::new(answers.map(|answer| Ok(answer.expect("the test is not so fast"))).boxed()))
+        Ok(Response::new(UnboundedReceiverStream::new(answers).map(Ok).boxed()))
     }
 
     async fn release_answers(

@@ -89,6 +89,33 @@ async fn what_dns_tells_the_pod_of_a_policy_comes_into_force() {
 }
 
 #[tokio::test]
+async fn what_is_under_way_when_other_pods_or_names_are_wanted_is_learned() {
+    let bench = guarded().await;
+    bench.engine.answer_last(1, "10.244.9.1", &[("sip.example.org", "203.0.113.7", 60)]);
+    let of_all = GUARD.replace("{matchLabels: {app: relay}}", "{}");
+    bench.apply(&of_all).await;
+    let has =
+        |content: &fake_engine::Content, address: &str| content.state.prefixes.contains_key(&net(address));
+    let pods = |content: &fake_engine::Content| content.watched.as_ref().map(|watched| watched.pods.len());
+    bench.engine.until(|content| pods(content) == Some(2)).await;
+    bench.engine.until(|content| has(content, "203.0.113.7/32")).await;
+    bench.engine.until(|content| content.released.last().is_some_and(|(through, _)| *through == 1)).await;
+    bench.engine.answer(2, "10.244.9.2", &[("rtp.example.org", "203.0.113.8", 60)]);
+    bench.engine.until(|content| has(content, "203.0.113.8/32")).await;
+
+    // The policy has another name besides, and then that alone.
+    bench.engine.answer_last(4, "10.244.9.1", &[("sip.example.org", "203.0.113.9", 60)]);
+    bench.apply(&of_all.replace("['*.example.org']", "['*.example.org', '*.example.net']")).await;
+    bench.engine.until(|content| has(content, "203.0.113.9/32")).await;
+    bench.engine.answer(5, "10.244.9.1", &[("sip.example.net", "203.0.113.10", 60)]);
+    bench.engine.until(|content| has(content, "203.0.113.10/32")).await;
+    bench.apply(&of_all.replace("example.org", "example.net")).await;
+    let forgotten = |content: &fake_engine::Content| !has(content, "203.0.113.7/32");
+    let content = bench.engine.until(forgotten).await;
+    assert!(has(&content, "203.0.113.10/32"), "what is still wanted stays");
+}
+
+#[tokio::test]
 async fn an_agent_that_starts_anew_knows_what_the_one_before_knew() {
     let Bench { store, truth, engine, agent, api, folder } = guarded().await;
     engine.answer(1, "10.244.9.1", &[("sip.example.org", "203.0.113.7", 60)]);

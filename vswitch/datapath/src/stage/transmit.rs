@@ -22,7 +22,6 @@ pub(crate) fn run<B: Buffer>(
             }
             Fate::Held => {
                 scratch.egress[index] = packet.port;
-                context.counters.sent(packet.port, packet.buffer.bytes().len());
                 out.held.push((scratch.held[index], packet));
             }
             Fate::Split => {

@@ -21,7 +21,7 @@ use vswitch_model::{DomainName, DomainPattern, Invalid};
 use super::Streamed;
 use crate::engine::Shared;
 use crate::worker::{Ear, Handle};
-use teller::{Holding, Teller};
+use teller::{Holding, Teller, Untold};
 
 /// Answers on their way to who watches.
 const QUEUE: usize = 1024;
@@ -125,7 +125,7 @@ impl Names {
     pub(super) async fn run(self, shared: Arc<Shared>) {
         let mut watcher = self.watcher.subscribe();
         // What one who watches is told, the next may release.
-        let mut holding = Holding::new(&shared);
+        let (mut holding, mut untold) = (Holding::new(&shared), Untold::default());
         let mut released = self.released.subscribe();
         loop {
             let Ok(now) = watcher.wait_for(Option::is_some).await.map(|now| now.clone()) else { return };
@@ -136,7 +136,7 @@ impl Names {
                         worker.counters.dns.want(&now.query.pods, now.query.holds);
                     }
                     let closed = now.answers.clone();
-                    let mut teller = Teller::new(&shared, now.query, now.answers, &self.told);
+                    let mut teller = Teller::new(&shared, now.query, now.answers, &self.told, &mut untold);
                     tokio::select! {
                         () = tell(&mut teller, &ears, &mut holding, &mut released) => {}
                         () = closed.closed() => {}

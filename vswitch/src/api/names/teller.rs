@@ -80,16 +80,25 @@ fn unreleased(shared: &Shared) -> u64 {
     sum(shared, |dns| dns.unreleased.get())
 }
 
+/// What nobody was told yet. It goes to who watches next, too.
+#[derive(Debug, Default)]
+pub(super) struct Untold {
+    /// Answers that were lost here.
+    lost: u64,
+    /// Answers that could not be read.
+    unreadable: u64,
+    /// What the workers had lost, and let go on unreleased, when it was told last.
+    lost_before: u64,
+    unreleased_before: u64,
+}
+
 pub(super) struct Teller<'a> {
     shared: &'a Shared,
     query: NameQuery,
     answers: mpsc::Sender<Result<pb::NameAnswer, Status>>,
     /// The number of the answer that was told last, by whomever.
     told: &'a AtomicU64,
-    lost_before: u64,
-    unreleased_before: u64,
-    /// Answers that were lost here, and that could not be read, and nobody was told so.
-    pending: (u64, u64),
+    untold: &'a mut Untold,
 }
 
 impl<'a> Teller<'a> {
@@ -98,9 +107,9 @@ impl<'a> Teller<'a> {
         query: NameQuery,
         answers: mpsc::Sender<Result<pb::NameAnswer, Status>>,
         told: &'a AtomicU64,
+        untold: &'a mut Untold,
     ) -> Self {
-        let (lost_before, unreleased_before) = (lost(shared), unreleased(shared));
-        Self { shared, query, answers, told, lost_before, unreleased_before, pending: (0, 0) }
+        Self { shared, query, answers, told, untold }
     }
 
     /// Reads what the workers have told, a queue of each at most. Whether they ring from now on when there is more.
@@ -126,7 +135,7 @@ impl<'a> Teller<'a> {
             Ok(addresses) => addresses,
             Err(error) => {
                 tracing::debug!(?answer, %error, "an answer of DNS cannot be read");
-                self.pending.1 += 1;
+                self.untold.unreadable += 1;
                 return None;
             }
         };
@@ -139,18 +148,18 @@ impl<'a> Teller<'a> {
             server: answer.server.to_string(),
             pod: answer.pod.to_string(),
             addresses: addresses.into_iter().map(address).collect(),
-            lost: self.pending.0 + (lost - self.lost_before),
-            unreadable: self.pending.1,
+            lost: self.untold.lost + (lost - self.untold.lost_before),
+            unreadable: self.untold.unreadable,
             number,
-            unreleased: unreleased - self.unreleased_before,
+            unreleased: unreleased - self.untold.unreleased_before,
         };
         // Before it is sent: who gets it may answer at once.
         self.told.store(number, Ordering::Release);
         if self.answers.try_send(Ok(message)).is_err() {
-            self.pending.0 += 1;
+            self.untold.lost += 1;
             return None;
         }
-        (self.pending, self.lost_before, self.unreleased_before) = ((0, 0), lost, unreleased);
+        *self.untold = Untold { lost_before: lost, unreleased_before: unreleased, ..Untold::default() };
         Some(number)
     }
 }

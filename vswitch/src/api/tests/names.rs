@@ -1,6 +1,8 @@
 //! What DNS tells pods, for whoever watches; and which addresses flows lead to.
 
+use vswitch_datapath::PortIndex;
 use vswitch_datapath::testing::dns::{Record, answer, query};
+use vswitch_model::DropReason;
 
 use super::*;
 use crate::io::MemoryPeer;
@@ -29,12 +31,18 @@ impl Served {
         stream
     }
 
-    /// Pod a asks pod b, which answers.
-    async fn asks(&self, port: u16, message: &[u8]) {
+    /// Pod a asks pod b, which answers; gives pod a, which has read nothing.
+    async fn answers(&self, port: u16, message: &[u8]) -> MemoryPeer {
         let [a, b] = ["pod-a", "pod-b"].map(|name| self.world.peer(name).unwrap());
         assert!(a.send(&datagram((A, port), (B, 53), &query("www.example.org"))));
         received(&b).await;
         assert!(b.send(&datagram((B, 53), (A, port), message)));
+        a
+    }
+
+    /// The same, and pod a gets it.
+    async fn asks(&self, port: u16, message: &[u8]) {
+        let a = self.answers(port, message).await;
         assert!(received(&a).await.ends_with(message), "the pod gets what it gets");
     }
 }
@@ -129,13 +137,7 @@ async fn an_answer_is_held_until_it_is_released_or_too_long() {
     served.asks(4000, &answer("www.example.net", &[])).await;
     assert_eq!((dns().told.get(), dns().unreleased.get()), (1, 0));
 
-    let [a, b] = ["pod-a", "pod-b"].map(|name| served.world.peer(name).unwrap());
-    let ask = async |port: u16| {
-        assert!(a.send(&datagram((A, port), (B, 53), &query("www.example.org"))));
-        received(&b).await;
-        assert!(b.send(&datagram((B, 53), (A, port), &message)));
-    };
-    ask(4001).await;
+    let a = served.answers(4001, &message).await;
     let number = told.message().await.unwrap().unwrap().number;
     assert_eq!((number, a.receive()), (1, None), "the pod waits");
     let mut client = served.client.clone();
@@ -146,20 +148,20 @@ async fn an_answer_is_held_until_it_is_released_or_too_long() {
     assert!(received(&a).await.ends_with(&message));
 
     // Nobody releases the next one.
-    ask(4002).await;
+    served.answers(4002, &message).await;
     assert_eq!(told.message().await.unwrap().unwrap().number, 2);
     assert!(received(&a).await.ends_with(&message));
     until("that is counted", async || (dns().unreleased.get() > 0).then_some(())).await;
     release(2).await.unwrap();
 
     // Another watches, and releases what the first was told.
-    ask(4003).await;
+    served.answers(4003, &message).await;
     assert_eq!(told.message().await.unwrap().unwrap().unreleased, 1);
     let mut second = hold(&mut served, "10.1.0.10").await;
     assert_eq!(told.message().await.unwrap(), None);
     release(3).await.unwrap();
     assert!(received(&a).await.ends_with(&message));
-    ask(4004).await;
+    served.answers(4004, &message).await;
     assert_eq!(second.message().await.unwrap().unwrap().number, 4);
     // Nobody watches any more.
     drop(second);
@@ -170,6 +172,39 @@ async fn an_answer_is_held_until_it_is_released_or_too_long() {
     let text = crate::metrics::text(Arc::clone(&served.shared));
     let line = "vswitch_dns_answers_total{worker=\"0\",outcome=\"told\"} 5";
     assert!(text.lines().any(|other| other == line), "{text}");
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn who_watches_next_is_told_what_nobody_was() {
+    let mut served = Served::start().await;
+    let mut state = one_pod();
+    add_pod(&mut state, "pod-b", &["10.1.0.11"]);
+    served.apply(1, &state).await;
+    let message = answer("www.example.org", &[Record::address("www.example.org", 60, "203.0.113.7")]);
+    let mut first = hold(&mut served, "10.1.0.10").await;
+    served.asks(4000, &message).await;
+    served.asks(4001, b"no message").await;
+    assert_eq!(first.message().await.unwrap().unwrap().number, 1);
+    let shared = Arc::clone(&served.shared);
+    let dns = || &shared.workers[0].counters.dns;
+    let missed = dns().unreleased.get();
+    assert!(missed >= 1, "nobody released the first");
+
+    let mut second = hold(&mut served, "10.1.0.10").await;
+    assert_eq!(first.message().await.unwrap(), None);
+    let a = served.answers(4002, &message).await;
+    let told = second.message().await.unwrap().unwrap();
+    assert!((told.number, told.unreadable) == (2, 1) && told.unreleased >= missed, "{told:?}");
+    // What is under way when another watches is not lost, and the pod waits as before.
+    let mut third = hold(&mut served, "10.1.0.10").await;
+    served.client.release_answers(pb::ReleaseAnswersRequest { through: 2 }).await.unwrap();
+    assert!(received(&a).await.ends_with(&message));
+    assert_eq!(second.message().await.unwrap(), None);
+    let a = served.answers(4003, &message).await;
+    assert_eq!(third.message().await.unwrap().unwrap().number, 3);
+    drop(third);
+    assert!(received(&a).await.ends_with(&message));
     served.stop().await;
 }
 
@@ -189,7 +224,14 @@ async fn a_held_answer_ends_with_its_pod_or_its_engine() {
         told.message().await.unwrap().unwrap();
     }
     served.apply(2, &one_pod()).await;
-    // Whether they still left or ended with the port: every frame came home, or the server's task panics.
+    // Whether they still left or ended with the port, each is counted once.
+    let counters = &served.shared.workers[0].counters;
+    let ports = || (0..8).map(|port| counters.port(PortIndex(port)));
+    let received: u64 = ports().map(|port| port.rx_packets.get()).sum();
+    let sent: u64 = ports().map(|port| port.tx_packets.get()).sum();
+    let dropped: u64 = DropReason::ALL.iter().map(|reason| counters.drops(*reason)).sum();
+    assert_eq!((received, sent + dropped), (4, 4), "{sent} sent, {dropped} dropped");
+    // Every frame came home, or the server's task panics.
     served.stop().await;
 }
 
