@@ -112,22 +112,18 @@ impl Core {
         Ok(pb::ListObjectsReply { kind: kind.to_string(), namespaced: kind.is_namespaced(), objects })
     }
 
-    /// Deletes one object, or what documents name; of those, what is not there is told and is no error. What is in use
-    /// is refused, before anything is deleted.
+    /// Deletes objects, each of which must be there, or what documents name, where what is not there is told and is no
+    /// error. What is in use by others than these is refused. All are checked before any is deleted.
     pub(super) async fn delete(
         &self,
         request: pb::DeleteObjectsRequest,
     ) -> Result<pb::DeleteObjectsReply, Status> {
-        let named = request.documents.is_empty();
-        let mut keys: Vec<Key> = if named {
-            let key = key(&request.kind, &request.namespace, &request.name)?;
-            applied_by_people(key.kind)
-                .map_err(|invalid| Status::invalid_argument(format!("{key}: {invalid}")))?;
-            vec![key]
-        } else {
-            let sourced = parse(&request.documents, &request.namespace, |_| Ok(()))?;
-            sourced.iter().map(|sourced| sourced.object.key()).collect()
-        };
+        if request.objects.is_empty() == request.documents.is_empty() {
+            return Err(Status::invalid_argument("objects: name what to delete, by these or by documents"));
+        }
+        let sourced = parse(&request.documents, &request.namespace, |_| Ok(()))?;
+        let mut keys: Vec<Key> = sourced.iter().map(|sourced| sourced.object.key()).collect();
+        keys.extend(self.named(&request.objects, &request.namespace).await?);
         keys.sort_by_key(|key| std::cmp::Reverse(Kind::ALL.iter().position(|kind| *kind == key.kind)));
         if !request.force {
             self.refuse_in_use(&keys).await?;
@@ -146,8 +142,7 @@ impl Core {
                     last = last.max(revision);
                     "deleted"
                 }
-                Err(StoreError::NotFound(_)) if !named => "absent",
-                Err(StoreError::NotFound(_)) => return Err(self.absent(&key).await),
+                Err(StoreError::NotFound(_)) => "absent",
                 Err(error) => return Err(about(&key, &error)),
             };
             results.push(result(&key, outcome));
@@ -155,6 +150,21 @@ impl Core {
         let not_in_force = if request.dry_run { None } else { self.settle(last).await };
         let not_in_force = not_in_force.unwrap_or_default();
         Ok(pb::DeleteObjectsReply { results, not_in_force })
+    }
+
+    /// The objects of these names, each once. An error when one is not there, or is not people's to delete.
+    async fn named(&self, names: &[pb::ObjectName], namespace: &str) -> Result<BTreeSet<Key>, Status> {
+        let mut keys = BTreeSet::new();
+        for pb::ObjectName { kind, name } in names {
+            let key = key(kind, namespace, name)?;
+            applied_by_people(key.kind)
+                .map_err(|invalid| Status::invalid_argument(format!("{key}: {invalid}")))?;
+            if self.store.get(&key).await.map_err(|e| about(&key, &e))?.is_none() {
+                return Err(self.absent(&key).await);
+            }
+            keys.insert(key);
+        }
+        Ok(keys)
     }
 
     /// An error when one of `keys` is a pool with addresses in use, or a namespace with pods or a tier with policies that

@@ -7,7 +7,7 @@ use tonic::transport::Channel;
 use vswitch_model::api::agent::agent_client::AgentClient;
 use vswitch_model::api::agent::{
     ApplyObjectsRequest, DeleteObjectsRequest, DescribeReply, DescribeRequest, ListObjectsReply,
-    ListObjectsRequest, ObjectResult,
+    ListObjectsRequest, ObjectName, ObjectResult,
 };
 
 use super::cli::{Apply, Delete, Describe, Get};
@@ -30,43 +30,29 @@ pub(super) async fn apply(agent: &mut Client, apply: &Apply) -> Result<Report, F
     Ok(outcomes(&reply.results, if apply.dry_run.is_dry() { " (dry run)" } else { "" }))
 }
 
-/// Of several objects all are checked before any is deleted.
+/// One request for all, so that none is kept for what is deleted with it.
 pub(super) async fn delete(agent: &mut Client, delete: &Delete) -> Result<Report, Failure> {
-    let is_dry = delete.dry_run.is_dry();
-    let suffix = if is_dry { " (dry run)" } else { "" };
-    let request = |target: Option<&Target>, dry_run| DeleteObjectsRequest {
-        kind: target.map(|target| target.kind.clone()).unwrap_or_default(),
+    let request = DeleteObjectsRequest {
         namespace: delete.namespace.clone(),
-        name: target.and_then(|target| target.name.clone()).unwrap_or_default(),
-        documents: Vec::new(),
+        objects: delete.kind.as_ref().map_or(Ok(Vec::new()), |kind| named(kind, &delete.names))?,
+        documents: files::read(&delete.filename)?,
         force: delete.force,
-        dry_run,
+        dry_run: delete.dry_run.is_dry(),
     };
-    let Some(kind) = &delete.kind else {
-        let request =
-            DeleteObjectsRequest { documents: files::read(&delete.filename)?, ..request(None, is_dry) };
-        let reply = agent.delete(request).await?.into_inner();
-        some_in(&reply.results, &delete.filename)?;
-        warn_unless_in_force(&reply.not_in_force);
-        return Ok(outcomes(&reply.results, suffix));
+    let reply = agent.delete(request).await?.into_inner();
+    some_in(&reply.results, &delete.filename)?;
+    warn_unless_in_force(&reply.not_in_force);
+    Ok(outcomes(&reply.results, if delete.dry_run.is_dry() { " (dry run)" } else { "" }))
+}
+
+/// The objects that the words for `delete` name; of a kind alone it takes none.
+fn named(kind: &String, names: &[String]) -> Result<Vec<ObjectName>, Failure> {
+    let targets = targets(&[slice::from_ref(kind), names].concat()).map_err(Failure)?;
+    let name = |Target { kind, name }| match name {
+        Some(name) => Ok(ObjectName { kind, name }),
+        None => Err(Failure(format!("delete {kind}: name what to delete; there is no deleting of all"))),
     };
-    let targets = targets(&[slice::from_ref(kind), delete.names.as_slice()].concat()).map_err(Failure)?;
-    if targets.iter().any(|target| target.name.is_none()) {
-        return Err(Failure(format!("delete {kind}: name what to delete; there is no deleting of all")));
-    }
-    if targets.len() > 1 && !is_dry {
-        for target in &targets {
-            agent.delete(request(Some(target), true)).await?;
-        }
-    }
-    let (mut results, mut not_in_force) = (Vec::new(), String::new());
-    for target in &targets {
-        let reply = agent.delete(request(Some(target), is_dry)).await?.into_inner();
-        results.extend(reply.results);
-        not_in_force = reply.not_in_force;
-    }
-    warn_unless_in_force(&not_in_force);
-    Ok(outcomes(&results, suffix))
+    targets.into_iter().map(name).collect()
 }
 
 /// Files without an object are most often not those that were meant.

@@ -180,3 +180,8 @@ fn request(container: &str, pod: &str, last: u8) -> pb::AttachRequest {
         network: "pods".into(),
     }
 }
+
+/// An object to delete.
+fn named(kind: &str, name: &str) -> pb::ObjectName {
+    pb::ObjectName { kind: kind.into(), name: name.into() }
+}

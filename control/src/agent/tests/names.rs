@@ -80,7 +80,7 @@ async fn what_dns_tells_the_pod_of_a_policy_comes_into_force() {
     assert!(egress.allowed && egress.reason.contains("203.0.113.7 is sip.example.org"), "{}", egress.reason);
 
     // Nobody speaks of the name any more: it is forgotten.
-    let request = pb::DeleteObjectsRequest { kind: "cnp".into(), name: "guard".into(), ..Default::default() };
+    let request = pb::DeleteObjectsRequest { objects: vec![named("cnp", "guard")], ..Default::default() };
     bench.api.delete(Request::new(request)).await.unwrap();
     bench.engine.until(|content| !content.state.prefixes.contains_key(&net("203.0.113.7/32"))).await;
     let mut names = bench.agent.core.names.published();

@@ -38,12 +38,9 @@ async fn objects_are_applied_listed_and_deleted() {
     assert!(status.message().starts_with("kind: \"deployments\" is not supported"), "{status}");
 
     let delete = |kind: &str, name: &str| pb::DeleteObjectsRequest {
-        kind: kind.into(),
         namespace: "media".into(),
-        name: name.into(),
-        documents: Vec::new(),
-        force: false,
-        dry_run: false,
+        objects: vec![named(kind, name)],
+        ..Default::default()
     };
     let results = bench.api.delete(Request::new(delete("pod", "relay"))).await.unwrap().into_inner().results;
     assert_eq!(results[0].outcome, "deleted");
@@ -54,6 +51,39 @@ async fn objects_are_applied_listed_and_deleted() {
     let results = bench.api.delete(Request::new(request)).await.unwrap().into_inner().results;
     let outcomes: Vec<_> = results.iter().map(|r| format!("{} {}", r.name, r.outcome)).collect();
     assert_eq!(outcomes, ["relay absent", "caller deleted", "v4 deleted", "v6 deleted", "media deleted"]);
+}
+
+#[tokio::test]
+async fn what_is_deleted_together_does_not_keep_each_other() {
+    let bench = Bench::with_cluster().await;
+    let delete = |objects: &[(&str, &str)], dry_run| {
+        let objects = objects.iter().map(|(kind, name)| named(kind, name)).collect();
+        let namespace = "media".to_owned();
+        bench.api.delete(Request::new(pb::DeleteObjectsRequest {
+            namespace,
+            objects,
+            dry_run,
+            ..Default::default()
+        }))
+    };
+    let both = [("namespace", "media"), ("pod", "relay"), ("pod", "caller")];
+    let status = delete(&both[..2], false).await.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    assert!(status.message().starts_with("namespaces/media is in use by pod media/caller; "), "{status}");
+    let nobody = [("pod", "relay"), ("pod", "nobody")];
+    let status = delete(&nobody, false).await.unwrap_err();
+    assert_eq!((status.code(), status.message()), (Code::NotFound, "pods/media/nobody does not exist"));
+    assert_eq!(delete(&[], false).await.unwrap_err().code(), Code::InvalidArgument);
+    assert_eq!(list(&bench, "pods", true, "").await.unwrap().len(), 2, "nothing was deleted");
+
+    for dry_run in [true, false] {
+        let twice = [&both[..], &[("po", "relay")]].concat();
+        let results = delete(&twice, dry_run).await.unwrap().into_inner().results;
+        let outcomes: Vec<_> =
+            results.iter().map(|r| format!("{} {} {}", r.kind, r.name, r.outcome)).collect();
+        assert_eq!(outcomes, ["Pod caller deleted", "Pod relay deleted", "Namespace media deleted"]);
+    }
+    assert_eq!(list(&bench, "ns", false, "").await.unwrap().len(), 0);
 }
 
 #[tokio::test]
@@ -85,8 +115,8 @@ async fn what_is_in_use_is_not_deleted_by_mistake() {
     let addresses = bench.api.assign_addresses(Request::new(assign)).await.unwrap().into_inner().addresses;
     bench.attach(request("a", "relay", 1)).await.unwrap();
     let delete = |kind: &str, name: &str, force| {
-        let (kind, name) = (kind.to_owned(), name.to_owned());
-        bench.api.delete(Request::new(pb::DeleteObjectsRequest { kind, name, force, ..Default::default() }))
+        let objects = vec![named(kind, name)];
+        bench.api.delete(Request::new(pb::DeleteObjectsRequest { objects, force, ..Default::default() }))
     };
     let status = delete("ippool", "v4", false).await.unwrap_err();
     let user = format!("ippools/v4 is in use by {} (media/relay); ", addresses[0]);
@@ -266,24 +296,24 @@ async fn status_tells_how_it_is() {
     assert_eq!(pools, [("v4", 1), ("v6", 1)], "the node's own addresses");
     assert_eq!((status.problems, status.policies_staged), (Vec::<String>::new(), 0));
     let delete = |kind: &str, name: &str| {
-        let (kind, namespace, name) = (kind.to_owned(), "media".to_owned(), name.to_owned());
-        let request = pb::DeleteObjectsRequest { kind, namespace, name, ..Default::default() };
+        let (namespace, objects) = ("media".to_owned(), vec![named(kind, name)]);
+        let request = pb::DeleteObjectsRequest { namespace, objects, ..Default::default() };
         bench.api.delete(Request::new(request))
     };
     let refused = delete("pod", "relay").await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
     assert!(refused.message().starts_with("pods/media/relay is attached on n1, "), "{refused}");
     let forced = pb::DeleteObjectsRequest {
-        kind: "pod".into(),
         namespace: "media".into(),
-        name: "relay".into(),
+        objects: vec![named("pod", "relay")],
         force: true,
         ..Default::default()
     };
     let dry = pb::DeleteObjectsRequest { dry_run: true, ..forced.clone() };
     let would = bench.api.delete(Request::new(dry)).await.unwrap().into_inner();
     assert_eq!(would.results[0].outcome, "deleted");
-    let nobody = pb::DeleteObjectsRequest { dry_run: true, name: "nobody".into(), ..forced.clone() };
+    let nobody =
+        pb::DeleteObjectsRequest { dry_run: true, objects: vec![named("pod", "nobody")], ..forced.clone() };
     assert_eq!(bench.api.delete(Request::new(nobody)).await.unwrap_err().code(), Code::NotFound);
     bench.api.delete(Request::new(forced)).await.unwrap();
     let status =

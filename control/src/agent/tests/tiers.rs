@@ -35,13 +35,12 @@ async fn no_policy_is_without_its_tier() {
     );
 
     let delete = |kind: &str, name: &str, documents: &str, force| {
-        let (kind, name) = (kind.to_owned(), name.to_owned());
+        let objects = if documents.is_empty() { vec![named(kind, name)] } else { Vec::new() };
         let documents = if documents.is_empty() { Vec::new() } else { document(documents) };
         let namespace = "media".to_owned();
         bench.api.delete(Request::new(pb::DeleteObjectsRequest {
-            kind,
             namespace,
-            name,
+            objects,
             documents,
             force,
             ..Default::default()
@@ -198,7 +197,8 @@ async fn who_asks_for_the_other_network_policy_is_told_and_tiers_without_objects
     let asked = pb::DescribeRequest { kind: kind.clone(), namespace: namespace.clone(), name: name.clone() };
     let status = bench.api.describe(Request::new(asked)).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::NotFound, says));
-    let asked = pb::DeleteObjectsRequest { kind, namespace, name, ..Default::default() };
+    let objects = vec![named(&kind, &name)];
+    let asked = pb::DeleteObjectsRequest { namespace, objects, ..Default::default() };
     assert_eq!(bench.api.delete(Request::new(asked)).await.unwrap_err().message(), says);
     apply(&bench, TIER).await.unwrap();
     let asked = pb::ListObjectsRequest { kind: "tier".into(), ..Default::default() };
@@ -208,8 +208,7 @@ async fn who_asks_for_the_other_network_policy_is_told_and_tiers_without_objects
     for (object, name) in listed.iter().zip(names) {
         assert!(object.contains(&format!("\"name\":\"{name}\"")), "{object}");
     }
-    let asked =
-        pb::DeleteObjectsRequest { kind: "tier".into(), name: "default".into(), ..Default::default() };
+    let asked = pb::DeleteObjectsRequest { objects: vec![named("tier", "default")], ..Default::default() };
     let status = bench.api.delete(Request::new(asked)).await.unwrap_err();
     assert_eq!(status.message(), "tiers/default is built in: it is there without an object");
 }

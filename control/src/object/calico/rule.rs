@@ -198,7 +198,7 @@ impl Rule {
                             return Err(Invalid::new(field, problem));
                         }
                         Some(_) => {}
-                        None => family = Some((is_four, field)),
+                        None => family = Some((is_four, format!("{net} in {end}.{list}"))),
                     }
                 }
             }

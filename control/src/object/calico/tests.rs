@@ -223,7 +223,7 @@ fn the_rest_is_refused_by_the_name_of_its_field() {
         (
             "action: Allow, source: {nets: [10.0.0.0/8, 'fd00::/8']}",
             "source.nets[1]",
-            "family of source.nets[0]",
+            "family of 10.0.0.0/8 in source.nets",
         ),
         (
             "action: Allow, source: {nets: [10.0.0.0/8]}, destination: {notNets: ['fd00::/8']}",
