@@ -323,8 +323,9 @@ impl Kept {
     /// What could not be done as the objects say, for people, sorted.
     pub(super) fn problems(&self) -> Vec<String> {
         let Problems { cluster, policies, routes } = &self.problems;
-        let all: BTreeSet<&String> = cluster.iter().chain(policies).chain(routes).collect();
-        all.into_iter().cloned().collect()
+        let all = cluster.iter().chain(policies).chain(routes).cloned();
+        let all: BTreeSet<String> = all.chain(self.compiler.problems()).collect();
+        all.into_iter().collect()
     }
 }
 

@@ -75,30 +75,52 @@ fn with(now: &Inputs, objects: Vec<Object>, delete: bool) -> Inputs {
     then
 }
 
-/// What is asked of a flow: all of it that policy looks at; the source port where a rule asks for one.
-type Asked = (IpAddr, IpAddr, u8, u16, Option<u16>);
+/// A flow but for its source port: source, destination, protocol, destination port.
+type Ends = (IpAddr, IpAddr, u8, u16);
 
 fn changes(now: &Inputs, then: &Inputs, flows: &[Flow]) -> Result<Vec<Change>, Failure> {
-    let mut asked: BTreeMap<Asked, usize> = BTreeMap::new();
     let (now, then) = (Explainer::new(now), Explainer::new(then));
-    let with_source_port = now.asks_for_source_ports() || then.asks_for_source_ports();
-    for flow in flows {
-        *asked.entry(read(flow, with_source_port)?).or_default() += 1;
-    }
     let mut changes: Vec<Change> = Vec::new();
-    for ((from, to, protocol, port, source_port), flows) in asked {
-        let (from, to) = (End::Address(from), End::Address(to));
-        let question = Question { from, to, protocol, port, source_port, is_ipv4: None };
+    for (question, flows) in questions(&now, &then, flows)? {
         let answer = |by: &Explainer<'_>| by.explain(&question).map_err(|error| Failure(error.to_string()));
         let (before, after) = (answer(&now)?, answer(&then)?);
         if before.allowed != after.allowed {
-            let service = Service { protocol: Protocol(protocol), port };
+            let service = Service { protocol: Protocol(question.protocol), port: question.port };
             let (allowed, reason) = (after.allowed, reason(&before, &after));
             let change = Change { from: after.from, to: after.to, service, allowed, reason, flows };
             add(&mut changes, change);
         }
     }
     Ok(changes)
+}
+
+/// What there is to ask of the flows, and of how many each: flows that differ in nothing but a source port that no rule
+/// asks for are asked about once.
+fn questions(
+    now: &Explainer<'_>,
+    then: &Explainer<'_>,
+    flows: &[Flow],
+) -> Result<Vec<(Question, usize)>, Failure> {
+    let mut by_ends: BTreeMap<Ends, Vec<u16>> = BTreeMap::new();
+    for flow in flows {
+        let (ends, source_port) = read(flow)?;
+        by_ends.entry(ends).or_default().push(source_port);
+    }
+    let mut questions = Vec::new();
+    for ((from, to, protocol, port), mut source_ports) in by_ends {
+        let (from, to) = (End::Address(from), End::Address(to));
+        let question = Question { from, to, protocol, port, source_port: None, is_ipv4: None };
+        if ![now, then].iter().any(|by| by.asks_for_source_port(&question)) {
+            questions.push((question, source_ports.len()));
+            continue;
+        }
+        source_ports.sort_unstable();
+        questions.extend(source_ports.chunk_by(PartialEq::eq).map(|alike| {
+            let question = Question { source_port: alike.first().copied(), ..question.clone() };
+            (question, alike.len())
+        }));
+    }
+    Ok(questions)
 }
 
 /// Those that differ in nothing but their source port, which come one after another, are one.
@@ -113,16 +135,16 @@ fn add(changes: &mut Vec<Change>, change: Change) {
     }
 }
 
-fn read(flow: &Flow, with_source_port: bool) -> Result<Asked, Failure> {
+/// A flow, and its source port.
+fn read(flow: &Flow) -> Result<(Ends, u16), Failure> {
     let wrong = || Failure("the engine sent a flow that cannot be one".to_owned());
-    let source_port = u16::try_from(flow.source_port).map_err(|_| wrong())?;
-    Ok((
+    let ends = (
         flow.source.parse().map_err(|_| wrong())?,
         flow.destination.parse().map_err(|_| wrong())?,
         u8::try_from(flow.protocol).map_err(|_| wrong())?,
         u16::try_from(flow.destination_port).map_err(|_| wrong())?,
-        with_source_port.then_some(source_port),
-    ))
+    );
+    Ok((ends, u16::try_from(flow.source_port).map_err(|_| wrong())?))
 }
 
 /// What the end that changes its mind would say.
@@ -205,6 +227,42 @@ mod tests {
             report(&changes(&now, &now, &flows).unwrap(), 4).text,
             "0 of 4 flows would get another verdict"
         );
+    }
+
+    #[test]
+    fn a_source_port_is_asked_about_only_where_a_rule_asks_for_it() {
+        const FROM_5060: &str = "
+{apiVersion: projectcalico.org/v3, kind: NetworkPolicy, metadata: {name: sip, namespace: media},
+ spec: {ingress: [{action: Allow, protocol: UDP, source: {ports: [5060]}, destination: {ports: [5060]}},
+                  {action: Allow, source: {notPorts: [sip]}, notProtocol: UDP, destination: {nets: [10.9.0.0/16]}}]}}";
+        let now: Inputs = objects(PODS).into_iter().collect();
+        let then = with(&now, objects(FROM_5060), false);
+        let elsewhere = Flow { destination: "198.51.100.1".into(), ..flow(7, 17, 5060) };
+        let flows = [
+            // At the port of the rule, and beside it.
+            &[flow(5060, 17, 5060), flow(9, 17, 5060), flow(9, 17, 5060)][..],
+            &[flow(1, 17, 53), flow(2, 17, 53), flow(1, 6, 5060), flow(2, 6, 5060)],
+            // The source port of an echo is the number of its query.
+            &[flow(1, 1, 0x0800), flow(2, 1, 0x0800), elsewhere],
+        ];
+        let flows = flows.concat();
+        let (before, after) = (Explainer::new(&now), Explainer::new(&then));
+        let asked = questions(&before, &after, &flows).unwrap();
+        let asked: Vec<_> =
+            asked.iter().map(|(q, flows)| (q.protocol, q.port, q.source_port, *flows)).collect();
+        let expected = [
+            (1, 0x0800, None, 2),
+            (6, 5060, None, 2),
+            (17, 53, None, 2),
+            (17, 5060, Some(9), 2),
+            (17, 5060, Some(5060), 1),
+            (17, 5060, None, 1),
+        ];
+        assert_eq!(asked, expected);
+        let found = changes(&now, &then, &flows).unwrap();
+        let told: Vec<_> = found.iter().map(|c| (c.service.to_string(), c.flows)).collect();
+        let told: Vec<_> = told.iter().map(|(service, flows)| (service.as_str(), *flows)).collect();
+        assert_eq!(told, [("icmp", 2), ("5060/tcp", 2), ("53/udp", 2), ("5060/udp", 2)]);
     }
 
     #[test]

@@ -193,11 +193,29 @@ impl<'a> Explainer<'a> {
 
     /// What would become of the first packet of a flow, and why.
     pub fn explain(&self, question: &Question) -> Result<Explanation, ExplainError> {
+        let flow = self.flow(question)?;
+        let (from, to) = (flow.from, flow.to);
+        let (egress, ingress) = (flow.judge(PolicyType::Egress), flow.judge(PolicyType::Ingress));
+        Ok(Explanation {
+            allowed: egress.allowed && ingress.allowed,
+            from: flow.describe(from),
+            from_address: from.address,
+            from_node: flow.node_of(from),
+            source_port: flow.source_port,
+            to: flow.describe(to),
+            to_address: to.address,
+            to_node: flow.node_of(to),
+            egress,
+            ingress,
+        })
+    }
+
+    fn flow(&self, question: &Question) -> Result<Flow<'_>, ExplainError> {
         let (from, to) = ends::ends(self.inputs, &self.cluster, question)?;
         let (protocol, port) = (question.protocol, question.port);
         let names = &*self.inputs.names;
         let source_port = question.source_port.unwrap_or_else(|| self.unnamed_source_port(protocol, from));
-        let flow = Flow {
+        Ok(Flow {
             policies: &self.policies,
             cluster: &self.cluster,
             from,
@@ -207,19 +225,6 @@ impl<'a> Explainer<'a> {
             source_port,
             is_any_source_port: question.source_port.is_none(),
             names,
-        };
-        let (egress, ingress) = (flow.judge(PolicyType::Egress), flow.judge(PolicyType::Ingress));
-        Ok(Explanation {
-            allowed: egress.allowed && ingress.allowed,
-            from: flow.describe(from),
-            from_address: from.address,
-            from_node: flow.node_of(from),
-            source_port,
-            to: flow.describe(to),
-            to_address: to.address,
-            to_node: flow.node_of(to),
-            egress,
-            ingress,
         })
     }
 }

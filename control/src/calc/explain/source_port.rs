@@ -2,9 +2,11 @@
 
 use vswitch_model::policy::Standing;
 
+use super::judge::RuleOf;
 use super::words::name_of_rule;
-use super::{Explainer, Flow, Place};
+use super::{Explainer, Flow, Place, Question};
 use crate::calc::cluster::{Owner, PodView};
+use crate::calc::policy::Placed;
 use crate::calc::policy::view::{FlowEnd, Ports, RuleView};
 use crate::object::PolicyType;
 
@@ -39,9 +41,18 @@ impl Explainer<'_> {
         first_free(DYNAMIC, u16::MAX).or_else(|| first_free(1, DYNAMIC - 1)).unwrap_or(DYNAMIC)
     }
 
-    /// Whether any verdict may depend on a source port.
-    pub(crate) fn asks_for_source_ports(&self) -> bool {
-        self.rules().any(|rule| rule.traffic.has_source_ports())
+    /// Whether what becomes of a flow may depend on its source port. Of one that cannot be explained it does not.
+    pub(crate) fn asks_for_source_port(&self, question: &Question) -> bool {
+        if !has_source_port(question.protocol) || !self.rules().any(|rule| rule.traffic.has_source_ports()) {
+            return false;
+        }
+        self.flow(question).is_ok_and(|flow| {
+            PolicyType::ALL.into_iter().any(|direction| {
+                let (own, _) = flow.ends(direction);
+                let Some(Owner::Pod(pod)) = own.owner else { return false };
+                flow.rule_of_source_port(&flow.cluster.pods[pod], direction, &|_| true).is_some()
+            })
+        })
     }
 
     fn rules(&self) -> impl Iterator<Item = &RuleView> {
@@ -56,22 +67,41 @@ impl Explainer<'_> {
 impl Flow<'_> {
     /// That nobody asked about this source port, where a rule depends on it.
     pub(super) fn note_of_source_port(&self, pod: &PodView<'_>, direction: PolicyType) -> Option<String> {
-        if !self.is_any_source_port || !matches!(self.protocol, 6 | 17 | 132) {
+        if !self.is_any_source_port {
             return None;
         }
-        let asked = self.asked(pod, direction, &|placed| placed.standing != Standing::StagedRemoval);
-        let mut rules = asked.policies.iter().flat_map(|(placed, _)| {
-            placed.view.rules(direction).into_iter().flatten().map(|rule| (*placed, rule))
-        });
-        let rule = rules.find(|(_, rule)| {
-            rule.traffic.has_source_ports()
-                && self.are_ends_meant(rule, direction) != Some(false)
-                && self.is_meant_but_for_source_port(rule, direction) != Some(false)
-        })?;
+        let rule =
+            self.rule_of_source_port(pod, direction, &|placed| placed.standing != Standing::StagedRemoval)?;
         Some(format!(
             "{} depends on the source port, which was taken to be {}: --source-port asks about another",
             name_of_rule(rule),
             self.source_port
         ))
     }
+
+    /// The first rule of the policies meant that depends on the source port and may mean the flow but for that.
+    fn rule_of_source_port(
+        &self,
+        pod: &PodView<'_>,
+        direction: PolicyType,
+        is_meant: &dyn Fn(&Placed) -> bool,
+    ) -> Option<RuleOf<'_>> {
+        if !has_source_port(self.protocol) {
+            return None;
+        }
+        let asked = self.asked(pod, direction, is_meant);
+        let mut rules = asked.policies.iter().flat_map(|(placed, _)| {
+            placed.view.rules(direction).into_iter().flatten().map(|rule| (*placed, rule))
+        });
+        rules.find(|(_, rule)| {
+            rule.traffic.has_source_ports()
+                && self.are_ends_meant(rule, direction) != Some(false)
+                && self.is_meant_but_for_source_port(rule, direction) != Some(false)
+        })
+    }
+}
+
+/// TCP, UDP and SCTP: what ICMP has in that place is the number of a query.
+const fn has_source_port(protocol: u8) -> bool {
+    matches!(protocol, 6 | 17 | 132)
 }

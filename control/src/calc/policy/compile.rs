@@ -7,16 +7,16 @@ use std::sync::Arc;
 
 use vswitch_model::{IdentityId, Policy, PolicyEnd, PolicyId, RuleId, TierDefault};
 
+use super::cases::has_names;
 use super::in_order::Placed;
+use super::in_place::{InPlace, Made};
 use super::members::Members;
-use super::rules::{RuleKey, RuleMaker, has_names};
-use super::select::Candidate;
+use super::rules::{RuleKey, RuleMaker, plan};
 use super::sets::{SetKey, Sets};
 use super::subjects::Subjects;
 use super::view::{FlowEnd, RuleAction, Source};
 use crate::calc::identity::{IdentityKey, PodKey};
 use crate::calc::output::Output;
-use crate::calc::referred::Referred;
 use crate::calc::{NamespacedName, Numbering};
 use crate::object::PolicyType;
 
@@ -40,28 +40,6 @@ pub(in crate::calc) struct Compiler {
     local: BTreeSet<IdentityId>,
 }
 
-/// A policy, and what it comes to on this node.
-#[derive(Debug)]
-pub(in crate::calc) struct InPlace {
-    placed: Placed,
-    /// How many pods of this node it selects or may select.
-    pods: usize,
-    /// Identities of this node's pods that it selects.
-    selected: BTreeSet<IdentityId>,
-    /// And those of which that is not known.
-    unknown: BTreeSet<IdentityId>,
-    /// By direction, in the order of [`PolicyType::ALL`].
-    made: [Option<Made>; 2],
-    /// Whether it has not been asked yet whom it selects.
-    is_new: bool,
-}
-
-#[derive(Debug)]
-struct Made {
-    id: PolicyId,
-    used: BTreeSet<Arc<SetKey>>,
-}
-
 /// Identities that came and went.
 #[derive(Debug, Default)]
 pub(in crate::calc) struct Moves {
@@ -69,47 +47,6 @@ pub(in crate::calc) struct Moves {
     pub(in crate::calc) removed: BTreeMap<IdentityId, IdentityKey>,
     /// The identities of this node's pods now.
     pub(in crate::calc) local: BTreeSet<IdentityId>,
-}
-
-impl InPlace {
-    /// `pods`: those of this node.
-    pub(in crate::calc) fn new<'p>(
-        placed: Placed,
-        pods: impl Iterator<Item = &'p PodKey>,
-        referred: &Referred,
-    ) -> Self {
-        let mut policy = Self {
-            placed,
-            pods: 0,
-            selected: BTreeSet::new(),
-            unknown: BTreeSet::new(),
-            made: [None, None],
-            is_new: true,
-        };
-        policy.pods = pods.filter(|pod| policy.may_select(pod, referred)).count();
-        policy
-    }
-
-    fn may_select(&self, pod: &PodKey, referred: &Referred) -> bool {
-        Candidate::identity(pod, referred).is_some_and(|pod| self.placed.selects(&pod) != Some(false))
-    }
-
-    fn source(&self) -> &Source {
-        &self.placed.view.source
-    }
-
-    /// The policy, if it selects or may select a pod of this node.
-    pub(in crate::calc) fn in_force(&self) -> Option<&Placed> {
-        (self.pods > 0).then_some(&self.placed)
-    }
-
-    /// Who is closed in a direction that the policy speaks of: those of whom it is not known whether they are selected,
-    /// and when there is no knowing what the policy allows, those selected.
-    fn closed(&self) -> impl Iterator<Item = IdentityId> {
-        let is_homeless = self.placed.tier.is_none();
-        let selected = self.selected.iter().filter(move |_| is_homeless);
-        self.unknown.iter().chain(selected).copied().filter(|_| self.placed.is_enforced())
-    }
 }
 
 impl Compiler {
@@ -122,6 +59,11 @@ impl Compiler {
     /// Those in force.
     pub(in crate::calc) fn in_force(&self) -> impl Iterator<Item = &Placed> {
         self.policies.iter().filter_map(InPlace::in_force)
+    }
+
+    /// What of policies could not be made, for people.
+    pub(in crate::calc) fn problems(&self) -> impl Iterator<Item = String> {
+        self.policies.iter().flat_map(InPlace::problems)
     }
 
     /// Counts a pod of this node that became another, came or went. Whether other policies are in force then.
@@ -218,7 +160,12 @@ impl Compiler {
                     || (has_other_pods && policy.has(direction, |rule| has_names(rule, own)))
                     || (moved && policy.has(direction, |rule| has_names(rule, peer)))
                 {
+                    let was_closed = policy.too_many[index].is_some();
                     self.make(place, (index, direction), numbering, output);
+                    let policy = &self.policies[place];
+                    if was_closed != policy.too_many[index].is_some() {
+                        concerned.extend(&policy.selected);
+                    }
                 }
             }
         }
@@ -251,7 +198,8 @@ impl Compiler {
         is_other
     }
 
-    /// Makes a policy of one direction, anew or for the first time, or unmakes it when it selects nobody any more.
+    /// Makes a policy of one direction, anew or for the first time, or unmakes it when it selects nobody any more, or has
+    /// come to too many rules.
     fn make(
         &mut self,
         place: usize,
@@ -262,15 +210,19 @@ impl Compiler {
         let policy = &mut self.policies[place];
         let key = PolicyKey { source: policy.source().clone(), direction };
         let before = policy.made[index].take();
+        policy.too_many[index] = None;
         let views = policy.placed.view.rules(direction).filter(|_| policy.placed.tier.is_some());
-        let Some(views) = views.filter(|_| !policy.selected.is_empty()) else {
+        let selected: Vec<_> = policy.selected.iter().copied().collect();
+        let planned = views.filter(|_| !selected.is_empty()).and_then(|views| {
+            let planned = views.iter().map(|view| plan(&self.members, &key, view, &selected));
+            planned.collect::<Result<Vec<_>, _>>().map_err(|error| policy.too_many[index] = Some(error)).ok()
+        });
+        let Some(planned) = planned else {
             if let Some(before) = before {
                 self.unmake(&key, &before, numbering, output);
             }
             return;
         };
-        let selected: Vec<_> = policy.selected.iter().copied().collect();
-        let mut rules = Vec::new();
         let mut maker = RuleMaker {
             members: &self.members,
             sets: &mut self.sets,
@@ -278,9 +230,7 @@ impl Compiler {
             output,
             used: BTreeSet::new(),
         };
-        for view in views {
-            maker.rules(&key, view, &selected, &mut rules);
-        }
+        let rules = planned.iter().flatten().flat_map(|planned| maker.rules(planned)).collect();
         let used = std::mem::take(&mut maker.used);
         let id = PolicyId(numbering.policies.number(&key));
         let denies = policy.placed.tier.as_ref().is_some_and(|tier| tier.default() == TierDefault::Deny);
@@ -306,9 +256,9 @@ impl Compiler {
     fn apply(&self, identities: &BTreeSet<IdentityId>, output: &mut Output) {
         let mut subjects = Subjects::default();
         for policy in &self.policies {
-            for (made, direction) in policy.made.iter().zip(PolicyType::ALL) {
+            for (index, (made, direction)) in policy.made.iter().zip(PolicyType::ALL).enumerate() {
                 if policy.placed.view.rules(direction).is_some() {
-                    let closed = policy.closed().filter(|id| identities.contains(id));
+                    let closed = policy.closed(index).filter(|id| identities.contains(id));
                     subjects.closed.extend(closed.map(|id| (id, direction)));
                 }
                 let (Some(made), Some(tier)) = (made, &policy.placed.tier) else { continue };
@@ -324,12 +274,6 @@ impl Compiler {
                 output.set_subject(*id, subject);
             }
         }
-    }
-}
-
-impl InPlace {
-    fn has(&self, direction: PolicyType, is_such: impl Fn(&super::view::RuleView) -> bool) -> bool {
-        self.placed.view.rules(direction).into_iter().flatten().any(is_such)
     }
 }
 

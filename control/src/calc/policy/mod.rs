@@ -13,11 +13,13 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
+mod cases;
 mod compile;
 mod from_calico;
 mod from_cluster_policy;
 mod from_network_policy;
 mod in_order;
+mod in_place;
 mod members;
 mod names;
 mod ports;
@@ -29,8 +31,9 @@ mod sets;
 mod subjects;
 pub(super) mod view;
 
-pub(super) use compile::{Compiler, InPlace, Moves, PolicyKey};
+pub(super) use compile::{Compiler, Moves, PolicyKey};
 pub(super) use in_order::{Placed, in_order};
+pub(super) use in_place::InPlace;
 pub(super) use members::Members;
 pub(super) use names::names_wanted;
 pub(super) use rules::RuleKey;

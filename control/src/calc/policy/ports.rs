@@ -5,8 +5,13 @@ use vswitch_model::PortMatch;
 /// Protocol, first and last port.
 pub(in crate::calc) type Range = (u8, u16, u16);
 
-/// What is in one of `any_of` (None: everything) and in none of `none_of`. None: nothing; empty: everything.
-pub(super) fn port_matches(any_of: Option<&[Range]>, none_of: &[Range]) -> Option<Vec<PortMatch>> {
+/// What is in one of `any_of` (None: everything) and in none of `none_of`, as far as it is of a protocol that `other_end`
+/// has, the other end's `any_of`. None: nothing; empty: everything.
+pub(super) fn port_matches(
+    any_of: Option<&[Range]>,
+    none_of: &[Range],
+    other_end: Option<&[Range]>,
+) -> Option<Vec<PortMatch>> {
     if any_of.is_none() && none_of.is_empty() {
         return Some(Vec::new());
     }
@@ -14,7 +19,10 @@ pub(super) fn port_matches(any_of: Option<&[Range]>, none_of: &[Range]) -> Optio
     let any_of = match any_of {
         Some(any_of) => any_of,
         None => {
-            all = (0..=u8::MAX).map(|protocol| (protocol, 0, u16::MAX)).collect();
+            let has =
+                |protocol| other_end.is_none_or(|ranges| ranges.iter().any(|range| range.0 == protocol));
+            let protocols = (0..=u8::MAX).filter(|protocol| has(*protocol));
+            all = protocols.map(|protocol| (protocol, 0, u16::MAX)).collect();
             &all
         }
     };
@@ -76,17 +84,33 @@ mod tests {
             (vec![(6, 10, 20)], vec![(6, 21, 30)], "6:10-20"),
             (vec![], vec![], "nothing"),
         ] {
-            assert_eq!(text(port_matches(Some(&any_of), &none_of)), expected, "{any_of:?} less {none_of:?}");
+            assert_eq!(
+                text(port_matches(Some(&any_of), &none_of, None)),
+                expected,
+                "{any_of:?} less {none_of:?}"
+            );
         }
     }
 
     #[test]
     fn all_but_a_protocol_is_every_other() {
-        assert_eq!(port_matches(None, &[]), Some(vec![]), "everything");
-        let others = port_matches(None, &[(17, 0, u16::MAX), (6, 1, u16::MAX)]).unwrap();
+        assert_eq!(port_matches(None, &[], None), Some(vec![]), "everything");
+        let others = port_matches(None, &[(17, 0, u16::MAX), (6, 1, u16::MAX)], None).unwrap();
         assert_eq!(others.len(), 255);
         assert!(others.iter().all(|m| m.protocol != 17));
         assert_eq!(text(Some(vec![others[6]])), "6:0-0");
+    }
+
+    #[test]
+    fn what_is_left_is_of_the_protocols_of_the_other_end() {
+        let of = |none_of: &[Range], other_end: &[Range]| text(port_matches(None, none_of, Some(other_end)));
+        assert_eq!(of(&[(17, 5060, 5060)], &[(17, 1, 9)]), "17:0-5059 17:5061-65535");
+        assert_eq!(
+            of(&[(17, 5060, 5060)], &[(132, 1, 9), (132, 20, 20), (6, 1, 9)]),
+            "6:0-65535 132:0-65535"
+        );
+        assert_eq!(of(&[(17, 0, u16::MAX)], &[(17, 1, 9)]), "nothing");
+        assert_eq!(of(&[], &[(17, 1, 9)]), "", "everything");
     }
 
     #[test]

@@ -8,23 +8,30 @@
 //! - excepted ports that are names part those at that end by what the names come to;
 //! - a service as the destination is a rule for each port of its endpoints, narrowed to those that have it;
 //! - Pass is followed by a rule that denies those of whom it is not known whether they are meant.
+//!
+//! These multiply, and who owns pods says how many numbers a name has. So one rule may come to [`RULES_OF_ONE_MAX`], which
+//! is asked before any is made.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use vswitch_model::{Action, IdentityId, Rule, RuleId, SetId};
 
+use super::cases::{Case, has_names};
 use super::compile::PolicyKey;
 use super::members::Members;
-use super::ports::{Range, intersection, port_matches};
-use super::scope::{PortName, PortNumber, Scope};
+use super::ports::{intersection, port_matches};
+use super::scope::Scope;
 use super::sets::{SetKey, Sets};
-use super::view::{EntityMatch, FlowEnd, PortView, Ports, RuleAction, RuleView};
+use super::view::{EntityMatch, FlowEnd, RuleAction, RuleView};
 use crate::calc::Numbering;
 use crate::calc::address_list::ServicePort;
 use crate::calc::identity::IdentityKey;
 use crate::calc::output::Output;
-use crate::object::Protocol;
+
+/// How many rules one rule of a policy may come to. A name has one number or two where people choose it, so this is far
+/// from what anybody means, and far from [`vswitch_model::limits::RULES_MAX`], which a node's policies have together.
+pub(super) const RULES_OF_ONE_MAX: usize = 4096;
 
 /// Names a rule: its policy, and its position there with what it was narrowed to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,127 +50,117 @@ pub(super) struct RuleMaker<'a> {
     pub(super) used: BTreeSet<Arc<SetKey>>,
 }
 
+/// A rule of a policy comes to more than [`RULES_OF_ONE_MAX`].
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct TooManyRules {
+    /// Of the rule as it was written.
+    pub(super) position: String,
+    /// How many it comes to.
+    pub(super) rules: usize,
+}
+
 /// A rule on its way: what it does, and to whom as far as that is settled.
 #[derive(Clone)]
-struct Draft<'v> {
+pub(super) struct Draft<'v> {
     policy: &'v PolicyKey,
-    view: &'v RuleView,
+    pub(super) view: &'v RuleView,
     action: Action,
     /// Whether those of whom it is not known count as meant.
-    unknown: bool,
+    pub(super) unknown: bool,
     service_port: Option<ServicePort>,
     /// In which cases it is meant, after the position.
     case: String,
 }
 
-/// One of the ways in which the ports of one end come to numbers.
-#[derive(Clone, Default)]
-struct Case {
-    /// What names come to there.
-    names: Vec<(PortName, PortNumber)>,
-    /// One of these. None: everything.
-    any_of: Option<Vec<Range>>,
-    /// None of these.
-    none_of: Vec<Range>,
-    /// In words, after the position.
-    text: String,
+/// What becomes a rule for each case of the source with each of the destination.
+pub(super) struct Planned<'v> {
+    draft: Draft<'v>,
+    sources: Vec<Case>,
+    destinations: Vec<Case>,
 }
 
-impl<'a> RuleMaker<'a> {
-    /// The rules for one rule of a policy that selects these identities.
-    pub(super) fn rules(
-        &mut self,
-        policy: &PolicyKey,
-        view: &RuleView,
-        selected: &[IdentityId],
-        rules: &mut Vec<Rule>,
-    ) {
-        let draft = |action, unknown, case: &str| Draft {
-            policy,
-            view,
-            action,
-            unknown,
-            service_port: None,
-            case: case.to_owned(),
+/// What one rule of a policy that selects these identities comes to.
+pub(super) fn plan<'v>(
+    members: &Members,
+    policy: &'v PolicyKey,
+    view: &'v RuleView,
+    selected: &[IdentityId],
+) -> Result<Vec<Planned<'v>>, TooManyRules> {
+    let (mut planned, mut rules) = (Vec::new(), 0_usize);
+    for draft in drafts(members, policy, view) {
+        let cases = |end| {
+            // Who is meant is worth finding out only where a name has to come to a number.
+            let whom = if has_names(view, end) { draft.whom(members, end, selected) } else { Vec::new() };
+            draft.cases(end, &whom)
         };
-        match view.action {
-            RuleAction::Allow => self.add(&draft(Action::Allow, false, ""), selected, rules),
-            RuleAction::Deny => self.add(&draft(Action::Deny, true, ""), selected, rules),
-            RuleAction::Log => self.add(&draft(Action::Log, false, ""), selected, rules),
-            RuleAction::Pass => {
-                self.add(&draft(Action::Pass, false, ""), selected, rules);
-                if self.members.has_unknown() {
-                    self.add(&draft(Action::Deny, true, ", labels not known"), selected, rules);
-                }
-            }
+        let (sources, destinations) = (cases(FlowEnd::Source), cases(FlowEnd::Destination));
+        rules = rules.saturating_add(sources.len().saturating_mul(destinations.len()));
+        if rules <= RULES_OF_ONE_MAX {
+            planned.push(Planned { draft, sources, destinations });
         }
     }
-
-    /// One rule for each port of the service that is the destination, if one is.
-    fn add(&mut self, draft: &Draft<'_>, selected: &[IdentityId], rules: &mut Vec<Rule>) {
-        let service = draft.entity(FlowEnd::Destination).service.as_ref();
-        let Some(service) = service.filter(|service| service.with_ports) else {
-            return self.add_cases(draft, selected, rules);
-        };
-        let ports = self.members.referred.service_ports(&service.namespace, &service.name);
-        for port in ports {
-            let (protocol, first, last) = port;
-            let case = format!("{}, service port {first}-{last} of protocol {protocol}", draft.case);
-            let draft = Draft { service_port: Some(port), case, ..draft.clone() };
-            self.add_cases(&draft, selected, rules);
-        }
+    if rules > RULES_OF_ONE_MAX {
+        return Err(TooManyRules { position: view.position.clone(), rules });
     }
+    Ok(planned)
+}
 
-    /// One rule for each case of the source with each of the destination.
-    fn add_cases(&mut self, draft: &Draft<'_>, selected: &[IdentityId], rules: &mut Vec<Rule>) {
-        let sources = self.cases(draft, FlowEnd::Source, selected);
-        let destinations = self.cases(draft, FlowEnd::Destination, selected);
-        for source in &sources {
-            for destination in &destinations {
-                self.push(draft, source, destination, rules);
-            }
-        }
+/// By action, and one for each port of the service that is the destination, if one is.
+fn drafts<'v>(members: &Members, policy: &'v PolicyKey, view: &'v RuleView) -> Vec<Draft<'v>> {
+    let draft = |action, unknown, case: &str| Draft {
+        policy,
+        view,
+        action,
+        unknown,
+        service_port: None,
+        case: case.to_owned(),
+    };
+    let mut drafts = match view.action {
+        RuleAction::Allow => vec![draft(Action::Allow, false, "")],
+        RuleAction::Deny => vec![draft(Action::Deny, true, "")],
+        RuleAction::Log => vec![draft(Action::Log, false, "")],
+        RuleAction::Pass => vec![draft(Action::Pass, false, "")],
+    };
+    if view.action == RuleAction::Pass && members.has_unknown() {
+        drafts.push(draft(Action::Deny, true, ", labels not known"));
     }
+    let service = drafts.first().and_then(|draft| draft.entity(FlowEnd::Destination).service.as_ref());
+    let Some(service) = service.filter(|service| service.with_ports) else { return drafts };
+    let ports = members.referred.service_ports(&service.namespace, &service.name);
+    let at_port = |draft: &Draft<'v>, port: ServicePort| {
+        let (protocol, first, last) = port;
+        let case = format!("{}, service port {first}-{last} of protocol {protocol}", draft.case);
+        Draft { service_port: Some(port), case, ..draft.clone() }
+    };
+    drafts.iter().flat_map(|draft| ports.iter().map(|port| at_port(draft, *port))).collect()
+}
 
-    /// The ways in which the ports of an end come to numbers: excepted names first, then those that are meant.
-    fn cases(&self, draft: &Draft<'_>, end: FlowEnd, selected: &[IdentityId]) -> Vec<Case> {
-        let (any_of, none_of) = draft.view.traffic.at(end);
-        // Who is meant is worth finding out only where a name has to come to a number.
-        let whom = if has_names(draft.view, end) { self.whom(draft, end, selected) } else { Vec::new() };
-        let excepted: Vec<_> = names(none_of).into_iter().collect();
-        let numbers =
-            |key: &IdentityKey| -> Vec<_> { excepted.iter().map(|name| PortNumber::of(name, key)).collect() };
-        let mut ways: BTreeSet<Vec<PortNumber>> = BTreeSet::new();
-        if !excepted.is_empty() {
-            ways.extend(whom.iter().map(|key| numbers(key)));
-        }
-        // Whoever is no pod; or everybody, where nothing is excepted by name.
-        ways.insert(vec![PortNumber::Absent; excepted.len()]);
-        let case = |numbers: Vec<PortNumber>| {
-            let names: Vec<_> = excepted.iter().cloned().zip(numbers).collect();
-            let mut none_of = ranges(none_of);
-            none_of.extend(names.iter().filter_map(|(name, number)| draft.excepted(name, *number)));
-            Case { text: describe(end, &names), names, any_of: None, none_of }
-        };
-        ways.into_iter().flat_map(|numbers| draft.cases_by_name(end, any_of, &case(numbers), &whom)).collect()
+impl RuleMaker<'_> {
+    /// The rules that were planned.
+    pub(super) fn rules(&mut self, planned: &Planned<'_>) -> Vec<Rule> {
+        let Planned { draft, sources, destinations } = planned;
+        let pairs = sources.iter().flat_map(|source| destinations.iter().map(move |to| (source, to)));
+        pairs.filter_map(|(source, destination)| self.rule(draft, source, destination)).collect()
     }
 
     /// A rule, unless there is no port left that it could be for.
-    fn push(&mut self, draft: &Draft<'_>, source: &Case, destination: &Case, rules: &mut Vec<Rule>) {
+    fn rule(&mut self, draft: &Draft<'_>, source: &Case, destination: &Case) -> Option<Rule> {
         let within = draft.service_port.map(|port| match &destination.any_of {
             None => vec![port],
             Some(any_of) => intersection(any_of, &[port]),
         });
         let to = within.as_deref().or(destination.any_of.as_deref());
-        let Some(ports) = port_matches(to, &destination.none_of) else { return };
-        let Some(source_ports) = port_matches(source.any_of.as_deref(), &source.none_of) else { return };
+        let from = source.any_of.as_deref();
+        // A flow has one protocol: what is meant at the one end bounds what may be meant at the other.
+        let ports = port_matches(to, &destination.none_of, from)?;
+        let source_ports = port_matches(from, &source.none_of, to)?;
         let (peer, own) = draft.scopes(source, destination);
         let (peers, not_peers) = self.set(peer, draft.unknown);
         let (subjects, not_subjects) = self.set(own, draft.unknown);
         let position = format!("{}{}{}{}", draft.view.position, draft.case, source.text, destination.text);
         let key = RuleKey { policy: draft.policy.clone(), position: position.clone() };
         let id = RuleId(self.numbering.rules.number(&key));
-        rules.push(Rule {
+        Some(Rule {
             peers,
             not_peers,
             subjects,
@@ -171,21 +168,7 @@ impl<'a> RuleMaker<'a> {
             ports,
             source_ports,
             ..Rule::new(id, draft.action, position)
-        });
-    }
-
-    /// The identities whose port that of an end is.
-    fn whom(&self, draft: &Draft<'_>, end: FlowEnd, selected: &[IdentityId]) -> Vec<&'a IdentityKey> {
-        let identities = &self.members.identities;
-        if end == FlowEnd::own_and_peer(draft.policy.direction).0 {
-            return selected.iter().filter_map(|id| identities.by_number.get(id)).collect();
-        }
-        let (peer, _) = draft.scopes(&Case::default(), &Case::default());
-        if peer.is_negative() {
-            return identities.by_number.values().filter(|key| key.pod().is_some()).collect();
-        }
-        let meant = self.members.listed(&peer, &self.members.prepare(&peer, draft.unknown), draft.unknown);
-        meant.iter().filter_map(|id| identities.by_number.get(id)).collect()
+        })
     }
 
     /// The set of those meant, and that of those not meant, in the state from then on; None where none is needed.
@@ -220,93 +203,17 @@ impl Draft<'_> {
         (Scope { family: self.view.traffic.ip_version, ..of(peer) }, of(own))
     }
 
-    /// A case for the ports of an end that are numbers, and one for each number that those that are names come to.
-    fn cases_by_name(
-        &self,
-        end: FlowEnd,
-        any_of: &[PortView],
-        case: &Case,
-        whom: &[&IdentityKey],
-    ) -> Vec<Case> {
-        let mut cases = Vec::new();
-        let numbers = ranges(any_of);
-        if any_of.is_empty() {
-            cases.push(case.clone());
-        } else if !numbers.is_empty() {
-            cases.push(Case { any_of: Some(numbers), ..case.clone() });
+    /// The identities whose port that of an end is.
+    fn whom<'m>(&self, members: &'m Members, end: FlowEnd, selected: &[IdentityId]) -> Vec<&'m IdentityKey> {
+        let identities = &members.identities;
+        if end == FlowEnd::own_and_peer(self.policy.direction).0 {
+            return selected.iter().filter_map(|id| identities.by_number.get(id)).collect();
         }
-        for name in names(any_of) {
-            let settled = case.names.iter().find(|(settled, _)| *settled == name).map(|(_, number)| *number);
-            let found: BTreeSet<_> = whom.iter().map(|key| PortNumber::of(&name, key)).collect();
-            for number in found.into_iter().filter(|found| settled.is_none_or(|settled| settled == *found)) {
-                let protocol = name.protocol.number();
-                let range = match number {
-                    PortNumber::Number(number) => (protocol, number, number),
-                    PortNumber::Unknown if self.unknown => (protocol, 0, u16::MAX),
-                    PortNumber::Unknown | PortNumber::Absent => continue,
-                };
-                let port = [(name.clone(), number)];
-                let text = format!("{}{}", case.text, describe(end, &port));
-                let names =
-                    if settled.is_some() { case.names.clone() } else { [&case.names[..], &port].concat() };
-                cases.push(Case { names, any_of: Some(vec![range]), text, none_of: case.none_of.clone() });
-            }
+        let (peer, _) = self.scopes(&Case::default(), &Case::default());
+        if peer.is_negative() {
+            return identities.by_number.values().filter(|key| key.pod().is_some()).collect();
         }
-        cases
+        let meant = members.listed(&peer, &members.prepare(&peer, self.unknown), self.unknown);
+        meant.iter().filter_map(|id| identities.by_number.get(id)).collect()
     }
-
-    /// What an excepted name comes to where it is this.
-    fn excepted(&self, name: &PortName, number: PortNumber) -> Option<Range> {
-        let protocol = name.protocol.number();
-        match number {
-            PortNumber::Number(number) => Some((protocol, number, number)),
-            PortNumber::Unknown if !self.unknown => Some((protocol, 0, u16::MAX)),
-            PortNumber::Unknown | PortNumber::Absent => None,
-        }
-    }
-}
-
-/// The ports that are numbers.
-fn ranges(ports: &[PortView]) -> Vec<Range> {
-    let ranges = ports.iter().filter_map(|port| match port.ports {
-        Ports::Range(first, last) => Some((port.protocol, first, last)),
-        Ports::Named(_) => None,
-    });
-    ranges.collect()
-}
-
-/// The ports that are names.
-fn names(ports: &[PortView]) -> BTreeSet<PortName> {
-    let names = ports.iter().filter_map(|port| match &port.ports {
-        Ports::Named(name) => {
-            let protocol = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
-            let protocol = protocol.into_iter().find(|protocol| protocol.number() == port.protocol)?;
-            Some(PortName { name: name.clone(), protocol })
-        }
-        Ports::Range(..) => None,
-    });
-    names.collect()
-}
-
-/// `, port http = 80/TCP`, `, source port http = 80/TCP`
-fn describe(end: FlowEnd, ports: &[(PortName, PortNumber)]) -> String {
-    let what = match end {
-        FlowEnd::Source => "source port",
-        FlowEnd::Destination => "port",
-    };
-    let one = |(name, number): &(PortName, PortNumber)| {
-        let number = match number {
-            PortNumber::Number(number) => number.to_string(),
-            PortNumber::Absent => "nothing".to_owned(),
-            PortNumber::Unknown => "unknown".to_owned(),
-        };
-        format!(", {what} {} = {number}/{}", name.name, name.protocol)
-    };
-    ports.iter().map(one).collect()
-}
-
-/// Whether a rule comes to other rules when names of ports mean other numbers, at whatever pods of that end.
-pub(super) fn has_names(view: &RuleView, end: FlowEnd) -> bool {
-    let (any_of, none_of) = view.traffic.at(end);
-    any_of.iter().chain(none_of).any(|port| matches!(port.ports, Ports::Named(_)))
 }

@@ -1,5 +1,6 @@
 //! Calico's policies end to end: what is compiled and what is explained both come to what Calico says.
 
+mod many_ports;
 mod matches;
 mod order;
 mod random;
