@@ -188,7 +188,7 @@ impl Learner {
                 else {
                     continue;
                 };
-                // What other pods are told must not open anything for these.
+                // What pods are told whom no such pattern is for is not learned. What is learned holds for all patterns.
                 let counts =
                     wanted.iter().any(|(pattern, it)| pattern.matches(&name) && it.pods.contains(&pod));
                 if counts {

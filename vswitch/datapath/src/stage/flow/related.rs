@@ -3,7 +3,7 @@
 use vswitch_model::DropReason;
 
 use super::keys::key_of;
-use super::{Memory, rejudge};
+use super::{Memory, Stale, revalidate};
 use crate::counters::Stage;
 use crate::flow::{Direction, Flow};
 use crate::parse::{Parsed, quoted};
@@ -42,7 +42,7 @@ pub(super) fn related<B: Buffer>(
     }
 }
 
-/// The flow a quoted packet belongs to, when the tables still allow it, and which way that packet went.
+/// The flow a quoted packet belongs to, when the tables still allow it and lead it on, and which way that packet went.
 fn flow_of<'a>(
     context: &Context<'_>,
     memory: &'a mut Memory<'_>,
@@ -53,6 +53,14 @@ fn flow_of<'a>(
     let hash = flows.hash(&key);
     let found = flows.lookup(&key, hash)?;
     let flow = flows.get_mut(found)?;
-    let current = flow.revision == context.tables.revision || rejudge(context, flow, log, hash).is_ok();
-    (current && !flow.is_expired(context.now)).then(|| (&*flow, flow.direction(orientation), hash))
+    if flow.revision != context.tables.revision
+        && let Err(stale) = revalidate(context, flow, log, hash)
+    {
+        if matches!(stale, Stale::Astray) {
+            flows.remove(found);
+        }
+        return None;
+    }
+    let flow = flows.get(found)?;
+    (!flow.is_expired(context.now)).then(|| (flow, flow.direction(orientation), hash))
 }

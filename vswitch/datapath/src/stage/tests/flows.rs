@@ -375,6 +375,23 @@ fn a_responder_may_open_nothing_that_policy_denies_and_ends_nothing_by_trying() 
 }
 
 #[test]
+fn an_icmp_error_does_not_lead_a_flow_back_whose_responder_moved_to_another_node() {
+    let mut world = World::node(1);
+    let inner = world.inner_ends(A, v4(1, B)).udp(7, 5000, b"media");
+    let frame = frames::vxlan(world.tunnel_ends(false), 4096, 4789, &inner);
+    assert_eq!(world.send(UPLINK, &frame).len(), 1);
+    let error = error_about(&inner, [9, 9, 9, 9].into(), world.host_ends(v4(2, A)));
+    assert_eq!(world.send(HOST, &error).len(), 1, "it belongs to the flow");
+    world.desired.routes.insert(v4(1, B).into(), NextHop::Tunnel(TUNNEL_V4));
+    world.recompile();
+    world.moved();
+    assert_eq!(world.send(HOST, &error), []);
+    assert_eq!(world.send(UPLINK, &frame), []);
+    let drops = ["host drop flow-unknown 1", "host rx 1", "uplink drop route-loops 1", "uplink rx 1"];
+    assert_eq!(world.moved_ports(), drops);
+}
+
+#[test]
 fn a_flow_whose_responder_moved_to_another_node_is_not_led_back_there() {
     let mut world = World::node(1);
     let inner = world.inner_ends(A, v4(1, B)).udp(7, 5000, b"media");
