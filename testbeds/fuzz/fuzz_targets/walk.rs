@@ -1,6 +1,8 @@
 //! Frames from every kind of port: nothing panics, no buffer is lost, and what leaves is well formed.
 #![no_main]
 
+use vswitch_datapath::Buffer;
+use vswitch_datapath::testing::Hostile;
 use vswitch_datapath::testing::frames::{arp_request, solicitation, vxlan};
 use vswitch_datapath::testing::world::{A, B, World, pod_mac, v4, v6};
 use vswitch_fuzz::seed;
@@ -20,6 +22,11 @@ libfuzzer_sys::fuzz_target!(
             for (kind, frame) in frames {
                 seed(&format!("{kind}-{family}"), &[&[0], frame.as_slice()].concat());
             }
+        }
+        // Every encapsulation, option, extension header, fragment and quoted error there is.
+        let mut traffic = Hostile::new(1);
+        for (number, packet) in std::iter::repeat_with(|| traffic.batch()).flatten().take(500).enumerate() {
+            seed(&format!("hostile-{number}"), &[&[number as u8], packet.buffer.bytes()].concat());
         }
         if let (std::net::IpAddr::V4(sender), std::net::IpAddr::V6(sender6)) = (v4(1, A), v6(1, A)) {
             let arp = arp_request(pod_mac(1, A), sender, std::net::Ipv4Addr::new(169, 254, 1, 1));

@@ -3,7 +3,9 @@
 pub mod dns;
 pub mod frames;
 pub mod fuzz;
+pub mod hostile;
 pub mod world;
 
 pub use fuzz::fuzz;
+pub use hostile::Hostile;
 pub use world::World;

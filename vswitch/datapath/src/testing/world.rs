@@ -133,6 +133,7 @@ pub struct World {
     /// The clock.
     pub now: Now,
     seen: BTreeMap<String, u64>,
+    ended: usize,
 }
 
 impl World {
@@ -160,6 +161,7 @@ impl World {
             out: Output::new(8),
             now: Now(1_000_000_000),
             seen: BTreeMap::new(),
+            ended: 0,
         }
     }
 
@@ -254,8 +256,15 @@ impl World {
         let Output { tx, held, dropped, spare, .. } = &self.out;
         let after = packets.len() + spare.len() + tx.len() + held.len() + dropped.len();
         assert_eq!(before, after, "every buffer comes out once");
+        self.ended = dropped.len();
         self.out.dropped.clear();
         self.out.tx.drain(..).collect()
+    }
+
+    /// How many packets of the last walk ended without anything leaving in their place.
+    #[must_use]
+    pub fn ended(&self) -> usize {
+        self.ended
     }
 
     /// Lets time pass.
