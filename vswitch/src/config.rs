@@ -59,6 +59,9 @@ pub struct Config {
     pub icmp_errors_per_second: u32,
     /// New flows that are denied, or marked by a rule that logs, a worker tells of in a second, at most. 0: of none.
     pub flow_log_per_second: u32,
+    /// Whether TCP segments outside of their connection's window are dropped. False, the liberal mode: sequence numbers are
+    /// not followed, which is for both ends to do.
+    pub tcp_windows: bool,
     /// Unix socket of the engine API.
     pub api_socket: PathBuf,
     /// Where the applied state is kept.
@@ -81,6 +84,7 @@ impl Default for Config {
             fragments: 1024,
             icmp_errors_per_second: 1000,
             flow_log_per_second: 100,
+            tcp_windows: true,
             api_socket: PathBuf::from("/run/vswitch/engine.sock"),
             state_file: PathBuf::from("/var/lib/vswitch/engine.state"),
             metrics: None,
@@ -111,6 +115,7 @@ impl Config {
             ("fragments", self.fragments.into()),
             ("icmp_errors_per_second", self.icmp_errors_per_second.into()),
             ("flow_log_per_second", self.flow_log_per_second.into()),
+            ("tcp_windows", self.tcp_windows.into()),
             ("api_socket", path(&self.api_socket)),
             ("state_file", path(&self.state_file)),
         ];
@@ -159,6 +164,7 @@ struct Written {
     fragments: Option<Spanned<i64>>,
     icmp_errors_per_second: Option<Spanned<i64>>,
     flow_log_per_second: Option<Spanned<i64>>,
+    tcp_windows: Option<Spanned<bool>>,
     api_socket: Option<Spanned<PathBuf>>,
     state_file: Option<Spanned<PathBuf>>,
     metrics: Option<Spanned<String>>,
@@ -274,6 +280,7 @@ impl Reader<'_> {
         config.icmp_errors_per_second = self.number("icmp_errors_per_second", icmp, most, ICMP_ERRORS)?;
         let (log, most) = (written.flow_log_per_second, config.flow_log_per_second);
         config.flow_log_per_second = self.number("flow_log_per_second", log, most, FLOW_LOG)?;
+        config.tcp_windows = self.take("tcp_windows", written.tcp_windows).unwrap_or(config.tcp_windows);
         config.api_socket = self.path("api_socket", written.api_socket, config.api_socket)?;
         config.state_file = self.path("state_file", written.state_file, config.state_file)?;
         if let Some(metrics) = self.take("metrics", written.metrics) {
@@ -404,6 +411,7 @@ mod tests {
             fragments = 64
             icmp_errors_per_second = 10
             flow_log_per_second = 0
+            tcp_windows = false
             api_socket = "/tmp/engine.sock"
             state_file = "/tmp/engine.state"
             metrics = "[::1]:9464"
@@ -423,6 +431,7 @@ mod tests {
                 fragments: 64,
                 icmp_errors_per_second: 10,
                 flow_log_per_second: 0,
+                tcp_windows: false,
                 api_socket: "/tmp/engine.sock".into(),
                 state_file: "/tmp/engine.state".into(),
                 metrics: Some("[::1]:9464".parse().unwrap()),

@@ -80,6 +80,8 @@ drop_reasons! {
     FlowUnknown = "flow-unknown",
     /// A TCP segment that opens no connection and belongs to none.
     TcpStateInvalid = "tcp-state-invalid",
+    /// A TCP segment that lies outside of its connection's window, or acknowledges what was never sent.
+    TcpOutOfWindow = "tcp-out-of-window",
     /// The flow table is full, or has all it takes of one port; the newcomer is refused.
     FlowTableFull = "flow-table-full",
     /// No route leads to the destination.

@@ -25,19 +25,22 @@ pub struct WalkConfig {
     pub icmp_errors_per_second: u32,
     /// Records of new flows that are denied or marked made in a second; as many at once. 0: none.
     pub flow_records_per_second: u32,
+    /// Whether TCP segments outside of their connection's window end as [`vswitch_model::DropReason::TcpOutOfWindow`].
+    pub tcp_windows: bool,
     /// Keys the hashes; has to be unpredictable.
     pub seed: u64,
 }
 
 impl Default for WalkConfig {
     /// 65536 flows, 1024 fragmented packets, 1000 ICMP errors a second (as Linux: `net.ipv4.icmp_msgs_per_sec`), 100 flow
-    /// records; the seed is 0, which is for tests only.
+    /// records, windows checked; the seed is 0, which is for tests only.
     fn default() -> Self {
         Self {
             flows: 65_536,
             fragments: 1024,
             icmp_errors_per_second: 1000,
             flow_records_per_second: 100,
+            tcp_windows: true,
             seed: 0,
         }
     }
@@ -66,8 +69,9 @@ impl Walk {
     /// A walk that counts in `counters`, which nobody else writes.
     #[must_use]
     pub fn new(config: &WalkConfig, counters: Arc<Counters>) -> Self {
+        let flows = FlowTable::new(config.flows, config.seed).counting_in(Arc::clone(&counters.rules));
         Self {
-            flows: FlowTable::new(config.flows, config.seed).counting_in(Arc::clone(&counters.rules)),
+            flows: if config.tcp_windows { flows.following_windows() } else { flows },
             fragments: FragmentTable::new(config.fragments, config.seed),
             limiter: Limiter::new(config.icmp_errors_per_second),
             log: FlowLog::new(config.flow_records_per_second, Arc::clone(&counters.flow_log)),

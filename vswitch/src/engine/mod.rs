@@ -202,6 +202,7 @@ fn start_workers(
             fragments: config.fragments as usize,
             icmp_errors_per_second: config.icmp_errors_per_second,
             flow_records_per_second: config.flow_log_per_second,
+            tcp_windows: config.tcp_windows,
             seed: random(),
         };
         let pool = FramePool::new(umem, share)?;

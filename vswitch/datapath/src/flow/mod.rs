@@ -7,11 +7,13 @@ mod table;
 mod tcp;
 #[cfg(test)]
 mod tests;
+mod window;
 
 pub use key::{Direction, FlowKey, Orientation};
 pub use record::{Flow, FlowState, NewFlow};
 pub use table::{FlowIndex, FlowTable, FlowTableFull};
 pub use tcp::{TcpFlags, TcpState};
+pub use window::{Standing, TcpSegment, Windows};
 
 /// A moment, in nanoseconds of a clock that only goes forward; what 0 means is the engine's choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use vswitch_model::limits::PORTS_MAX;
 
 use super::index::Index;
-use super::{Flow, FlowKey, Now};
+use super::{Flow, FlowKey, Now, Windows};
 use crate::PortIndex;
 use crate::tally::RuleTallies;
 
@@ -23,11 +23,14 @@ pub struct FlowIndex(pub u32);
 pub struct FlowTableFull;
 
 /// Flows of one worker. All memory is taken by [`FlowTable::new`]: 148 to 164 bytes a flow, 128 of them the record,
-/// 4 in the list of free ones, 16 to 32 in the index by how far the capacity is from the next power of two; and 4 KiB.
+/// 4 in the list of free ones, 16 to 32 in the index by how far the capacity is from the next power of two; and 4 KiB. With
+/// [`FlowTable::following_windows`] 24 more a flow.
 #[derive(Debug)]
 pub struct FlowTable {
     index: Index,
     records: Vec<Option<Flow>>,
+    /// By record; empty when windows are not followed.
+    windows: Box<[Windows]>,
     /// Numbers of free records, the next to be used last.
     free: Vec<u32>,
     secret: [u64; 6],
@@ -55,6 +58,7 @@ impl FlowTable {
         Self {
             index: Index::new(capacity),
             records: (0..capacity).map(|_| None).collect(),
+            windows: Box::default(),
             free: (0..capacity as u32).rev().collect(),
             secret: std::array::from_fn(|_| split_mix(&mut state)),
             hand: 0,
@@ -68,6 +72,12 @@ impl FlowTable {
     #[must_use]
     pub fn counting_in(self, tallies: Arc<RuleTallies>) -> Self {
         Self { tallies, ..self }
+    }
+
+    /// The same, with room for the windows of its TCP connections.
+    #[must_use]
+    pub fn following_windows(self) -> Self {
+        Self { windows: vec![Windows::default(); self.records.len()].into(), ..self }
     }
 
     /// Most flows that packets of one port may have opened.
@@ -181,6 +191,14 @@ impl FlowTable {
         self.records.get_mut(flow.0 as usize)?.as_mut()
     }
 
+    /// The record of a flow, to be advanced, and the windows of its TCP connection, where they are followed.
+    #[inline]
+    #[must_use]
+    pub fn get_with_windows(&mut self, flow: FlowIndex) -> Option<(&mut Flow, Option<&mut Windows>)> {
+        let number = flow.0 as usize;
+        Some((self.records.get_mut(number)?.as_mut()?, self.windows.get_mut(number)))
+    }
+
     /// Looks at the next `budget` records and forgets those that expired; how many. Called between batches, it goes
     /// round the whole table again and again.
     pub fn expire(&mut self, now: Now, budget: usize) -> usize {
@@ -263,6 +281,7 @@ impl FlowTable {
         self.index.memory_bytes()
             + self.records.capacity() * size_of::<Option<Flow>>()
             + (self.free.capacity() + self.held.len()) * 4
+            + size_of_val(&*self.windows)
     }
 
     #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The state of a TCP connection as a router in the middle sees it (RFC 9293, section 3.3.2, made liberal).
 //!
-//! Sequence numbers are not followed: both ends check them. What matters here is who may open a connection, and for
+//! Sequence numbers are followed apart, see [`super::Windows`]. What matters here is who may open a connection, and for
 //! how long a record is kept. A connection whose opening was not seen is picked up from any segment that could belong to
 //! one (not SYN+ACK, not RST), because an engine that was restarted must not end the calls it carried; the walk asks
 //! policy about such a segment as if its sender opened the connection, so nothing passes that could not have been opened

@@ -63,10 +63,26 @@ impl Ends {
         frame
     }
 
-    /// A TCP segment with these flags (the header's flags byte).
+    /// A TCP segment with these flags (the header's flags byte), numbered as the first after an opening: both SYNs are number
+    /// 1, and are acknowledged.
     #[must_use]
     pub fn tcp(self, source_port: u16, destination_port: u16, flags: u8, payload: &[u8]) -> Vec<u8> {
-        let mut header = etherparse::TcpHeader::new(source_port, destination_port, 1, 1024);
+        let sequence = if flags & 2 != 0 { 1 } else { 2 };
+        self.tcp_at(source_port, destination_port, flags, (sequence, 2), payload)
+    }
+
+    /// The same with a sequence number, and a number it acknowledges if the flags say that it does.
+    #[must_use]
+    pub fn tcp_at(
+        self,
+        source_port: u16,
+        destination_port: u16,
+        flags: u8,
+        (sequence, acknowledgement): (u32, u32),
+        payload: &[u8],
+    ) -> Vec<u8> {
+        let mut header = etherparse::TcpHeader::new(source_port, destination_port, sequence, 1024);
+        header.acknowledgment_number = if flags & 16 != 0 { acknowledgement } else { 0 };
         header.fin = flags & 1 != 0;
         header.syn = flags & 2 != 0;
         header.rst = flags & 4 != 0;

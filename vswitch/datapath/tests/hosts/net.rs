@@ -127,8 +127,62 @@ impl Host {
     }
 }
 
+/// A frame, and where it enters or leaves the engine.
+type Moving = (At, Vec<u8>);
+
+/// A way that mistreats frames, where it is told to.
+#[derive(Default)]
+struct Way {
+    /// Of the generator (xorshift); 0: every frame arrives.
+    state: u64,
+    /// Frames that come later, and by how many moments.
+    late: Vec<(u64, Moving)>,
+}
+
+impl Way {
+    /// What arrives of these frames: of a hundred five are lost, five come twice, and ten one to eight moments later.
+    fn befall(&mut self, frames: Vec<Moving>) -> Vec<Moving> {
+        if self.state == 0 {
+            return frames;
+        }
+        let mut arriving = Vec::new();
+        for frame in frames {
+            match self.below(100) {
+                0..5 => {}
+                5..10 => arriving.extend([frame.clone(), frame]),
+                10..20 => {
+                    let moments = 1 + self.below(8);
+                    self.late.push((moments, frame));
+                }
+                _ => arriving.push(frame),
+            }
+        }
+        arriving
+    }
+
+    /// What arrives late, a moment later.
+    fn arrive(&mut self) -> Vec<Moving> {
+        let (now, late) = std::mem::take(&mut self.late).into_iter().partition(|(moments, _)| *moments <= 1);
+        let late: Vec<(u64, Moving)> = late;
+        self.late = late.into_iter().map(|(moments, frame)| (moments - 1, frame)).collect();
+        let now: Vec<(u64, Moving)> = now;
+        now.into_iter().map(|(_, frame)| frame).collect()
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.state ^= self.state << 13;
+        self.state ^= self.state >> 7;
+        self.state ^= self.state << 17;
+        self.state % bound
+    }
+}
+
 /// Two nodes and the hosts of a test.
 pub(crate) struct Net {
+    /// From hosts to the engine, and back.
+    ways: [Way; 2],
+    /// Bytes of a TCP socket's buffers.
+    buffer: usize,
     worlds: BTreeMap<u8, World>,
     hosts: BTreeMap<At, Host>,
     now: Duration,
@@ -139,11 +193,20 @@ impl Net {
     pub(crate) fn new(places: &[At]) -> Self {
         let host = |(node, port)| if port == HOST { Host::kernel(node) } else { Host::pod(node, port) };
         Self {
+            ways: <[Way; 2]>::default(),
+            buffer: 32_768,
             worlds: [1, 2].into_iter().map(|node| (node, World::node(node))).collect(),
             hosts: places.iter().map(|at| (*at, host(*at))).collect(),
             now: Duration::from_secs(1),
             next_port: 40_000,
         }
+    }
+
+    /// The same with ways that lose frames, double them and mix them up, as the seed (not 0) has it; TCP sockets have buffers
+    /// of `buffer` bytes, and who receives is slow to take bytes out of them.
+    pub(crate) fn troubled(places: &[At], seed: u64, buffer: usize) -> Self {
+        let way = |state| Way { state, late: Vec::new() };
+        Self { ways: [way(seed), way(seed << 1 | 1)], buffer, ..Self::new(places) }
     }
 
     pub(crate) fn world(&mut self, node: u8) -> &mut World {
@@ -179,28 +242,37 @@ impl Net {
             world.now = Now(self.now.total_micros() * 1000);
             world.walk.tick(world.now, 2048);
         }
+        let mut entering = self.ways[0].arrive();
+        let mut late = self.ways[1].arrive();
         let mut moving = true;
         while moving {
-            let mut entering: Vec<(At, Vec<u8>)> = Vec::new();
+            for (at, frame) in late.drain(..) {
+                if let Some(host) = self.hosts.get_mut(&at) {
+                    host.deliver(frame);
+                }
+            }
+            let mut leaves = Vec::new();
             for host in self.hosts.values_mut() {
                 host.interface.poll(instant, &mut host.wire, &mut host.sockets);
                 let at = host.at;
-                entering.extend(std::iter::from_fn(|| host.take()).map(|frame| (at, frame)));
+                leaves.extend(std::iter::from_fn(|| host.take()).map(|frame| (at, frame)));
             }
-            moving = !entering.is_empty();
+            moving = !leaves.is_empty();
+            entering.extend(self.ways[0].befall(leaves));
             // Half of a batch comes from the hosts of each node, then what crosses the underlay.
             while !entering.is_empty() {
-                let mut leaving = Vec::new();
+                let mut leaving: Vec<Moving> = Vec::new();
                 for (node, world) in &mut self.worlds {
                     let batch = entering.iter().filter(|((at, _), _)| at == node);
                     let sent = world.send_all(batch.map(|((_, port), frame)| (*port, frame.clone())));
                     leaving.extend(sent.into_iter().map(|(port, frame)| ((*node, port), frame)));
                 }
                 entering.clear();
-                for ((node, port), frame) in leaving {
-                    if port == UPLINK {
-                        entering.push(((3 - node, UPLINK), frame));
-                    } else if let Some(host) = self.hosts.get_mut(&(node, port)) {
+                let (crossing, leaving): (Vec<Moving>, _) =
+                    leaving.into_iter().partition(|((_, port), _)| *port == UPLINK);
+                entering.extend(crossing.into_iter().map(|((node, port), frame)| ((3 - node, port), frame)));
+                for (at, frame) in self.ways[1].befall(leaving) {
+                    if let Some(host) = self.hosts.get_mut(&at) {
                         host.deliver(frame);
                     }
                 }
@@ -208,9 +280,9 @@ impl Net {
         }
     }
 
-    /// Runs for at most 20 simulated seconds, until `done`.
+    /// Runs until `done`, for at most 20 simulated seconds, or 200 where ways are bad.
     fn run(&mut self, mut done: impl FnMut(&mut Self) -> bool) -> bool {
-        for _ in 0..2000 {
+        for _ in 0..if self.ways[0].state == 0 { 2000 } else { 20_000 } {
             self.settle();
             if done(self) {
                 return true;
@@ -252,9 +324,9 @@ impl Net {
 
     /// Sends `data` over a TCP connection and closes it; what arrived.
     pub(crate) fn transfer(&mut self, from: At, to: At, server: (IpAddr, u16), data: &[u8]) -> Vec<u8> {
-        let port = self.next_port();
-        let listening = self.host(to).sockets.add(tcp_socket());
-        let connecting = self.host(from).sockets.add(tcp_socket());
+        let (port, buffer) = (self.next_port(), self.buffer);
+        let listening = self.host(to).sockets.add(tcp_socket(buffer));
+        let connecting = self.host(from).sockets.add(tcp_socket(buffer));
         fn socket(net: &mut Net, at: At, handle: SocketHandle) -> &mut tcp::Socket<'static> {
             net.host(at).sockets.get_mut(handle)
         }
@@ -270,11 +342,12 @@ impl Net {
             } else if client.may_send() && client.send_queue() == 0 {
                 client.close();
             }
+            let slow = net.ways[0].state != 0 && net.ways[0].below(64) != 0;
             let server = socket(net, to, listening);
-            while server.can_recv() {
+            while !slow && server.can_recv() {
                 server.recv(|bytes| (bytes.len(), received.extend_from_slice(bytes))).unwrap();
             }
-            if server.state() == tcp::State::CloseWait {
+            if server.state() == tcp::State::CloseWait && !server.can_recv() {
                 server.close();
             }
             server.state() == tcp::State::Closed && sent == data.len()
@@ -314,8 +387,8 @@ impl Net {
     }
 }
 
-fn tcp_socket() -> tcp::Socket<'static> {
-    let buffer = || tcp::SocketBuffer::new(vec![0; 32_768]);
+fn tcp_socket(size: usize) -> tcp::Socket<'static> {
+    let buffer = || tcp::SocketBuffer::new(vec![0; size]);
     tcp::Socket::new(buffer(), buffer())
 }
 

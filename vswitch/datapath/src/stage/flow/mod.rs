@@ -9,10 +9,10 @@ use vswitch_model::DropReason;
 
 use super::{Context, Fate, Indices, Scratch};
 use crate::counters::Stage;
-use crate::flow::{Direction, Flow, FlowTable, TcpFlags};
+use crate::flow::{Direction, Flow, FlowTable, Standing, TcpFlags, TcpSegment, Windows};
 use crate::flow_log::FlowLog;
 use crate::fragment::FragmentTable;
-use crate::parse::{Parsed, Piece};
+use crate::parse::{Parsed, Piece, protocol};
 use crate::tables::{Adjacency, Denied, Role};
 use crate::{BATCH, Buffer, Mark, Packet, PortIndex, Probe, dns};
 
@@ -62,14 +62,14 @@ pub(crate) fn run<B: Buffer, P: Probe>(
     let keys = &mut *memory.keys;
     memory.flows.lookup_batch(&keys.keys[..count], &keys.hashes[..count], &mut keys.found[..count]);
     probe.mark(Mark::Lookup);
-    let misses = hits(context, scratch, memory, next);
+    let misses = hits(context, scratch, packets, memory, next);
     probe.mark(Mark::Advance);
     if !misses.is_empty() {
-        let packets = memory.keys.packets;
-        let index = |at: usize| usize::from(packets.items[at]);
+        let numbers = memory.keys.packets;
+        let index = |at: usize| usize::from(numbers.items[at]);
         memory.misses.ask(context, scratch, misses.iter().map(index));
         for (number, at) in misses.iter().enumerate() {
-            match miss(context, scratch, memory, (number, at), index(at)) {
+            match miss(context, scratch, packets, memory, (number, at), index(at)) {
                 Ok(()) => next.push(index(at)),
                 Err(fate) => scratch.fate[index(at)] = fate,
             }
@@ -101,9 +101,10 @@ fn join(context: &Context<'_>, scratch: &mut Scratch, fragments: &mut FragmentTa
 
 /// Advances the flows that are known; gives the places of those that are not.
 #[inline]
-fn hits(
+fn hits<B: Buffer>(
     context: &Context<'_>,
     scratch: &mut Scratch,
+    packets: &[Packet<B>],
     memory: &mut Memory<'_>,
     next: &mut Indices,
 ) -> Indices {
@@ -112,8 +113,8 @@ fn hits(
     for (at, index) in keys.packets.iter().enumerate() {
         let at = at & (BATCH - 1);
         // A flow that an earlier packet of the batch ended is found no more.
-        let flow = keys.found[at].and_then(|found| Some((found, flows.get_mut(found)?)));
-        let Some((found, flow)) = flow else {
+        let flow = keys.found[at].and_then(|found| Some((found, flows.get_with_windows(found)?)));
+        let Some((found, (flow, windows))) = flow else {
             misses.push(at);
             continue;
         };
@@ -146,7 +147,8 @@ fn hits(
                 }
             }
         }
-        match advance(context, flow, direction, parsed) {
+        let segment = tcp_segment(packets, index, parsed);
+        match advance(context, (flow, windows), direction, parsed, segment) {
             Ok(()) => {
                 scratch.flow[index] = Some((found, false));
                 scratch.adjacency[index] = flow.adjacencies[direction as usize];
@@ -161,13 +163,42 @@ fn hits(
     misses
 }
 
+/// The TCP segment that a packet carries whole.
+#[inline]
+fn tcp_segment<'a, B: Buffer>(
+    packets: &'a [Packet<B>],
+    index: usize,
+    parsed: &Parsed,
+) -> Option<TcpSegment<'a>> {
+    if parsed.protocol != protocol::TCP || parsed.piece != Piece::Whole {
+        return None;
+    }
+    TcpSegment::read(packets.get(index)?.buffer.bytes(), parsed)
+}
+
+/// Takes a packet into its flow. `segment` is None for what is not TCP, and for fragments, whose numbers are not known.
 #[inline]
 fn advance(
     context: &Context<'_>,
-    flow: &mut Flow,
+    (flow, windows): (&mut Flow, Option<&mut Windows>),
     direction: Direction,
     parsed: &Parsed,
+    segment: Option<TcpSegment<'_>>,
 ) -> Result<(), DropReason> {
+    if parsed.protocol == protocol::TCP
+        && let Some(windows) = windows
+    {
+        let standing = segment.map(|segment| windows.take(direction, &segment));
+        match standing {
+            Some(Standing::Within) => {}
+            Some(Standing::Aside) => {
+                flow.count(direction, parsed.ip_length());
+                return Ok(());
+            }
+            Some(Standing::Outside) => return Err(DropReason::TcpOutOfWindow),
+            None => windows.give_up(),
+        }
+    }
     if parsed.piece == Piece::Later {
         // It bears no TCP flags: the first one spoke for all.
         flow.count(direction, parsed.ip_length());
@@ -227,9 +258,10 @@ fn rejudge(context: &Context<'_>, flow: &mut Flow, log: &mut FlowLog, hash: u64)
 }
 
 /// A packet of no known flow, the `number`th of those: the tables say whether it may open one.
-fn miss(
+fn miss<B: Buffer>(
     context: &Context<'_>,
     scratch: &mut Scratch,
+    packets: &[Packet<B>],
     memory: &mut Memory<'_>,
     (number, at): (usize, usize),
     index: usize,
@@ -239,11 +271,12 @@ fn miss(
     let parsed = &scratch.parsed[index];
     // An earlier packet of the batch may have opened it; and one that this packet opens anew is still there.
     if let Some(found) = memory.flows.lookup(&key, hash)
-        && let Some(flow) = memory.flows.get_mut(found)
+        && let Some((flow, windows)) = memory.flows.get_with_windows(found)
         && let direction = flow.direction(orientation)
         && !flow.is_reopened_by(direction, TcpFlags(parsed.tcp_flags))
     {
-        advance(context, flow, direction, parsed).map_err(Fate::Dropped)?;
+        let segment = tcp_segment(packets, index, parsed);
+        advance(context, (flow, windows), direction, parsed, segment).map_err(Fate::Dropped)?;
         scratch.flow[index] = Some((found, false));
         scratch.adjacency[index] = flow.adjacencies[direction as usize];
         return Ok(());
@@ -267,8 +300,14 @@ fn miss(
     let (adjacency, rules) = (flow.adjacencies[Direction::Original as usize], [flow.egress, flow.ingress]);
     let found = memory.flows.insert(hash, flow).map_err(|_| Fate::Dropped(DropReason::FlowTableFull))?;
     context.counters.flows_evicted.add(memory.flows.take_evicted());
-    if let Some(flow) = memory.flows.get_mut(found) {
+    if let Some((flow, windows)) = memory.flows.get_with_windows(found) {
         flow.count(Direction::Original, parsed.ip_length());
+        if parsed.protocol == protocol::TCP
+            && let Some(windows) = windows
+        {
+            *windows =
+                tcp_segment(packets, index, parsed).as_ref().map_or_else(Windows::default, Windows::of);
+        }
     }
     memory.misses.opened(rules);
     scratch.flow[index] = Some((found, true));
