@@ -16,7 +16,9 @@ use vswitch_model::PortName;
 /// Where the file is looked for when nobody says.
 pub const DEFAULT_PATH: &str = "/etc/vswitch/vswitchd.toml";
 
-/// Frames of the UMEM, 2048 bytes each.
+/// Workers of one engine.
+pub const WORKERS_MAX: usize = 64;
+/// Frames of the UMEM, 2048 bytes each; the least is for each worker.
 pub const FRAMES: RangeInclusive<u32> = 1024..=4_194_304;
 /// Flows of one worker.
 pub const FLOWS: RangeInclusive<u32> = 1024..=33_554_432;
@@ -45,7 +47,7 @@ pub struct Config {
     pub uplinks: Vec<PortName>,
     /// Name of the tun device by which the node and its pods reach each other.
     pub host_port: PortName,
-    /// Cores the workers are pinned to, one worker each. Empty: one worker, where the kernel puts it.
+    /// Cores the workers are pinned to, a worker on each. Empty: one worker, where the kernel puts it.
     pub cores: Vec<usize>,
     /// What workers do when no packet waits.
     pub poll: Poll,
@@ -261,10 +263,14 @@ impl Reader<'_> {
             config.host_port = self.name("host_port", name)?;
         }
         if let Some(cores) = self.take("cores", written.cores) {
-            if cores.len() > 1 {
-                let problem =
-                    format!("{} workers are asked for, but one is supported: name one core", cores.len());
+            if cores.len() > WORKERS_MAX {
+                let problem = format!("{} cores: at most {WORKERS_MAX} workers are possible", cores.len());
                 return Err(self.refuse("cores", problem));
+            }
+            if let Some(twice) =
+                cores.iter().find(|core| cores.iter().filter(|other| other == core).count() > 1)
+            {
+                return Err(self.refuse("cores", format!("core {twice} is named twice")));
             }
             config.cores = cores;
         }
@@ -274,6 +280,12 @@ impl Reader<'_> {
         }
         config.poll = self.take("poll", written.poll).unwrap_or(config.poll);
         config.frames = self.number("frames", written.frames, config.frames, FRAMES)?;
+        let needed = FRAMES.start() * config.cores.len().max(1) as u32;
+        if config.frames < needed {
+            let (frames, workers) = (config.frames, config.cores.len());
+            let problem = format!("{frames} are too few for {workers} workers, which need {needed} at least");
+            return Err(self.refuse("frames", problem));
+        }
         config.flows = self.number("flows", written.flows, config.flows, FLOWS)?;
         config.fragments = self.number("fragments", written.fragments, config.fragments, FRAGMENTS)?;
         let (icmp, most) = (written.icmp_errors_per_second, config.icmp_errors_per_second);
@@ -404,7 +416,7 @@ mod tests {
         let text = r#"
             uplink = ["eth0", "eth1"]
             host_port = "pods0"
-            cores = [1]
+            cores = [1, 3]
             poll = "busy"
             frames = 4096
             flows = 2048
@@ -424,7 +436,7 @@ mod tests {
             Config {
                 uplinks: vec![name("eth0"), name("eth1")],
                 host_port: name("pods0"),
-                cores: vec![1],
+                cores: vec![1, 3],
                 poll: Poll::Busy,
                 frames: 4096,
                 flows: 2048,
@@ -451,7 +463,11 @@ mod tests {
             ("frames = -1", "v.toml:1: frames: -1 is out of range: 1024 to 4194304"),
             ("flows = \"many\"", "v.toml:1: flows: invalid type: string \"many\", expected i64"),
             ("poll = \"lazy\"", "v.toml:1: poll: unknown variant `lazy`, expected `busy` or `adaptive`"),
-            ("\n\ncores = [0, 1]", "v.toml:3: cores: 2 workers are asked for, but one is supported"),
+            ("\n\ncores = [0, 1, 0]", "v.toml:3: cores: core 0 is named twice"),
+            (
+                "cores = [0, 1]\nframes = 2000",
+                "v.toml:2: frames: 2000 are too few for 2 workers, which need 2048 at least",
+            ),
             ("uplink = \"a/b\"", "v.toml:1: uplink: \"a/b\" is not an interface name: 1 to 15 bytes"),
             ("uplink = 3", "v.toml:1: uplink: an interface name such as \"eth0\", or a list of them"),
             ("uplink = [\"a\", \"a\"]", "v.toml:1: uplink: a is named twice"),

@@ -255,8 +255,7 @@ impl Scrape {
     fn encode_engine(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let shared = &self.shared;
         let snapshot = shared.snapshot.load();
-        let held = shared.workers.iter().map(|worker| worker.status.held()).sum();
-        let frames = shared.umem.account(held);
+        let frames = shared.umem.account(shared.frames_held());
         let places = [
             ("free", frames.free),
             ("receiving", frames.fill),

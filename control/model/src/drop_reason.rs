@@ -104,6 +104,8 @@ drop_reasons! {
     TransmitRingFull = "transmit-ring-full",
     /// The kernel refused to transmit it.
     TransmitRefused = "transmit-refused",
+    /// The worker that owns its flow is behind: the ring to it is full.
+    HandoverFull = "handover-full",
     /// No free frame to receive or build it in.
     FramesExhausted = "frames-exhausted",
     /// The engine has no desired state yet.

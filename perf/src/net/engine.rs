@@ -191,8 +191,7 @@ impl Switch {
         let snapshot = shared.snapshot.load();
         let mut all = SwitchCounts::default();
         for open in snapshot.ports.open.values() {
-            let Some(worker) = shared.workers.get(open.worker) else { continue };
-            let counts = Counts::of(&worker.counters, open.index).since(&open.before);
+            let counts = Counts::of(&shared.workers, open.index).since(&open.before);
             all.received += counts.rx.0;
             all.sent += counts.sent();
             for (reason, count) in DropReason::ALL.iter().zip(counts.drops).filter(|(_, count)| *count > 0) {

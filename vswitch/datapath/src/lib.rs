@@ -3,6 +3,7 @@
 //! [`compile()`] turns a desired state into [`Tables`], a [`Compiler`] one after the other; [`Walk`] takes batches of packets through them. A stage is a module
 //! of `stage`, a table a module of its own; what packets look like is in [`parse`].
 
+pub mod anchor;
 pub mod buffer;
 pub mod checksum;
 pub mod compile;
@@ -30,6 +31,7 @@ pub mod testing;
 pub mod trace;
 pub mod walk;
 
+pub use anchor::anchor;
 pub use buffer::{Buffer, VecBuffer};
 pub use compile::{CompileError, CompileInputs, Compiler, Hop, PortFacts, PortMap, Underlay, compile};
 pub use counters::{Counters, Stage};

@@ -33,16 +33,17 @@ pub fn port_numbers(shared: &Shared) -> Vec<PortNumbers> {
         .map(|(worker, report)| ((worker, report.port), report.statistics))
         .collect();
     let one = |(name, open): (&PortName, &OpenPort)| {
-        let worker = shared.workers.get(open.worker)?;
-        Some(PortNumbers {
+        let parts = open.workers(shared.workers.len()).map(|worker| reports.get(&(worker, open.index)));
+        let statistics = parts.map(Option::<&PortStatistics>::copied).reduce(|a, b| Some(a?.plus(b?)));
+        PortNumbers {
             name: name.clone(),
             role: role_name(open.device.role()),
             workload: snapshot.desired.ports.get(name).map(|port| port.workload.clone()).unwrap_or_default(),
-            counts: Counts::of(&worker.counters, open.index).since(&open.before),
-            statistics: reports.get(&(open.worker, open.index)).copied(),
-        })
+            counts: Counts::of(&shared.workers, open.index).since(&open.before),
+            statistics: statistics.flatten(),
+        }
     };
-    snapshot.ports.open.iter().filter_map(one).collect()
+    snapshot.ports.open.iter().map(one).collect()
 }
 
 pub(super) fn counters(shared: &Shared) -> pb::Counters {
@@ -56,8 +57,7 @@ pub(super) fn counters(shared: &Shared) -> pb::Counters {
         refused: sum(&|worker| worker.counters.drops(DropReason::FlowTableFull)),
         revalidated: sum(&|worker| worker.counters.stage(Stage::Revalidate)),
     };
-    let held = workers().map(|worker| worker.status.held()).sum();
-    let frames = shared.umem.account(held);
+    let frames = shared.umem.account(shared.frames_held());
     let stage = |stage: &Stage| pb::StageCounter {
         stage: stage.key().to_owned(),
         packets: sum(&|worker| worker.counters.stage(*stage)),

@@ -33,7 +33,7 @@ use super::shared::Shared;
 use super::{Desire, STOP, StartError};
 use crate::netlink::{Facts, Follower};
 use crate::saved::{SavedError, StateFile};
-use crate::worker::Published;
+use crate::worker::{Command, Published};
 
 /// How long workers may take to run new tables before the caller is told that they do not.
 const IN_FORCE: Duration = Duration::from_secs(5);
@@ -243,6 +243,10 @@ impl Compiler {
     /// Stops the workers and closes what they had: afterwards every frame is free.
     fn stop(&mut self) {
         self.follower = None;
+        // First nobody hands anything over, then nobody has anything to come.
+        for worker in &self.shared.workers {
+            worker.ask(Command::Retire, STOP).ok();
+        }
         for worker in &self.shared.workers {
             drop(worker.stop(STOP));
         }

@@ -60,6 +60,18 @@ pub trait Devices: Send {
     /// Opens a port.
     fn open(&mut self, device: &Device, index: PortIndex) -> Result<Box<dyn Port>, DeviceError>;
 
+    /// Opens a port for several workers: 1 to `parts` of them, of the same number, each with receive and transmit queues of its
+    /// own. Those of one flow and direction come by one of them.
+    fn open_parts(
+        &mut self,
+        device: &Device,
+        index: PortIndex,
+        parts: usize,
+    ) -> Result<Vec<Box<dyn Port>>, DeviceError> {
+        debug_assert!(parts > 0, "somebody has to own it");
+        Ok(vec![self.open(device, index)?])
+    }
+
     /// On uplinks, what is addressed to these prefixes and tunnel ends is ours; everything else is the kernel's.
     fn steer(&mut self, prefixes: &[IpNet], tunnels: &[TunnelEndpoint]) -> Result<(), DeviceError>;
 }

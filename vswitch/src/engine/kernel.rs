@@ -68,6 +68,19 @@ impl Devices for KernelDevices {
         }
     }
 
+    fn open_parts(
+        &mut self,
+        device: &Device,
+        index: PortIndex,
+        parts: usize,
+    ) -> Result<Vec<Box<dyn Port>>, DeviceError> {
+        // A pod's queues are all its worker's: so is every flow of it.
+        let Device::Uplink { interface } = device else { return Ok(vec![self.open(device, index)?]) };
+        let opened = self.sockets.open_parts(&Options::uplink(interface.as_str()), index, parts);
+        let opened = opened.map_err(|error| DeviceError(error.to_string()))?;
+        Ok(opened.into_iter().map(|part| Box::new(part) as Box<dyn Port>).collect())
+    }
+
     fn steer(&mut self, prefixes: &[IpNet], tunnels: &[TunnelEndpoint]) -> Result<(), DeviceError> {
         let prefixes = self.sockets.set_local_prefixes(prefixes);
         let tunnels = self.sockets.set_tunnels(tunnels);

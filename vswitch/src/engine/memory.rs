@@ -43,8 +43,29 @@ impl MemoryDevices {
     }
 }
 
+impl MemoryDevices {
+    fn open_queue(
+        &mut self,
+        device: &Device,
+        index: PortIndex,
+        queue: usize,
+    ) -> Result<Box<dyn Port>, DeviceError> {
+        let (Device::Pod { interface, .. } | Device::Uplink { interface } | Device::Host { interface }) =
+            device;
+        let mut inner = self.world.lock();
+        if inner.missing.contains(interface.as_str()) {
+            return Err(DeviceError(format!("interface {interface}: there is none of this name")));
+        }
+        let (port, peer) = memory::pair(interface.as_str(), index, QUEUE)
+            .map_err(|error| DeviceError(format!("interface {interface}: {error}")))?;
+        let name = if queue == 0 { interface.to_string() } else { format!("{interface}/{queue}") };
+        inner.peers.insert(name, peer);
+        Ok(Box::new(port))
+    }
+}
+
 impl MemoryWorld {
-    /// The other end of the port that was opened last on `interface`.
+    /// The other end of the port that was opened last on `interface`; of an uplink's further queues, on `interface/1` and so on.
     #[must_use]
     pub fn peer(&self, interface: &str) -> Option<MemoryPeer> {
         self.lock().peers.get(interface).cloned()
@@ -82,16 +103,18 @@ impl Devices for MemoryDevices {
     }
 
     fn open(&mut self, device: &Device, index: PortIndex) -> Result<Box<dyn Port>, DeviceError> {
-        let (Device::Pod { interface, .. } | Device::Uplink { interface } | Device::Host { interface }) =
-            device;
-        let mut inner = self.world.lock();
-        if inner.missing.contains(interface.as_str()) {
-            return Err(DeviceError(format!("interface {interface}: there is none of this name")));
-        }
-        let (port, peer) = memory::pair(interface.as_str(), index, QUEUE)
-            .map_err(|error| DeviceError(format!("interface {interface}: {error}")))?;
-        inner.peers.insert(interface.to_string(), peer);
-        Ok(Box::new(port))
+        self.open_queue(device, index, 0)
+    }
+
+    /// An uplink has as many queues as there are workers.
+    fn open_parts(
+        &mut self,
+        device: &Device,
+        index: PortIndex,
+        parts: usize,
+    ) -> Result<Vec<Box<dyn Port>>, DeviceError> {
+        let queues = if device.role() == Role::Uplink { parts } else { 1 };
+        (0..queues).map(|queue| self.open_queue(device, index, queue)).collect()
     }
 
     fn steer(&mut self, prefixes: &[IpNet], tunnels: &[TunnelEndpoint]) -> Result<(), DeviceError> {

@@ -196,7 +196,9 @@ fn start_workers(
         if config.cores.is_empty() { vec![None] } else { config.cores.iter().copied().map(Some).collect() };
     let share = umem.total() / cores.len();
     let mut workers = Vec::with_capacity(cores.len());
-    for (number, core) in cores.into_iter().enumerate() {
+    let failed = |errno: nix::Error| WorkerError::Start { number: 0, cause: errno.into() };
+    let places = worker::places(cores.len()).map_err(failed)?;
+    for (number, (core, place)) in cores.into_iter().zip(places).enumerate() {
         let walk = WalkConfig {
             flows: config.flows as usize,
             fragments: config.fragments as usize,
@@ -207,7 +209,7 @@ fn start_workers(
         };
         let pool = FramePool::new(umem, share)?;
         let config = WorkerConfig { number, core, poll: config.poll, walk };
-        workers.push(Handle::start(config, Arc::clone(published), pool, start)?);
+        workers.push(Handle::start_at(config, Arc::clone(published), pool, place, start)?);
     }
     Ok(workers)
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use vswitch_datapath::counters::Counters;
 use vswitch_datapath::tables::Role;
 use vswitch_datapath::{PortFacts, PortIndex, PortMap};
 use vswitch_model::limits::PORTS_MAX;
@@ -12,9 +11,9 @@ use vswitch_model::{Attachment, DesiredState, DropReason, Mac, PortName};
 
 use super::devices::{Device, Devices};
 use crate::config::Config;
-use crate::io::{Capabilities, PortState};
+use crate::io::{Capabilities, Port, PortState};
 use crate::netlink::Facts;
-use crate::worker::{Command, Handle, PortReport};
+use crate::worker::{Command, Handle, PortReport, owner};
 
 /// MTU of the host port until the agent has said one, in bytes.
 pub(super) const HOST_MTU: u16 = 1450;
@@ -33,15 +32,20 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// What number `index` has counted so far.
+    /// What number `index` has counted so far, with all workers: its packets are counted where they are walked.
     #[must_use]
-    pub fn of(counters: &Counters, index: PortIndex) -> Self {
-        let port = counters.port(index);
-        Self {
-            rx: (port.rx_packets.get(), port.rx_bytes.get()),
-            tx: (port.tx_packets.get(), port.tx_bytes.get()),
-            drops: std::array::from_fn(|reason| port.drops(DropReason::ALL[reason])),
+    pub fn of(workers: &[Handle], index: PortIndex) -> Self {
+        let mut counts = Self { rx: (0, 0), tx: (0, 0), drops: [0; DropReason::COUNT] };
+        for port in workers.iter().map(|worker| worker.counters.port(index)) {
+            counts.rx.0 += port.rx_packets.get();
+            counts.rx.1 += port.rx_bytes.get();
+            counts.tx.0 += port.tx_packets.get();
+            counts.tx.1 += port.tx_bytes.get();
+            for (sum, reason) in counts.drops.iter_mut().zip(DropReason::ALL) {
+                *sum += port.drops(*reason);
+            }
         }
+        counts
     }
 
     /// Packets that were handed to the port's device: those the walk sent less those the port did not take.
@@ -65,8 +69,10 @@ impl Counts {
 pub struct OpenPort {
     /// Its number.
     pub index: PortIndex,
-    /// The worker that owns it.
+    /// The worker that owns it, of an uplink with several parts the first.
     pub worker: usize,
+    /// Parts it has, each with queues of its own: the further ones are of the workers that follow.
+    pub parts: usize,
     /// What it is opened on.
     pub device: Device,
     /// How it gets frames in and out, for people.
@@ -75,6 +81,14 @@ pub struct OpenPort {
     pub capabilities: Capabilities,
     /// What its number had counted before it.
     pub before: Arc<Counts>,
+}
+
+impl OpenPort {
+    /// The workers, of `count`, that have a part of it.
+    pub fn workers(&self, count: usize) -> impl Iterator<Item = usize> + use<> {
+        let first = self.worker;
+        (0..self.parts).map(move |part| (first + part) % count.max(1))
+    }
 }
 
 /// All ports.
@@ -149,9 +163,8 @@ impl Ports {
     pub fn close_gone(&mut self, workers: &[Handle]) -> bool {
         let reports = reports(workers);
         let is_gone = |open: &OpenPort| {
-            let own =
-                |(worker, report): &&(usize, PortReport)| *worker == open.worker && report.port == open.index;
-            reports.iter().find(own).is_some_and(|(_, report)| report.state == PortState::Gone)
+            let own = |(_, report): &&(usize, PortReport)| report.port == open.index;
+            reports.iter().filter(own).any(|(_, report)| report.state == PortState::Gone)
         };
         let gone: Vec<_> =
             self.open.iter().filter(|(_, open)| is_gone(open)).map(|(name, _)| name.clone()).collect();
@@ -166,13 +179,16 @@ impl Ports {
     /// Closes one port, if it is open. Its frames go back to the worker's pool.
     pub fn close(&mut self, name: &PortName, workers: &[Handle]) {
         let Some(open) = self.open.remove(name) else { return };
-        let Some(worker) = workers.get(open.worker) else { return };
-        match worker.ask(|reply| Command::RemovePort(open.index, reply), PATIENCE) {
-            // Closed here: unmapping rings and closing sockets takes milliseconds.
-            Ok(port) => drop(port),
-            Err(error) => tracing::error!(port = %name, %error, "port not closed"),
+        for worker in open.workers(workers.len()).filter_map(|worker| workers.get(worker)) {
+            match worker.ask(|reply| Command::RemovePort(open.index, reply), PATIENCE) {
+                // Closed here: unmapping rings and closing sockets takes milliseconds.
+                Ok(port) => drop(port),
+                Err(error) => tracing::error!(port = %name, %error, "port not closed"),
+            }
         }
-        worker.command(Command::TopUp, PATIENCE).ok();
+        for worker in workers {
+            worker.command(Command::TopUp, PATIENCE).ok();
+        }
         tracing::info!(port = %name, number = open.index.0, "port closed");
     }
 
@@ -211,19 +227,28 @@ impl Ports {
     ) -> Result<OpenPort, String> {
         let index =
             self.free_number().ok_or_else(|| format!("{PORTS_MAX} ports are open, which is the limit"))?;
-        let owner = usize::from(index.0) % workers.len().max(1);
-        let worker = workers.get(owner).ok_or("there is no worker")?;
-        let port = devices.open(device, index).map_err(|error| error.to_string())?;
-        let before = Arc::new(Counts::of(&worker.counters, index));
-        let capabilities = port.capabilities();
-        let refused =
-            worker.ask(|reply| Command::AddPort(port, reply), PATIENCE).map_err(|error| error.to_string())?;
-        if refused.is_some() {
-            return Err("the worker cannot wait for its packets".to_owned());
+        let parts = devices.open_parts(device, index, workers.len()).map_err(|error| error.to_string())?;
+        let capabilities = parts.first().ok_or("there is no worker")?.capabilities();
+        let open = OpenPort {
+            index,
+            worker: owner(index, workers.len()),
+            parts: parts.len(),
+            device: device.clone(),
+            kind: devices.kind(device.role()),
+            capabilities,
+            before: Arc::new(Counts::of(workers, index)),
+        };
+        let owners: Vec<usize> = open.workers(workers.len()).collect();
+        for (given, (part, owner)) in parts.into_iter().zip(&owners).enumerate() {
+            if let Err(reason) = give(part, &workers[*owner]) {
+                for owner in &owners[..given] {
+                    workers[*owner].ask(|reply| Command::RemovePort(index, reply), PATIENCE).ok();
+                }
+                return Err(reason);
+            }
         }
         self.next = index.0.wrapping_add(1) % PORTS_MAX as u16;
-        let kind = devices.kind(device.role());
-        Ok(OpenPort { index, worker: owner, device: device.clone(), kind, capabilities, before })
+        Ok(open)
     }
 
     fn free_number(&self) -> Option<PortIndex> {
@@ -233,6 +258,15 @@ impl Ports {
             .map(|step| (self.next + step) % count)
             .find(|number| !taken.contains(number))
             .map(PortIndex)
+    }
+}
+
+/// Has a worker own a port, or a part of one.
+fn give(port: Box<dyn Port>, worker: &Handle) -> Result<(), String> {
+    let refused = worker.ask(|reply| Command::AddPort(port, reply), PATIENCE);
+    match refused.map_err(|error| error.to_string())? {
+        None => Ok(()),
+        Some(_) => Err("the worker cannot wait for its packets".to_owned()),
     }
 }
 

@@ -42,8 +42,8 @@ pub struct PortReport {
 /// What the ports that were open at the stop have counted.
 fn counts(shared: &Shared) -> BTreeMap<String, PortReport> {
     let snapshot = shared.snapshot.load();
-    let ports = snapshot.ports.open.iter().filter_map(|(name, open)| {
-        let counts = Counts::of(&shared.workers.get(open.worker)?.counters, open.index).since(&open.before);
+    let ports = snapshot.ports.open.iter().map(|(name, open)| {
+        let counts = Counts::of(&shared.workers, open.index).since(&open.before);
         let report = PortReport {
             role: role_name(open.device.role()),
             rx_packets: counts.rx.0,
@@ -51,7 +51,7 @@ fn counts(shared: &Shared) -> BTreeMap<String, PortReport> {
             tx_packets: counts.sent(),
             tx_bytes: counts.tx.1,
         };
-        Some((name.to_string(), report))
+        (name.to_string(), report)
     });
     ports.collect()
 }

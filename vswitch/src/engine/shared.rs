@@ -31,6 +31,14 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// Frames the workers hold.
+    #[must_use]
+    pub fn frames_held(&self) -> usize {
+        // They are read one after the other: what moves meanwhile may be counted twice, or not at all.
+        let held: i64 = self.workers.iter().map(|worker| worker.status.held()).sum();
+        usize::try_from(held).unwrap_or_default()
+    }
+
     /// The generation every worker runs.
     #[must_use]
     pub fn generation_in_force(&self, snapshot: &Snapshot) -> Generation {

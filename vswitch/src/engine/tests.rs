@@ -1,5 +1,7 @@
 //! The engine over memory ports: what is wanted comes into force, packets pass, and any state may follow any.
 
+mod workers;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 

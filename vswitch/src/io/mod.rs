@@ -29,6 +29,7 @@ pub mod port;
 pub mod tun;
 pub mod umem;
 
+mod depot;
 mod ethtool;
 mod mapping;
 mod offload;

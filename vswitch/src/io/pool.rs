@@ -6,6 +6,9 @@ use std::sync::Arc;
 use super::frame::{CHUNK, Frame, HEADROOM};
 use super::umem::{Place, Umem, UmemError};
 
+/// Magazines a pool leaves or takes at once: as many frames as a turn hands over.
+const MAGAZINES: usize = 4;
+
 /// The free frames of one worker: taken to receive or build a packet in, put back when it has ended.
 ///
 /// Its memory is taken at start-up. Most recently used frames go out first: their bytes are still in the cache.
@@ -79,6 +82,23 @@ impl FramePool {
     pub fn top_up(&mut self) {
         let room = self.share.saturating_sub(self.free.len());
         self.umem.claim_up_to(room, &mut self.free);
+    }
+
+    /// Evens out the free frames of several workers: a pool that has plenty leaves some to the others, one that is short takes
+    /// what they left. Called once a turn, by workers that hand frames to each other; a worker alone has nothing to even out.
+    pub fn balance(&mut self) {
+        let (short, plenty) = (self.share / 2, self.share / 2 + self.share / 8);
+        for _ in 0..MAGAZINES {
+            let depot = self.umem.depot();
+            let moved = match self.free.len() {
+                free if free < short => depot.take_to(&mut self.free),
+                free if free > plenty => depot.put_from(&mut self.free),
+                _ => false,
+            };
+            if !moved {
+                return;
+            }
+        }
     }
 
     /// Takes free frames off the list to lend them to a kernel ring: up to `numbers.len()`, fewer when there are fewer.
@@ -179,6 +199,26 @@ mod tests {
         assert_eq!((one.free(), two.free()), (5, 3));
         drop((one, two));
         assert_eq!(FramePool::new(&umem, 8).unwrap().free(), 8);
+    }
+
+    #[test]
+    fn what_comes_home_to_the_wrong_pool_gets_back() {
+        let umem = Umem::plain(4096).unwrap();
+        let mut one = FramePool::new(&umem, 2048).unwrap();
+        let mut two = FramePool::new(&umem, 2048).unwrap();
+        // All that one receives, two sends: without the depot one would be out of frames after 2048.
+        for _ in 0..100 {
+            for _ in 0..200 {
+                let frame = one.take().expect("the pool is kept from running dry");
+                two.put(frame);
+            }
+            one.balance();
+            two.balance();
+        }
+        assert!(one.free() >= 1024 - 200, "{} free", one.free());
+        assert!(umem.account(0).free == 4096);
+        drop((one, two));
+        assert_eq!(FramePool::new(&umem, 4096).unwrap().free(), 4096, "the depot's as well");
     }
 
     #[test]

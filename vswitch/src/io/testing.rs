@@ -33,8 +33,14 @@ pub(crate) fn in_namespace(test: impl FnOnce() + Send) {
 
 /// Runs `ip` in the calling thread's network namespace.
 pub(crate) fn ip(arguments: &str) {
+    ip_says(arguments);
+}
+
+/// The same, and what it prints.
+pub(crate) fn ip_says(arguments: &str) -> String {
     let output = Command::new("ip").args(arguments.split(' ')).output().unwrap();
     assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// A veth whose ends are up and have `queues` queues.

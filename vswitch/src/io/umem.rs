@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use xsk_rs::config::{FrameSize, Interface, QueueSize, UmemConfig};
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue};
 
+use super::depot::Depot;
 use super::frame::CHUNK;
 use super::mapping::Mapping;
 use super::netns;
@@ -111,6 +112,7 @@ pub struct Umem {
     /// Free frames that belong to no pool.
     unclaimed: Mutex<Vec<u32>>,
     slots: Mutex<Vec<u16>>,
+    depot: Depot,
     backing: ManuallyDrop<Backing>,
 }
 
@@ -211,6 +213,7 @@ impl Umem {
             ledger: (0..frames).map(|_| AtomicU16::new(Place::FREE.0)).collect(),
             unclaimed: Mutex::new((0..frames as u32).rev().collect()),
             slots: Mutex::new((0..SLOTS_MAX).rev().collect()),
+            depot: Depot::new(frames),
             backing: ManuallyDrop::new(backing),
         })
     }
@@ -302,8 +305,16 @@ impl Umem {
         was
     }
 
+    /// Free frames between two pools.
+    #[inline]
+    pub(super) fn depot(&self) -> &Depot {
+        &self.depot
+    }
+
     pub(super) fn claim(&self, wanted: usize, into: &mut Vec<u32>) -> Result<(), UmemError> {
         let mut unclaimed = locked(&self.unclaimed);
+        // What ended pools left.
+        while unclaimed.len() < wanted && self.depot.take_to(&mut unclaimed) {}
         let left = unclaimed.len();
         let kept = left.checked_sub(wanted).ok_or(UmemError::Exhausted { wanted, left })?;
         into.extend(unclaimed.drain(kept..));

@@ -25,6 +25,9 @@ pub enum Command {
     Flows(FlowChunk, Sender<FlowChunk>),
     /// Append a report of each port, within the capacity.
     Ports(Vec<PortReport>, Sender<Vec<PortReport>>),
+    /// Hand nothing over to other workers any more: they are about to end. Needs an answer of each before the first is
+    /// stopped.
+    Retire(Sender<()>),
     /// End, and give everything back.
     Stop(Sender<Stopped>),
 }
@@ -94,6 +97,12 @@ impl Worker {
                     self.ports.report(&mut reports);
                     reply.send(reports).ok();
                 }
+                Command::Retire(reply) => {
+                    if let Some(peers) = &mut self.peers {
+                        peers.retire();
+                    }
+                    reply.send(()).ok();
+                }
                 Command::Stop(reply) => return Some(reply),
             }
         }
@@ -127,6 +136,7 @@ impl std::fmt::Debug for Command {
             Self::Trace(_) => "Trace",
             Self::Flows(..) => "Flows",
             Self::Ports(..) => "Ports",
+            Self::Retire(_) => "Retire",
             Self::Stop(_) => "Stop",
         })
     }

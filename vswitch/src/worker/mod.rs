@@ -5,6 +5,7 @@
 //!   adopt    newest tables, when there are newer ones        one atomic load
 //!   obey     commands of other threads                       one atomic load while there is none
 //!   release  held answers of DNS, when there are some        one branch while there is none
+//!   take     what other workers handed over                  one branch while there are none
 //!   visit    hot ports, a few cold ones; a batch is walked and sent when it is full, and at the end
 //!   flush    one kick for each port that was sent to
 //!   rest     nothing came for a while (adaptive): sleep until a port or another thread wakes us
@@ -14,13 +15,20 @@
 //! [`Handle`]: commands over a bounded channel, tables by [`Published`], and what it counts by atomics it alone writes.
 
 mod bell;
+/// What [`doze`] is made of; its test has others.
+mod atomics {
+    pub(super) use std::sync::atomic::{AtomicBool, Ordering, fence};
+}
 mod command;
+mod doze;
 mod held;
+mod peers;
 mod ports;
 mod rest;
+mod share;
 mod turn;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -39,6 +47,8 @@ use bell::Bell;
 pub use bell::Ear;
 pub use command::{Command, FlowChunk, PortReport, Stopped};
 use held::HeldAnswers;
+use peers::Peers;
+pub use peers::{Place, owner, places};
 use ports::WorkerPorts;
 use rest::{Rest, Waker};
 
@@ -127,8 +137,8 @@ pub struct Status {
     pub turns_idle: Counter,
     /// Times it slept.
     pub sleeps: Counter,
-    /// Frames it holds between two turns.
-    held: AtomicU64,
+    /// Frames it holds between two turns, see [`Status::held`].
+    held: AtomicI64,
     /// Flows it follows.
     flows: AtomicU64,
 }
@@ -140,10 +150,11 @@ impl Status {
         Revision(self.revision.load(Ordering::Acquire))
     }
 
-    /// Frames it holds between two turns.
+    /// Frames it holds between two turns, and those it handed to other workers less those it was handed: the sum over all
+    /// workers is what they hold.
     #[must_use]
-    pub fn held(&self) -> usize {
-        self.held.load(Ordering::Relaxed) as usize
+    pub fn held(&self) -> i64 {
+        self.held.load(Ordering::Relaxed)
     }
 
     /// Flows it follows, as of its last turn.
@@ -209,13 +220,31 @@ impl Handle {
         pool: FramePool,
         start: &mut Start<'_>,
     ) -> Result<Self, WorkerError> {
+        let waker = Waker::new();
+        let waker =
+            waker.map_err(|errno| WorkerError::Start { number: config.number, cause: errno.into() })?;
+        Self::start_at(config, published, pool, Place { waker, peers: None }, start)
+    }
+
+    /// The same for a worker among others, at one of their [`places`]. Its number is that of the place.
+    ///
+    /// # Errors
+    ///
+    /// [`WorkerError::Start`], and what `start` says.
+    pub fn start_at(
+        config: WorkerConfig,
+        published: Arc<Published>,
+        pool: FramePool,
+        place: Place,
+        start: &mut Start<'_>,
+    ) -> Result<Self, WorkerError> {
         let number = config.number;
         let failed = |cause| WorkerError::Start { number, cause };
+        let Place { waker, peers } = place;
         let counters = Arc::new(Counters::new(PORTS_MAX));
         let status = Arc::new(Status::default());
         let (commands, receiver) = bounded(COMMANDS_MAX);
-        let rest = Rest::new(config.poll).map_err(|errno| failed(errno.into()))?;
-        let waker = rest.waker();
+        let rest = Rest::new(config.poll, waker.clone()).map_err(|errno| failed(errno.into()))?;
         let bell = Bell::new().map_err(failed)?;
         let mut worker = Worker {
             config: config.clone(),
@@ -226,6 +255,8 @@ impl Handle {
             pool,
             ports: WorkerPorts::new(),
             batch: Vec::with_capacity(BATCH),
+            arrived: Vec::with_capacity(BATCH),
+            peers,
             out: Output::new(SPARE),
             held: HeldAnswers::new(),
             bell: bell.clone(),
@@ -324,6 +355,10 @@ pub struct Worker {
     pool: FramePool,
     ports: WorkerPorts,
     batch: Vec<Packet<Frame>>,
+    /// What a port has just received, when it is still to be seen whose flow it belongs to.
+    arrived: Vec<Packet<Frame>>,
+    /// The other workers. None: there are none, and every flow is ours.
+    peers: Option<Box<Peers>>,
     out: Output<Frame>,
     /// Answers of DNS that are to leave later.
     held: HeldAnswers,

@@ -9,6 +9,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use vswitch_datapath::PortIndex;
 
 use super::Status;
+use super::peers::Peers;
 use super::ports::WorkerPorts;
 use crate::config::Poll;
 use crate::io::Port;
@@ -31,6 +32,16 @@ const EVENTS: usize = 64;
 pub(super) struct Waker(Arc<EventFd>);
 
 impl Waker {
+    pub(super) fn new() -> Result<Self, Errno> {
+        let event = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
+        Ok(Self(Arc::new(event)))
+    }
+
+    /// Takes what has woken so far; whether anything had.
+    pub(super) fn take(&self) -> bool {
+        self.0.read().is_ok()
+    }
+
     pub(super) fn wake(&self) {
         // The only error is an overflowing counter, which wakes too.
         self.0.write(1).ok();
@@ -49,11 +60,9 @@ pub(super) struct Rest {
 }
 
 impl Rest {
-    pub(super) fn new(poll: Poll) -> Result<Self, Errno> {
+    pub(super) fn new(poll: Poll, waker: Waker) -> Result<Self, Errno> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        let event = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
-        epoll.add(&event, EpollEvent::new(EpollFlags::EPOLLIN, WAKER))?;
-        let waker = Waker(Arc::new(event));
+        epoll.add(&*waker.0, EpollEvent::new(EpollFlags::EPOLLIN, WAKER))?;
         Ok(Self {
             poll,
             epoll,
@@ -62,10 +71,6 @@ impl Rest {
             idle_turns: 0,
             idle_since: None,
         })
-    }
-
-    pub(super) fn waker(&self) -> Waker {
-        self.waker.clone()
     }
 
     /// Lets what a port receives end a sleep.
@@ -82,7 +87,14 @@ impl Rest {
     }
 
     /// Called between two turns. `waits`: something is to be done soon although nothing comes.
-    pub(super) fn rest(&mut self, worked: bool, waits: bool, ports: &mut WorkerPorts, status: &Status) {
+    pub(super) fn rest(
+        &mut self,
+        worked: bool,
+        waits: bool,
+        ports: &mut WorkerPorts,
+        peers: Option<&Peers>,
+        status: &Status,
+    ) {
         if worked {
             self.idle_turns = 0;
             self.idle_since = None;
@@ -92,8 +104,11 @@ impl Rest {
         if self.poll == Poll::Adaptive && self.idle_turns.is_multiple_of(TURNS_PER_LOOK) {
             let since = *self.idle_since.get_or_insert_with(Instant::now);
             if since.elapsed() >= AWAKE {
-                self.sleep(waits, ports);
-                status.sleeps.add(1);
+                if peers.is_none_or(Peers::may_sleep) {
+                    self.sleep(waits, ports);
+                    status.sleeps.add(1);
+                    peers.into_iter().for_each(Peers::awake);
+                }
                 return;
             }
         }
@@ -106,8 +121,7 @@ impl Rest {
         let count = self.epoll.wait(&mut self.events, EpollTimeout::from(timeout)).unwrap_or(0);
         for event in &self.events[..count] {
             match event.data() {
-                // WouldBlock: another wake was read with it.
-                WAKER => drop(self.waker.0.read()),
+                WAKER => drop(self.waker.take()),
                 number => ports.heat(PortIndex(number as u16)),
             }
         }

@@ -28,7 +28,8 @@ impl Worker {
         let reply = loop {
             match self.step() {
                 ControlFlow::Continue(worked) => {
-                    self.rest.rest(worked, !self.held.is_empty(), &mut self.ports, &self.status);
+                    let waits = !self.held.is_empty();
+                    self.rest.rest(worked, waits, &mut self.ports, self.peers.as_deref(), &self.status);
                 }
                 ControlFlow::Break(reply) => break reply,
             }
@@ -97,6 +98,9 @@ impl Worker {
         if !self.held.is_empty() {
             self.release_answers(now);
         }
+        if self.peers.is_some() {
+            worked |= self.take_handed(now, probe);
+        }
         for visit in 0..self.ports.visits() {
             let Some(index) = self.ports.next(visit) else { continue };
             worked |= self.visit(index) > 0;
@@ -113,6 +117,8 @@ impl Worker {
         if !self.batch.is_empty() {
             self.walk_batch(now, probe);
         }
+        // Before the system calls, so that others begin meanwhile.
+        self.share();
         self.ports.flush();
         probe.mark(Mark::Flush);
         self.tick(now);
@@ -124,12 +130,16 @@ impl Worker {
         let budget = self.ports.budget().min(BATCH - self.batch.len());
         let Some(slot) = self.ports.get(index) else { return 0 };
         slot.port.reap(&mut self.pool);
-        let received = slot.port.receive(&mut self.pool, &mut self.batch, budget);
+        let into = if self.peers.is_none() { &mut self.batch } else { &mut self.arrived };
+        let received = slot.port.receive(&mut self.pool, into, budget);
         self.ports.visited(index, received);
+        if self.peers.is_some() {
+            self.sort_arrived();
+        }
         received
     }
 
-    fn walk_batch<P: Probe>(&mut self, now: Now, probe: &mut P) {
+    pub(super) fn walk_batch<P: Probe>(&mut self, now: Now, probe: &mut P) {
         self.walk.process_probed(&self.tables, now, &mut self.batch, &mut self.out, probe);
         if self.out.told {
             self.hold_answers(now);
@@ -149,7 +159,10 @@ impl Worker {
                 Some(slot) => {
                     slot.port.transmit(&mut self.pool, packet).err().map(|r| (r.packet.buffer, r.reason))
                 }
-                None => Some((packet.buffer, DropReason::PortGone)),
+                None => match Self::hand_on(self.peers.as_deref_mut(), packet) {
+                    Ok(()) => continue,
+                    Err(back) => Some(back),
+                },
             };
             match refused {
                 None => self.ports.queue(index),
@@ -230,7 +243,9 @@ impl Worker {
     fn tell(&self, worked: bool) {
         self.status.turns.add(1);
         self.status.turns_idle.add(u64::from(!worked));
-        self.status.held.store((self.out.spare.len() + self.held.len()) as u64, Ordering::Relaxed);
+        let ahead = self.peers.as_ref().map_or(0, |peers| peers.ahead());
+        let held = (self.out.spare.len() + self.held.len()) as i64 + ahead;
+        self.status.held.store(held, Ordering::Relaxed);
     }
 
     /// Sends what can still be sent, and gives everything back.
@@ -239,6 +254,7 @@ impl Worker {
         self.out.tx.extend(self.held.give_up(None));
         self.count_sent(counted);
         self.transmit();
+        self.drop_handed();
         self.ports.flush();
         self.pool.put_all(self.out.spare.drain(..));
         let mut ports = self.ports.remove_all();

@@ -11,6 +11,7 @@ mod tx_ring;
 mod tests;
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
 use nix::sys::epoll::Epoll;
 use vswitch_datapath::{Buffer, Packet, PortIndex};
@@ -30,14 +31,15 @@ const FRAME_LENGTH_MIN: usize = 14;
 /// A port that is down is tried again every so many flushes.
 const DOWN_FLUSHES: u32 = 256;
 
-/// A device with its AF_XDP sockets. Made by [`Devices::open`].
+/// A device with its AF_XDP sockets, or a part of them. Made by [`Devices::open`] and [`Devices::open_parts`].
 ///
 /// Fields are dropped in this order: the program is taken off the device before the sockets close.
 #[derive(Debug)]
 pub struct AfXdpPort {
     name: String,
     index: PortIndex,
-    device: Device,
+    /// Of all parts; the last one to go takes the program off.
+    device: Arc<Device>,
     /// Waits for any of several queues.
     epoll: Option<Epoll>,
     queues: Vec<Queue>,
@@ -53,7 +55,7 @@ impl AfXdpPort {
         self.device.mode()
     }
 
-    /// Receive queues, each with its socket.
+    /// Its receive queues, each with its socket.
     #[must_use]
     pub fn queues(&self) -> usize {
         self.queues.len()

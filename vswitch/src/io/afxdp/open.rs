@@ -120,6 +120,23 @@ impl Devices {
     ///
     /// [`OpenError`]; nothing is left behind then.
     pub fn open(&mut self, options: &Options, index: PortIndex) -> Result<AfXdpPort, OpenError> {
+        let mut parts = self.open_parts(options, index, 1)?;
+        let none = || no_queues(&options.interface);
+        parts.pop().ok_or_else(none)
+    }
+
+    /// The same in 1 to `most` parts, each with some of the receive queues and their sockets, for as many workers: fewer when
+    /// the device has fewer queues. A part sends by the first of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]; nothing is left behind then.
+    pub fn open_parts(
+        &mut self,
+        options: &Options,
+        index: PortIndex,
+        most: usize,
+    ) -> Result<Vec<AfXdpPort>, OpenError> {
         let failed = |source| OpenError::Netns {
             interface: options.interface.clone(),
             netns: options.netns.clone().unwrap_or_else(|| PathBuf::from("/proc/thread-self/ns/net")),
@@ -130,9 +147,19 @@ impl Devices {
         let umem = &self.umem;
         let (device, queues) =
             netns::within(netns, || open_here(umem, &steering, options)).map_err(failed)??;
-        let epoll = if queues.len() > 1 { Some(wait_for_all(&options.interface, &queues)?) } else { None };
-        let name = options.interface.clone();
-        Ok(AfXdpPort { name, index, device, epoll, queues, turn: 0, down_flushes: 0 })
+        let count = queues.len().min(most).max(1);
+        let device = Arc::new(device);
+        let mut shares: Vec<Vec<Queue>> = (0..count).map(|_| Vec::new()).collect();
+        for (number, queue) in queues.into_iter().enumerate() {
+            shares[number % count].push(queue);
+        }
+        let part = |queues: Vec<Queue>| {
+            let waits = queues.len() > 1;
+            let epoll = if waits { Some(wait_for_all(&options.interface, &queues)?) } else { None };
+            let (name, device) = (options.interface.clone(), Arc::clone(&device));
+            Ok(AfXdpPort { name, index, device, epoll, queues, turn: 0, down_flushes: 0 })
+        };
+        shares.into_iter().map(part).collect()
     }
 
     /// Names the prefixes of this node's pods, see [`Steering::set_local_prefixes`].
@@ -276,6 +303,10 @@ fn bind(
             }
         }
     }
+}
+
+fn no_queues(interface: &str) -> OpenError {
+    OpenError::Socket { interface: interface.to_owned(), queue: 0, reason: "it has no queues".to_owned() }
 }
 
 fn set_option(socket: BorrowedFd<'_>, level: i32, option: i32, value: i32) -> io::Result<()> {

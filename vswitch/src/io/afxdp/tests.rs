@@ -10,8 +10,8 @@ use vswitch_xdp::{Mode, TunnelEndpoint};
 
 use super::{Devices, OpenError, Options};
 use crate::io::testing::{
-    PATIENCE, Raw, frame, in_namespace, ip, mark, namespace, packet, receive, release, udp, umem, veth,
-    wait_for,
+    PATIENCE, Raw, frame, in_namespace, ip, ip_says, mark, namespace, packet, receive, release, udp, umem,
+    veth, wait_for,
 };
 use crate::io::{AfXdpPort, FramePool, Port, PortState, Umem, UmemError};
 
@@ -374,6 +374,49 @@ fn devices_of_other_namespaces_and_of_several_queues_open() {
         assert_eq!(seen, (0..64).collect::<Vec<u32>>());
         there.close(&mut pool);
         here.close(&mut pool);
+        all_home(&pool);
+    });
+}
+
+#[test]
+fn parts_of_a_port_share_its_queues_and_the_program_stays_until_the_last_goes() {
+    in_namespace(|| {
+        veth("io-a", "io-b", 4);
+        let far = Raw::on("io-b");
+        let mut pool = umem(8192);
+        let mut devices = Devices::new(pool.umem());
+        let mut parts = devices.open_parts(&Options::pod("io-a"), PORT, 3).unwrap();
+        assert_eq!(parts.iter().map(AfXdpPort::queues).collect::<Vec<_>>(), [2, 1, 1]);
+        parts.iter_mut().for_each(|part| prime(part, &mut pool));
+        let to = ("10.0.0.1".parse().unwrap(), 5000);
+        for flow in 0..64 {
+            assert!(far.send(&udp(("10.0.0.2".parse().unwrap(), 1000 + flow), to, b"x")));
+        }
+        // Each packet by one part; the kernel spreads them by flow.
+        let mut came = [0; 3];
+        wait_for("all packets", || {
+            for (part, came) in parts.iter_mut().zip(&mut came) {
+                let mut batch = Vec::with_capacity(BATCH);
+                *came += part.receive(&mut pool, &mut batch, BATCH);
+                release(&mut pool, batch);
+            }
+            (came.iter().sum::<usize>() >= 64).then_some(())
+        });
+        assert_eq!(came.iter().sum::<usize>(), 64);
+        assert!(came.iter().filter(|came| **came > 0).count() >= 2, "{came:?}");
+        // Each sends, and with two of them closed the third goes on.
+        for n in (0..3).rev() {
+            for (part, mark) in parts.iter_mut().zip(1..) {
+                let leaving = packet(&mut pool, &frame(mark, 60), PORT);
+                part.transmit(&mut pool, leaving).unwrap();
+                part.flush();
+                assert_eq!(far.receive(), frame(mark, 60));
+            }
+            let program = ip_says("link show io-a").contains("prog/xdp");
+            assert!(program, "the program went with {n} parts left");
+            Box::new(parts.pop().unwrap()).close(&mut pool);
+        }
+        assert!(!ip_says("link show io-a").contains("prog/xdp"));
         all_home(&pool);
     });
 }

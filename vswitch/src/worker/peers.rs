@@ -1,0 +1,365 @@
+//! Several workers: who owns what, and how packets get from one to the other.
+//!
+//! ```text
+//! worker 0                                      worker 1
+//!   receive -> anchor -- its own --> walk         receive -> anchor -> ...
+//!                 |                                  ^
+//!                 +-- of worker 1: parcel --> lane --+--> walk -> its own port: transmit
+//!                                                              -> a port of worker 0: parcel --> lane ...
+//! ```
+//!
+//! - A port's number says whose it is: worker `number % workers`. An uplink with several queues is one port with a part for
+//!   each of several workers, the first of which is that one; each part has its own queues, and sends by them.
+//! - A flow is followed by the worker of the port it belongs to ([`vswitch_datapath::anchor()`]), whichever worker received.
+//! - Each ordered pair of workers has a lane: packets travel in parcels of up to a batch, sent off when they are full, and at the
+//!   end of a turn when the receiver has little to do. A lane has a fixed number of parcels. When all are under way the receiver is behind: the newcomer ends,
+//!   counted ([`DropReason::HandoverFull`](vswitch_model::DropReason::HandoverFull) before the walk,
+//!   [`DropReason::TransmitRingFull`](vswitch_model::DropReason::TransmitRingFull) after it).
+//! - Packets of one direction of a flow come by one queue, so by one lane to its owner and by one lane on: they keep their order.
+//!
+//! With one worker there is none of this.
+
+use std::sync::Arc;
+
+use crossbeam::queue::ArrayQueue;
+use crossbeam::utils::CachePadded;
+use nix::errno::Errno;
+use vswitch_datapath::{BATCH, Packet, PortIndex};
+
+use super::doze::Doze;
+use super::rest::Waker;
+use crate::io::Frame;
+
+/// Parcels of a lane.
+const PARCELS: usize = 32;
+
+/// Parcels that one works at for a while.
+const BACKLOG: usize = 4;
+
+/// A packet for another worker, and what that is to do with it.
+#[derive(Debug)]
+pub(super) enum Handed {
+    /// It belongs to a flow of that worker: to be walked.
+    Walk(Packet<Frame>),
+    /// It was walked: to be transmitted by the port it bears.
+    Send(Packet<Frame>),
+}
+
+impl Handed {
+    pub(super) fn into_packet(self) -> Packet<Frame> {
+        match self {
+            Self::Walk(packet) | Self::Send(packet) => packet,
+        }
+    }
+}
+
+/// Packets that travel together.
+pub(super) type Parcel = Vec<Handed>;
+
+/// From one worker to another: parcels, full and empty, as many as it was made with.
+#[derive(Debug)]
+struct Lane {
+    full: ArrayQueue<Parcel>,
+    empty: ArrayQueue<Parcel>,
+}
+
+impl Lane {
+    fn new() -> Self {
+        let lane = Self { full: ArrayQueue::new(PARCELS), empty: ArrayQueue::new(PARCELS) };
+        for _ in 0..PARCELS {
+            lane.empty.push(Vec::with_capacity(BATCH)).expect("the queue has a place for each parcel");
+        }
+        lane
+    }
+}
+
+/// Where a worker is found when it sleeps.
+#[derive(Debug)]
+struct Bed {
+    doze: CachePadded<Doze>,
+    waker: Waker,
+}
+
+/// A worker's place among the others.
+#[derive(Debug)]
+pub struct Place {
+    pub(super) waker: Waker,
+    /// None: it is alone.
+    pub(super) peers: Option<Box<Peers>>,
+}
+
+/// One worker's ends of the lanes to and from all others.
+#[derive(Debug)]
+pub(super) struct Peers {
+    number: usize,
+    /// By worker; the one to itself is never used.
+    to: Box<[Arc<Lane>]>,
+    from: Box<[Arc<Lane>]>,
+    beds: Arc<[Bed]>,
+    /// Parcels being filled, by worker.
+    open: Box<[Option<Parcel>]>,
+    /// Who was sent something since they were last looked at.
+    sent: Box<[bool]>,
+    /// Whose lane is looked at next.
+    next: usize,
+    retired: bool,
+    /// Packets handed over less those taken: the sum over all workers is what is under way.
+    ahead: i64,
+}
+
+/// Places for `count` workers that hand packets to each other; for one, a place without peers.
+///
+/// # Errors
+///
+/// The kernel has no more event descriptors.
+pub fn places(count: usize) -> Result<Vec<Place>, Errno> {
+    let wakers = (0..count).map(|_| Waker::new()).collect::<Result<Vec<_>, _>>()?;
+    if count == 1 {
+        return Ok(wakers.into_iter().map(|waker| Place { waker, peers: None }).collect());
+    }
+    let bed = |waker: &Waker| Bed { doze: CachePadded::new(Doze::new()), waker: waker.clone() };
+    let beds: Arc<[Bed]> = wakers.iter().map(bed).collect();
+    let lanes: Vec<Vec<Arc<Lane>>> =
+        (0..count).map(|_| (0..count).map(|_| Arc::new(Lane::new())).collect()).collect();
+    let place = |(number, waker)| {
+        let peers = Peers {
+            number,
+            to: lanes[number].iter().map(Arc::clone).collect(),
+            from: lanes.iter().map(|lanes| Arc::clone(&lanes[number])).collect(),
+            beds: Arc::clone(&beds),
+            open: (0..count).map(|_| None).collect(),
+            sent: vec![false; count].into(),
+            next: 0,
+            retired: false,
+            ahead: 0,
+        };
+        Place { waker, peers: Some(Box::new(peers)) }
+    };
+    Ok(wakers.into_iter().enumerate().map(place).collect())
+}
+
+/// Whose port it is, of `workers`.
+#[must_use]
+pub fn owner(port: PortIndex, workers: usize) -> usize {
+    usize::from(port.0) % workers.max(1)
+}
+
+impl Peers {
+    /// The worker this is of.
+    pub(super) fn number(&self) -> usize {
+        self.number
+    }
+
+    /// Whose port it is.
+    pub(super) fn owner(&self, port: PortIndex) -> usize {
+        owner(port, self.to.len())
+    }
+
+    /// Puts a packet into the parcel for another worker. Gives it back when that one is behind, or nothing is to be handed
+    /// over any more.
+    pub(super) fn hand(&mut self, to: usize, handed: Handed) -> Result<(), Handed> {
+        let (Some(open), Some(lane)) = (self.open.get_mut(to), self.to.get(to)) else { return Err(handed) };
+        if open.is_none() && !self.retired {
+            *open = lane.empty.pop();
+        }
+        let Some(parcel) = open else { return Err(handed) };
+        parcel.push(handed);
+        self.ahead += 1;
+        if parcel.len() == BATCH {
+            self.send_off(to);
+        }
+        Ok(())
+    }
+
+    fn send_off(&mut self, to: usize) {
+        if let Some(parcel) = self.open[to].take() {
+            // A lane has a place for each of its parcels: a refusal would be a bug, and loses nothing.
+            self.open[to] = self.to[to].full.push(parcel).err();
+            self.sent[to] = true;
+        }
+    }
+
+    /// Sends off what was handed over, and wakes who sleeps. To one that has [`BACKLOG`] before it a parcel goes when it is full:
+    /// it could do nothing with it yet, and small parcels would soon take all places of the lane.
+    pub(super) fn send_all(&mut self) {
+        for to in 0..self.to.len() {
+            if self.open[to].is_some() && self.to[to].full.len() < BACKLOG {
+                self.send_off(to);
+            }
+            if std::mem::take(&mut self.sent[to]) && self.beds[to].doze.is_to_be_woken() {
+                self.beds[to].waker.wake();
+            }
+        }
+    }
+
+    /// The next parcel that came, from all workers in turn, and whom to give it back to.
+    pub(super) fn take(&mut self) -> Option<(usize, Parcel)> {
+        for _ in 0..self.from.len() {
+            let from = self.next;
+            self.next = (self.next + 1) % self.from.len();
+            if let Some(parcel) = self.from[from].full.pop() {
+                self.ahead -= parcel.len() as i64;
+                return Some((from, parcel));
+            }
+        }
+        None
+    }
+
+    /// Gives back a parcel that is empty now.
+    pub(super) fn give_back(&self, from: usize, parcel: Parcel) {
+        debug_assert!(parcel.is_empty() && parcel.capacity() >= BATCH);
+        // As above: there is a place for each.
+        self.from[from].empty.push(parcel).ok();
+    }
+
+    /// Packets it has handed over so far less those it has taken.
+    pub(super) fn ahead(&self) -> i64 {
+        self.ahead
+    }
+
+    /// Says that the worker is about to sleep. False: something came or is still to go, it must not.
+    pub(super) fn may_sleep(&self) -> bool {
+        self.beds[self.number].doze.announce();
+        let nothing_goes = self.open.iter().all(Option::is_none);
+        let may = nothing_goes && self.from.iter().all(|lane| lane.full.is_empty());
+        if !may {
+            self.awake();
+        }
+        may
+    }
+
+    /// Says that the worker looks again.
+    pub(super) fn awake(&self) {
+        self.beds[self.number].doze.awake();
+    }
+
+    /// From now on nothing is handed over: the others are about to end.
+    pub(super) fn retire(&mut self) {
+        (0..self.to.len()).for_each(|to| self.send_off(to));
+        self.send_all();
+        self.retired = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vswitch_datapath::{Buffer, Offload};
+
+    use super::*;
+    use crate::io::{FramePool, Umem};
+
+    fn two() -> (Box<Peers>, Box<Peers>, FramePool) {
+        let mut places = places(2).unwrap().into_iter().map(|place| place.peers.unwrap());
+        let pool = FramePool::new(&Umem::plain(8192).unwrap(), 8192).unwrap();
+        (places.next().unwrap(), places.next().unwrap(), pool)
+    }
+
+    fn packet(pool: &mut FramePool, mark: u16) -> Packet<Frame> {
+        let mut buffer = pool.take().unwrap();
+        assert!(buffer.fill(&mark.to_be_bytes()));
+        Packet { buffer, port: PortIndex(mark % 7), offload: Offload::default() }
+    }
+
+    fn mark(packet: &Packet<Frame>) -> u16 {
+        u16::from_be_bytes(packet.buffer.bytes().try_into().unwrap())
+    }
+
+    #[test]
+    fn one_worker_has_no_peers() {
+        let places = places(1).unwrap();
+        assert!(places.len() == 1 && places[0].peers.is_none());
+    }
+
+    #[test]
+    fn packets_come_in_order_and_parcels_go_round() {
+        let (mut one, mut two, mut pool) = two();
+        let (mut handed, mut came) = (0, Vec::new());
+        for turn in 0..200u16 {
+            for _ in 0..turn % 130 {
+                one.hand(1, Handed::Walk(packet(&mut pool, handed))).unwrap();
+                handed += 1;
+            }
+            one.send_all();
+            while let Some((from, mut parcel)) = two.take() {
+                assert_eq!(from, 0);
+                for handed in parcel.drain(..) {
+                    let packet = handed.into_packet();
+                    came.push(mark(&packet));
+                    pool.put(packet.buffer);
+                }
+                two.give_back(from, parcel);
+            }
+        }
+        assert!(came.iter().copied().eq(0..handed));
+        assert_eq!(pool.free(), 8192);
+    }
+
+    #[test]
+    fn a_worker_that_is_behind_gets_no_more_and_what_it_has_stays() {
+        let (mut one, mut two, mut pool) = two();
+        let room = (PARCELS * BATCH) as u16;
+        for number in 0..room {
+            one.hand(1, Handed::Send(packet(&mut pool, number))).unwrap();
+        }
+        let newcomer = one.hand(1, Handed::Send(packet(&mut pool, room))).unwrap_err().into_packet();
+        assert_eq!(mark(&newcomer), room);
+        assert_eq!(one.ahead() + two.ahead(), i64::from(room));
+        // One parcel read makes room for one more.
+        let (from, mut parcel) = two.take().unwrap();
+        pool.put_all(parcel.drain(..).map(|handed| handed.into_packet().buffer));
+        two.give_back(from, parcel);
+        one.hand(1, Handed::Send(newcomer)).unwrap();
+        // Nothing after this, but what was open still goes.
+        one.retire();
+        let late = one.hand(1, Handed::Send(packet(&mut pool, 1))).unwrap_err().into_packet();
+        pool.put(late.buffer);
+        let mut left = 0;
+        while let Some((_, mut parcel)) = two.take() {
+            left += parcel.len();
+            pool.put_all(parcel.drain(..).map(|handed| handed.into_packet().buffer));
+        }
+        assert_eq!((left, pool.free()), (usize::from(room) - BATCH + 1, 8192));
+        assert_eq!(one.ahead() + two.ahead(), 0);
+    }
+
+    #[test]
+    fn small_parcels_do_not_take_all_places() {
+        let (mut one, mut two, mut pool) = two();
+        for number in 0..1000 {
+            one.hand(1, Handed::Walk(packet(&mut pool, number))).unwrap();
+            one.send_all();
+        }
+        assert!(!one.may_sleep(), "something is still to go");
+        let mut came = 0;
+        while came < 1000 {
+            while let Some((from, mut parcel)) = two.take() {
+                for handed in parcel.drain(..) {
+                    let packet = handed.into_packet();
+                    assert_eq!(mark(&packet), came);
+                    came += 1;
+                    pool.put(packet.buffer);
+                }
+                two.give_back(from, parcel);
+            }
+            one.send_all();
+        }
+        assert!(one.may_sleep());
+    }
+
+    #[test]
+    fn who_sleeps_is_woken_once_and_does_not_sleep_on_what_came() {
+        let (mut one, two, mut pool) = two();
+        assert!(two.may_sleep());
+        one.hand(1, Handed::Walk(packet(&mut pool, 1))).unwrap();
+        one.send_all();
+        assert!(two.beds[1].waker.take(), "it was woken");
+        assert!(!two.may_sleep(), "something waits");
+        one.hand(1, Handed::Walk(packet(&mut pool, 2))).unwrap();
+        one.send_all();
+        assert!(!two.beds[1].waker.take(), "it is awake");
+        let mut two = two;
+        while let Some((_, mut parcel)) = two.take() {
+            pool.put_all(parcel.drain(..).map(|handed| handed.into_packet().buffer));
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! What a worker does that shares the ports with others: sorts what it received by whose it is, takes what they handed over.
+//! Never called by a worker that is alone. [`super::peers`] says how packets get across.
+
+use vswitch_datapath::{Buffer, Now, Packet, Probe, anchor};
+use vswitch_model::DropReason;
+
+use super::Worker;
+use super::peers::{Handed, Parcel};
+use crate::io::Frame;
+
+/// Parcels taken in one turn at most: as many batches as ports are visited for.
+const PARCELS: usize = 4;
+
+impl Worker {
+    /// Takes what has just arrived into the batch, or hands it to the worker that follows its flow.
+    pub(super) fn sort_arrived(&mut self) {
+        let Some(peers) = &mut self.peers else { return };
+        for packet in self.arrived.drain(..) {
+            let of = anchor(&self.tables, packet.port, packet.buffer.bytes());
+            let owner = of.map_or(peers.number(), |port| peers.owner(port));
+            if owner == peers.number() {
+                self.batch.push(packet);
+            } else if let Err(handed) = peers.hand(owner, Handed::Walk(packet)) {
+                // As if it had been walked: it came, and it ended.
+                let packet = handed.into_packet();
+                self.counters.received(packet.port, packet.buffer.bytes().len());
+                self.counters.dropped(packet.port, DropReason::HandoverFull);
+                self.pool.put(packet.buffer);
+            }
+        }
+    }
+
+    /// Walks and sends what other workers handed over. Whether there was anything.
+    pub(super) fn take_handed<P: Probe>(&mut self, now: Now, probe: &mut P) -> bool {
+        let mut worked = false;
+        for _ in 0..PARCELS {
+            let Some((from, mut parcel)) = self.peers.as_mut().and_then(|peers| peers.take()) else { break };
+            worked = true;
+            if self.batch.len() + parcel.len() > self.batch.capacity() {
+                self.walk_batch(now, probe);
+            }
+            self.unpack(&mut parcel);
+            if let Some(peers) = &self.peers {
+                peers.give_back(from, parcel);
+            }
+        }
+        worked
+    }
+
+    fn unpack(&mut self, parcel: &mut Parcel) {
+        for handed in parcel.drain(..) {
+            match handed {
+                Handed::Walk(packet) => self.batch.push(packet),
+                Handed::Send(packet) => {
+                    let index = packet.port;
+                    let refused = match self.ports.get(index) {
+                        Some(slot) => {
+                            let refused = slot.port.transmit(&mut self.pool, packet).err();
+                            refused.map(|refused| (refused.packet.buffer, refused.reason))
+                        }
+                        None => Some((packet.buffer, DropReason::PortGone)),
+                    };
+                    match refused {
+                        None => self.ports.queue(index),
+                        Some((frame, reason)) => {
+                            self.counters.dropped(index, reason);
+                            self.pool.put(frame);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Hands a packet that was walked here to the worker of the port it leaves by. The frame back, and why, when nobody has
+    /// the port, or its worker is behind.
+    #[inline(never)]
+    pub(super) fn hand_on(
+        peers: Option<&mut super::Peers>,
+        packet: Packet<Frame>,
+    ) -> Result<(), (Frame, DropReason)> {
+        let Some(peers) = peers else { return Err((packet.buffer, DropReason::PortGone)) };
+        let owner = peers.owner(packet.port);
+        if owner == peers.number() {
+            return Err((packet.buffer, DropReason::PortGone));
+        }
+        let handed = peers.hand(owner, Handed::Send(packet));
+        handed.map_err(|handed| (handed.into_packet().buffer, DropReason::TransmitRingFull))
+    }
+
+    /// Sends off what was handed over in this turn, and evens out the frames that moved with it.
+    pub(super) fn share(&mut self) {
+        if let Some(peers) = &mut self.peers {
+            peers.send_all();
+            self.pool.balance();
+        }
+    }
+
+    /// Ends, and counts, what others had handed over and nobody will look at any more.
+    pub(super) fn drop_handed(&mut self) {
+        while let Some((from, mut parcel)) = self.peers.as_mut().and_then(|peers| peers.take()) {
+            for handed in parcel.drain(..) {
+                let reason = match &handed {
+                    Handed::Walk(packet) => {
+                        self.counters.received(packet.port, packet.buffer.bytes().len());
+                        DropReason::Stopping
+                    }
+                    Handed::Send(_) => DropReason::PortGone,
+                };
+                let packet = handed.into_packet();
+                self.counters.dropped(packet.port, reason);
+                self.pool.put(packet.buffer);
+            }
+            if let Some(peers) = &self.peers {
+                peers.give_back(from, parcel);
+            }
+        }
+    }
+}
