@@ -1,16 +1,19 @@
 //! The agent, over its socket.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rscni_plugin::error::Error as CniError;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
+use vswitch_model::PortKind;
 use vswitch_model::api::agent::agent_client::AgentClient;
 use vswitch_model::api::agent::{
-    AssignAddressesRequest, AttachRequest, Attachment, CheckAddressesRequest, CheckRequest,
-    CollectGarbageRequest, DetachRequest, ReadyReply, ReadyRequest, ReleaseAddressesRequest,
+    self as pb, AssignAddressesRequest, AttachRequest, Attachment, CheckAddressesRequest, CheckRequest,
+    ChoosePortRequest, CollectGarbageRequest, DetachRequest, ReadyReply, ReadyRequest,
+    ReleaseAddressesRequest,
 };
 use vswitch_model::api::connect;
 
@@ -45,16 +48,33 @@ impl Agent {
 
     /// Attaches, and returns when the pod's policy is in force.
     pub async fn attach(&mut self, mut request: AttachRequest) -> Result<(), CniError> {
-        request.timeout_ms = u32::try_from(ATTACH_TIMEOUT.as_millis()).expect("a few seconds fit 32 bits");
+        request.timeout_ms = attach_timeout_ms();
         let socket = self.socket.clone();
         call(&socket, "attach", self.client.attach(timed(request))).await.map(drop)
     }
 
-    /// Detaches what there is to detach.
-    pub async fn detach(&mut self, id: &AttachmentId) -> Result<(), CniError> {
+    /// The kind of port a pod with these addresses is to have.
+    pub async fn choose_port(&mut self, pod: &CniArgs, addresses: &[IpAddr]) -> Result<PortKind, CniError> {
+        let socket = self.socket.clone();
+        let request = timed(ChoosePortRequest {
+            namespace: pod.pod_namespace.clone(),
+            pod: pod.pod_name.clone(),
+            uid: pod.pod_uid.clone(),
+            addresses: addresses.iter().map(ToString::to_string).collect(),
+            timeout_ms: attach_timeout_ms(),
+        });
+        let reply = call(&socket, "choose port", self.client.choose_port(request)).await?;
+        Ok(match reply.kind() {
+            pb::PortKind::Veth => PortKind::Veth,
+            pb::PortKind::Tun => PortKind::Tun,
+        })
+    }
+
+    /// Detaches what there is to detach; whether there was something.
+    pub async fn detach(&mut self, id: &AttachmentId) -> Result<bool, CniError> {
         let socket = self.socket.clone();
         let request = timed(DetachRequest { attachment: Some(message(id)) });
-        call(&socket, "detach", self.client.detach(request)).await.map(drop)
+        call(&socket, "detach", self.client.detach(request)).await.map(|reply| reply.existed)
     }
 
     /// Compares what the agent holds with what ADD reported.
@@ -110,6 +130,10 @@ impl Agent {
 #[must_use]
 pub fn message(id: &AttachmentId) -> Attachment {
     Attachment { container_id: id.container.clone(), ifname: id.ifname.clone() }
+}
+
+fn attach_timeout_ms() -> u32 {
+    u32::try_from(ATTACH_TIMEOUT.as_millis()).expect("a few seconds fit 32 bits")
 }
 
 fn timed<T>(message: T) -> Request<T> {

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use nix::errno::Errno;
 use rscni_plugin::error::Error as CniError;
-use vswitch_model::Mac;
+use vswitch_model::{Mac, PortKind};
 
 use crate::error::{CODE_DIFFERS, During, Failure};
 use crate::kernel::ethtool::{Ethtool, RX_GRO, TX_CHECKSUMS};
@@ -27,7 +27,9 @@ pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0xecee, 0xeeff, 
 pub struct Pod {
     /// Name of the interface.
     pub ifname: String,
-    /// Its Ethernet address.
+    /// What it is.
+    pub kind: PortKind,
+    /// Its Ethernet address; zeros of a tun.
     pub mac: Mac,
     /// Its MTU in bytes; None: not looked at.
     pub mtu: Option<u32>,
@@ -39,6 +41,9 @@ impl Pod {
     /// The routes that follow from the addresses: each family's default, and how its router is reached.
     #[must_use]
     pub fn routes(&self) -> Vec<LinkRoute> {
+        if self.kind == PortKind::Tun {
+            return self.routes_of_tun();
+        }
         let mut routes = Vec::new();
         if self.addresses.iter().any(IpAddr::is_ipv4) {
             let gateway = IpAddr::V4(GATEWAY_V4);
@@ -52,9 +57,26 @@ impl Pod {
         routes
     }
 
+    /// There is no link to find a router on: everything goes into the device.
+    fn routes_of_tun(&self) -> Vec<LinkRoute> {
+        let has = |is: fn(&IpAddr) -> bool| self.addresses.iter().any(is);
+        let v4 = has(IpAddr::is_ipv4).then_some(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let v6 = has(IpAddr::is_ipv6).then_some(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+        v4.into_iter().chain(v6).map(|any| LinkRoute { destination: all(any), gateway: None }).collect()
+    }
+
+    /// Its Ethernet address as others are told: nothing of a tun.
+    #[must_use]
+    pub fn mac_text(&self) -> String {
+        if self.kind == PortKind::Tun { String::new() } else { self.mac.to_string() }
+    }
+
     /// Sets up the interface, which has to be in the namespace already.
     pub fn set_up(&self, netns: &Netns) -> Result<(), Failure> {
         netns.run(|| runtime().during(|| "start")?.block_on(self.set_up_inside()))??;
+        if self.kind == PortKind::Tun {
+            return Ok(());
+        }
         // On a thread of its own, because that thread's mount namespace is spoilt afterwards.
         match netns.run(|| napi::set_threaded(&self.ifname))? {
             Err(error) if error.kind() != io::ErrorKind::Unsupported => {
@@ -78,7 +100,9 @@ impl Pod {
                 sysctl::set("ipv6", &self.ifname, key, value)?;
             }
         }
-        self.set_offloads(link.index)?;
+        if self.kind == PortKind::Veth {
+            self.set_offloads(link.index)?;
+        }
         links.set_up(&self.ifname).await?;
         for address in &self.addresses {
             links.add_address(link.index, *address).await?;
@@ -154,6 +178,9 @@ impl Pod {
                 route.gateway.map_or_else(|| "on the link".to_owned(), |gateway| format!("by {gateway}"));
             found.push(format!("there is no route to {} {via} on {name}", route.destination));
         }
+        if self.kind == PortKind::Tun {
+            return Ok(found);
+        }
         let active = Ethtool::open().and_then(|mut ethtool| ethtool.active(link.index));
         let active = active.during(|| format!("read the offloads of {name}"))?;
         for feature in TX_CHECKSUMS.iter().filter(|feature| active.contains(**feature)) {
@@ -169,8 +196,12 @@ fn default_route(gateway: IpAddr) -> LinkRoute {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     };
-    let destination = IpNet::new(any, 0).expect("zero is a prefix length of both families");
-    LinkRoute { destination, gateway: Some(gateway) }
+    LinkRoute { destination: all(any), gateway: Some(gateway) }
+}
+
+/// Everything of the family of `any`.
+fn all(any: IpAddr) -> IpNet {
+    IpNet::new(any, 0).expect("zero is a prefix length of both families")
 }
 
 /// The gateway of an address's family.
@@ -197,6 +228,7 @@ mod tests {
     fn each_family_has_its_routes() {
         let pod = |addresses: &[&str]| Pod {
             ifname: "eth0".into(),
+            kind: PortKind::Veth,
             mac: Mac::default(),
             mtu: None,
             addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
@@ -206,5 +238,8 @@ mod tests {
         assert_eq!(text(pod(&["10.0.0.1"])), ["169.254.1.1/32", "0.0.0.0/0"]);
         assert_eq!(text(pod(&["fd00::1"])), ["::/0"]);
         assert_eq!(text(pod(&["fd00::1", "10.0.0.1"])).len(), 3);
+        let tun = Pod { kind: PortKind::Tun, ..pod(&["fd00::1", "10.0.0.1"]) };
+        assert!(tun.routes().iter().all(|route| route.gateway.is_none()));
+        assert_eq!(text(tun), ["0.0.0.0/0", "::/0"]);
     }
 }

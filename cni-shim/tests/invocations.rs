@@ -110,6 +110,60 @@ fn assert_host_end(host: &str, name: &str) {
 }
 
 #[test]
+fn a_pod_with_a_tun_is_attached_checked_and_gone() {
+    let Some(node) = node() else { return };
+    node.agent.choose_tun();
+    let config = node.config();
+    let added = node.cni("ADD", &config);
+    assert!(added.succeeded, "{added:?}");
+    assert_eq!(
+        added.json,
+        json!({
+            "cniVersion": "1.1.0",
+            "interfaces": [{"name": "eth0", "mtu": 1430, "sandbox": format!("/run/netns/{}", node.pod)}],
+            "ips": [
+                {"interface": 0, "address": "10.244.0.5/32"},
+                {"interface": 0, "address": "fd00:244::5/128"},
+            ],
+            "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
+        })
+    );
+    let tuns = || ip(&node.pod, &["link", "show", "type", "tun"]);
+    assert_eq!((node.host_ends(), tuns()[0]["ifname"].clone()), (vec![], json!("eth0")));
+    for family in ["-4", "-6"] {
+        let routes = ip(&node.pod, &[family, "route"]);
+        let default = routes.as_array().unwrap().iter().find(|route| route["dst"] == "default").unwrap();
+        assert_eq!((&default["dev"], default.get("gateway")), (&json!("eth0"), None), "{family}");
+    }
+    let after = with(config.clone(), "prevResult", added.json);
+    let checked = node.cni("CHECK", &after);
+    assert!(checked.succeeded, "{checked:?}");
+    run("ip", &["-n", &node.pod, "route", "del", "default"]);
+    let checked = node.cni("CHECK", &after);
+    assert!(checked.details().contains("no route to 0.0.0.0/0 on the link on eth0"), "{checked:?}");
+
+    assert!(node.cni("DEL", &after).succeeded);
+    assert_eq!(tuns(), json!([]));
+    node.assert_nothing_left();
+    assert!(node.cni("DEL", &config).succeeded, "again, and without the result");
+
+    // Killed half way.
+    node.agent.hang_in_attach();
+    let mut child = node.spawn("vswitch-cni", "ADD", "c1", &config);
+    node.agent.wait_for("attach");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    node.agent.heal();
+    assert!(node.cni("ADD", &config).succeeded, "once more");
+    assert!(node.cni("DEL", &config).succeeded);
+
+    node.agent.fail("attach", Status::unavailable("the engine is away"));
+    assert_eq!(node.cni("ADD", &config).code(), 11);
+    assert_eq!(tuns(), json!([]));
+    node.assert_nothing_left();
+}
+
+#[test]
 fn check_names_what_differs() {
     let Some(node) = node() else { return };
     let added = node.cni("ADD", &node.config());

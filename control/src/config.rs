@@ -12,7 +12,7 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Deserialize;
 use toml::Spanned;
-use vswitch_model::{PortName, Vni, api, limits};
+use vswitch_model::{Invalid, PortKind, PortName, Vni, api, limits};
 
 mod shown;
 
@@ -58,6 +58,8 @@ pub struct Config {
     pub underlay: Wish,
     /// MTU of pods. None: what the underlay leaves.
     pub pod_mtu: Option<u16>,
+    /// The kind of pods' ports, where neither a pod nor its pool says.
+    pub pod_port: PortKind,
     /// The VXLAN network of the cluster.
     pub vni: Vni,
     /// Its UDP port.
@@ -83,6 +85,7 @@ impl Default for Config {
             store: StoreConfig::Embedded(DEFAULT_STORE.into()),
             underlay: Wish::default(),
             pod_mtu: None,
+            pod_port: PortKind::default(),
             vni: Vni::CALICO,
             vxlan_port: 4789,
             cool_down: ipam::COOL_DOWN,
@@ -129,6 +132,7 @@ struct Written {
     store: WrittenStore,
     underlay: WrittenUnderlay,
     pod_mtu: Option<Spanned<i64>>,
+    pod_port: Option<Spanned<String>>,
     vni: Option<Spanned<i64>>,
     vxlan_port: Option<Spanned<i64>>,
     cool_down_s: Option<Spanned<i64>>,
@@ -197,6 +201,12 @@ impl Reader<'_> {
                 .pod_mtu
                 .map(|mtu| self.number("pod_mtu", &mtu, limits::MTU_MIN.into()..=limits::MTU_MAX.into()))
                 .transpose()?,
+            pod_port: match written.pod_port {
+                None => defaults.pod_port,
+                Some(kind) => {
+                    kind.as_ref().parse().map_err(|e: Invalid| self.refuse("pod_port", &kind, e.problem))?
+                }
+            },
             vni: match written.vni {
                 None => defaults.vni,
                 Some(vni) => {
@@ -389,6 +399,7 @@ mod tests {
         let text = r#"
             node = "n1"
             pod_mtu = 1400
+            pod_port = "tun"
             vni = 7
             vxlan_port = 8472
             cool_down_s = 5
@@ -418,6 +429,7 @@ mod tests {
                 },
             },
             pod_mtu: Some(1400),
+            pod_port: PortKind::Tun,
             vni: Vni::new(7).unwrap(),
             vxlan_port: 8472,
             cool_down: Duration::from_secs(5),
@@ -440,6 +452,7 @@ mod tests {
             ("\nvni = 16777216", "agent.toml:2: vni: 16777216 is out of range: 0 to 16777215"),
             ("vxlan_port = 0", "agent.toml:1: vxlan_port: 0 is out of range: 1 to 65535"),
             ("pod_mtu = 9000", "agent.toml:1: pod_mtu: 9000 is out of range: 1280 to 1600"),
+            ("pod_port = \"tap\"", "agent.toml:1: pod_port: \"tap\" is no kind of port: veth or tun"),
             (
                 "dns_servers = [\"dns\"]",
                 "agent.toml:1: dns_servers: \"dns\": an address or a prefix, as 10.96.0.10",

@@ -136,6 +136,10 @@ impl Agent for Fake {
         Err(Status::unimplemented("attach"))
     }
 
+    async fn choose_port(&self, _: Request<agent::ChoosePortRequest>) -> Reply<agent::ChoosePortReply> {
+        Err(Status::unimplemented("choose_port"))
+    }
+
     async fn detach(&self, _: Request<agent::DetachRequest>) -> Reply<agent::DetachReply> {
         Err(Status::unimplemented("detach"))
     }

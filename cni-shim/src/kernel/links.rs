@@ -7,7 +7,8 @@ use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags};
 use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags,
+    LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope};
 use nix::errno::Errno;
@@ -39,6 +40,8 @@ pub struct Link {
     pub peer: Option<u32>,
     /// Its alias.
     pub alias: Option<String>,
+    /// Whether it is a tun or tap device.
+    pub is_tun: bool,
 }
 
 /// The pair to make.
@@ -201,6 +204,7 @@ impl Link {
             up: message.header.flags.contains(LinkFlags::Up),
             peer: None,
             alias: None,
+            is_tun: false,
         };
         for attribute in &message.attributes {
             match attribute {
@@ -210,6 +214,9 @@ impl Link {
                 }
                 LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
                 LinkAttribute::Link(peer) => link.peer = Some(*peer),
+                LinkAttribute::LinkInfo(infos) => {
+                    link.is_tun = infos.iter().any(|info| *info == LinkInfo::Kind(InfoKind::Tun));
+                }
                 LinkAttribute::IfAlias(alias) => link.alias = Some(alias.clone()),
                 _ => {}
             }

@@ -6,3 +6,4 @@ pub mod links;
 pub mod napi;
 pub mod netns;
 pub mod sysctl;
+pub mod tun;

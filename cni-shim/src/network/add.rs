@@ -1,4 +1,5 @@
-//! ADD: addresses, the veth pair, the pod's inside, the agent. Whatever fails, what was done before is undone.
+//! ADD: addresses, the veth pair, the pod's inside, the agent; for a pod with a tun the agent first, since the engine makes
+//! the device. Whatever fails, what was done before is undone.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -6,16 +7,16 @@ use std::path::Path;
 use ipnet::IpNet;
 use rscni_plugin::error::Error as CniError;
 use rscni_plugin::types::{CNIResult, Cmd, Dns, Interface, IpConfig, Route};
-use vswitch_model::Mac;
-use vswitch_model::api::agent::AttachRequest;
+use vswitch_model::api::agent::{self as pb, AttachRequest};
 use vswitch_model::limits::{ADDRESSES_PER_PORT_MAX, MTU_MAX, MTU_MIN};
+use vswitch_model::{Mac, PortKind};
 
 use super::Invocation;
 use crate::agent::{Agent, message};
 use crate::delegate::Delegate;
 use crate::kernel::links::{Links, VethPair, host_prefix};
 use crate::kernel::netns::Netns;
-use crate::kernel::sysctl;
+use crate::kernel::{sysctl, tun};
 use crate::names::host_alias;
 use crate::pod::{Pod, gateway_of};
 
@@ -24,6 +25,7 @@ use crate::pod::{Pod, gateway_of};
 enum Step {
     Addresses,
     Veth,
+    Tun,
     Attached,
 }
 
@@ -83,11 +85,20 @@ impl Workshop<'_> {
     /// An ADD that was killed half way left its host end: take that apart first. Plugins such as host-local refuse a
     /// second ADD of the same container, so the addresses go as well.
     async fn clear_stale(&self, agent: &mut Agent) -> Result<(), CniError> {
-        if self.links.find(&self.host).await?.is_none() {
+        let id = &self.invocation.id;
+        let has_veth = self.links.find(&self.host).await?.is_some();
+        if !has_veth && !tun::is_in(self.netns, &id.ifname)? {
             return Ok(());
         }
-        agent.detach(&self.invocation.id).await?;
-        self.links.delete(&self.host).await?;
+        let attached = agent.detach(id).await?;
+        if has_veth {
+            self.links.delete(&self.host).await?;
+        } else if attached {
+            tun::delete(self.netns, &id.ifname)?;
+        } else {
+            // Another network's.
+            return Ok(());
+        }
         self.ipam.call(Cmd::Del)
     }
 
@@ -98,43 +109,62 @@ impl Workshop<'_> {
         let addresses = usable_addresses(&given)?;
 
         let id = &self.invocation.id;
+        let kind = agent.choose_port(&self.invocation.pod, &addresses).await?;
         let pod = Pod {
             ifname: id.ifname.clone(),
-            mac: id.pod_mac(),
+            kind,
+            mac: if kind == PortKind::Tun { Mac::default() } else { id.pod_mac() },
             mtu: Some(self.mtu),
-            addresses: addresses.clone(),
+            addresses,
         };
-        self.make_veth(&pod).await?;
-        pod.set_up(self.netns)?;
-
-        self.steps.push(Step::Attached);
-        agent
-            .attach(AttachRequest {
-                attachment: Some(message(id)),
-                namespace: self.invocation.pod.pod_namespace.clone(),
-                pod: self.invocation.pod.pod_name.clone(),
-                uid: self.invocation.pod.pod_uid.clone(),
-                netns: netns_path.display().to_string(),
-                host_interface: self.host.clone(),
-                mac: pod.mac.to_string(),
-                addresses: addresses.iter().map(ToString::to_string).collect(),
-                mtu: self.mtu,
-                timeout_ms: 0,
-                network: self.invocation.conf.name.clone(),
-            })
-            .await?;
+        self.refuse_second_interface()?;
+        if kind == PortKind::Tun {
+            self.steps.push(Step::Tun);
+            self.attach(agent, &pod, netns_path).await?;
+            pod.set_up(self.netns)?;
+        } else {
+            self.make_veth(&pod).await?;
+            pod.set_up(self.netns)?;
+            self.attach(agent, &pod, netns_path).await?;
+        }
         Ok(self.result(&pod, netns_path, given.dns))
+    }
+
+    async fn attach(&mut self, agent: &mut Agent, pod: &Pod, netns_path: &Path) -> Result<(), CniError> {
+        self.steps.push(Step::Attached);
+        let kind = match pod.kind {
+            PortKind::Veth => pb::PortKind::Veth,
+            PortKind::Tun => pb::PortKind::Tun,
+        };
+        let request = AttachRequest {
+            attachment: Some(message(&self.invocation.id)),
+            namespace: self.invocation.pod.pod_namespace.clone(),
+            pod: self.invocation.pod.pod_name.clone(),
+            uid: self.invocation.pod.pod_uid.clone(),
+            netns: netns_path.display().to_string(),
+            host_interface: self.host.clone(),
+            mac: pod.mac_text(),
+            addresses: pod.addresses.iter().map(ToString::to_string).collect(),
+            mtu: self.mtu,
+            timeout_ms: 0,
+            network: self.invocation.conf.name.clone(),
+            kind: kind.into(),
+        };
+        agent.attach(request).await
+    }
+
+    fn refuse_second_interface(&self) -> Result<(), CniError> {
+        let name = &self.invocation.id.ifname;
+        let taken = self.netns.run(|| std::fs::exists(format!("/proc/sys/net/ipv4/conf/{name}")))?;
+        if taken.unwrap_or(false) {
+            let problem = format!("CNI_IFNAME: the pod has an interface {name} already");
+            return Err(CniError::InvalidEnvValue(problem));
+        }
+        Ok(())
     }
 
     async fn make_veth(&mut self, pod: &Pod) -> Result<(), CniError> {
         let id = &self.invocation.id;
-        let taken = self.netns.run(|| std::fs::exists(format!("/proc/sys/net/ipv4/conf/{}", id.ifname)))?;
-        if taken.unwrap_or(false) {
-            return Err(CniError::InvalidEnvValue(format!(
-                "CNI_IFNAME: the pod has an interface {} already",
-                id.ifname
-            )));
-        }
         self.steps.push(Step::Veth);
         let pair = VethPair {
             host: &self.host,
@@ -160,10 +190,14 @@ impl Workshop<'_> {
     async fn undo(&mut self, agent: &mut Agent) {
         while let Some(step) = self.steps.pop() {
             let (what, undone) = match step {
-                Step::Attached => ("to detach", agent.detach(&self.invocation.id).await),
+                Step::Attached => ("to detach", agent.detach(&self.invocation.id).await.map(drop)),
                 Step::Veth => (
                     "to delete the interface",
                     self.links.delete(&self.host).await.map(drop).map_err(CniError::from),
+                ),
+                Step::Tun => (
+                    "to delete the interface",
+                    tun::delete(self.netns, &self.invocation.id.ifname).map_err(CniError::from),
                 ),
                 Step::Addresses => ("to give the addresses back", self.ipam.call(Cmd::Del)),
             };
@@ -174,20 +208,22 @@ impl Workshop<'_> {
     }
 
     fn result(&self, pod: &Pod, netns: &Path, dns: Option<Dns>) -> CNIResult {
-        let interface = |name: &str, mac: Mac, sandbox: Option<String>| Interface {
+        let interface = |name: &str, mac: String, sandbox: Option<String>| Interface {
             name: name.to_owned(),
-            mac: mac.to_string(),
+            mac,
             mtu: Some(self.mtu),
             sandbox,
             socket_path: None,
             pci_id: None,
         };
+        let has_host_end = pod.kind == PortKind::Veth;
         let ips = pod.addresses.iter().map(|address| IpConfig {
-            interface: Some(1),
+            interface: Some(u32::from(has_host_end)),
             address: IpNet::from(*address),
-            gateway: Some(gateway_of(*address)),
+            gateway: has_host_end.then(|| gateway_of(*address)),
         });
-        let routes = pod.routes().into_iter().filter(|route| route.gateway.is_some()).map(|route| Route {
+        let default_routes = pod.routes().into_iter().filter(|route| route.destination.prefix_len() == 0);
+        let routes = default_routes.map(|route| Route {
             dst: route.destination,
             gw: route.gateway,
             mtu: None,
@@ -196,11 +232,10 @@ impl Workshop<'_> {
             table: None,
             scope: None,
         });
+        let host_end = has_host_end.then(|| interface(&self.host, Mac::GATEWAY.to_string(), None));
+        let own = interface(&pod.ifname, pod.mac_text(), Some(netns.display().to_string()));
         CNIResult {
-            interfaces: vec![
-                interface(&self.host, Mac::GATEWAY, None),
-                interface(&pod.ifname, pod.mac, Some(netns.display().to_string())),
-            ],
+            interfaces: host_end.into_iter().chain([own]).collect(),
             ips: ips.collect(),
             routes: routes.collect(),
             dns: self.invocation.conf.dns.clone().or(dns),

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use rscni_plugin::error::Error as CniError;
 use rscni_plugin::types::{Args, CNIResult, Cmd};
-use vswitch_model::Mac;
 use vswitch_model::api::agent::CheckRequest;
+use vswitch_model::{Mac, PortKind};
 
 use super::Invocation;
 use crate::agent::{Agent, message};
@@ -14,6 +14,8 @@ use crate::config::NetworkConf;
 use crate::delegate::Delegate;
 use crate::error::CODE_DIFFERS;
 use crate::kernel::links::Links;
+use crate::kernel::netns::Netns;
+use crate::kernel::tun;
 use crate::names::{AttachmentId, alias_prefix, is_host_interface};
 use crate::pod::Pod;
 
@@ -22,15 +24,25 @@ use crate::pod::Pod;
 /// not, because then nobody knows: code 11, and the runtime repeats.
 pub(super) async fn del(invocation: &Invocation<'_>) -> Result<(), CniError> {
     let detached = match Agent::connect(&invocation.conf.agent_socket).await {
-        Ok(mut agent) => agent.detach(&invocation.id).await,
+        Ok(mut agent) => agent.detach(&invocation.id).await.map(drop),
         Err(error) => Err(error),
     };
     let deleted = delete_link(&invocation.id.host_interface()).await;
+    let deleted = deleted.and(delete_tun(invocation));
     let released = match Delegate::find(&invocation.conf.ipam, invocation.args) {
         Ok(ipam) => ipam.call(Cmd::Del),
         Err(error) => Err(error),
     };
     detached.and(deleted).and(released)
+}
+
+/// Of a pod with a tun there is nothing outside of the pod. Without its namespace the device is gone as well.
+fn delete_tun(invocation: &Invocation<'_>) -> Result<(), CniError> {
+    let Some(path) = invocation.args.netns() else { return Ok(()) };
+    match Netns::open(path)? {
+        Some(netns) if !netns.is_current()? => Ok(tun::delete(&netns, &invocation.id.ifname)?),
+        _ => Ok(()),
+    }
 }
 
 async fn delete_link(name: &str) -> Result<(), CniError> {
@@ -48,12 +60,14 @@ pub(super) async fn check(invocation: &Invocation<'_>) -> Result<(), CniError> {
     let (netns, _) = invocation.netns()?;
     pod.check(&netns)?;
     let host = invocation.id.host_interface();
-    check_host_end(&host).await?;
+    if pod.kind == PortKind::Veth {
+        check_host_end(&host).await?;
+    }
     let mut agent = Agent::connect(&invocation.conf.agent_socket).await?;
     let request = CheckRequest {
         attachment: Some(message(&invocation.id)),
         host_interface: host,
-        mac: pod.mac.to_string(),
+        mac: pod.mac_text(),
         addresses: pod.addresses.iter().map(ToString::to_string).collect(),
     };
     agent.check(request).await
@@ -81,14 +95,20 @@ fn reported_pod(previous: &CNIResult, id: &AttachmentId) -> Result<Pod, CniError
         .enumerate()
         .find(|(_, interface)| interface.sandbox.is_some() && interface.name == id.ifname)
         .ok_or_else(|| wrong(format!("no interface {} with a sandbox", id.ifname)))?;
-    let mac = interface.mac.parse().map_err(|error| wrong(format!("interfaces[{index}].mac: {error}")))?;
+    let (kind, mac) = match interface.mac.as_str() {
+        "" => (PortKind::Tun, Mac::default()),
+        mac => {
+            let mac = mac.parse().map_err(|error| wrong(format!("interfaces[{index}].mac: {error}")))?;
+            (PortKind::Veth, mac)
+        }
+    };
     let ours = |ip: Option<u32>| ip.is_some_and(|ip| usize::try_from(ip) == Ok(index));
     let addresses: Vec<IpAddr> =
         previous.ips.iter().filter(|ip| ours(ip.interface)).map(|ip| ip.address.addr()).collect();
     if addresses.is_empty() {
         return Err(wrong(format!("no address of {}", id.ifname)));
     }
-    Ok(Pod { ifname: id.ifname.clone(), mac, mtu: interface.mtu, addresses })
+    Ok(Pod { ifname: id.ifname.clone(), kind, mac, mtu: interface.mtu, addresses })
 }
 
 /// CNI STATUS. Code 50: an ADD would not be served, and why.
@@ -175,7 +195,9 @@ mod tests {
         let pod = reported_pod(&previous, &AttachmentId::new("c", "eth0")).unwrap();
         assert_eq!((pod.mac.to_string().as_str(), pod.mtu), ("02:00:00:00:00:01", Some(1450)));
         assert_eq!(pod.addresses, ["10.0.0.1".parse::<IpAddr>().unwrap()]);
-        for ifname in ["eth1", "vsw0", "wg0"] {
+        let tun = reported_pod(&previous, &AttachmentId::new("c", "wg0")).unwrap();
+        assert_eq!((tun.kind, tun.mac), (PortKind::Tun, Mac::default()));
+        for ifname in ["eth1", "vsw0"] {
             let error = reported_pod(&previous, &AttachmentId::new("c", ifname)).unwrap_err();
             assert_eq!(u32::from(&error), 7, "{ifname}");
         }

@@ -26,6 +26,8 @@ struct State {
     /// Attach never answers.
     hang: bool,
     not_ready: Option<String>,
+    /// Pods get tuns.
+    tun: bool,
 }
 
 #[derive(Clone)]
@@ -103,6 +105,11 @@ impl FakeAgent {
         self.state.lock().unwrap().not_ready = Some(reason.to_owned());
     }
 
+    /// From now on pods get tuns, which are made as the engine would.
+    pub fn choose_tun(&self) {
+        self.state.lock().unwrap().tun = true;
+    }
+
     /// Waits until the agent is called by this name.
     pub fn wait_for(&self, call: &str) {
         let calls = self.calls.lock().unwrap();
@@ -153,6 +160,17 @@ fn key(attachment: Option<&Attachment>) -> String {
     format!("{}/{}", attachment.container_id, attachment.ifname)
 }
 
+fn make_tun(netns: &str, mtu: u32) {
+    let netns = netns.strip_prefix("/run/netns/").unwrap();
+    let mtu = mtu.to_string();
+    for words in
+        [&["tuntap", "add", "dev", "eth0", "mode", "tun"][..], &["link", "set", "eth0", "up", "mtu", &mtu]]
+    {
+        let status = std::process::Command::new("ip").args(["-n", netns]).args(words).status().unwrap();
+        assert!(status.success(), "ip -n {netns} {words:?}");
+    }
+}
+
 fn addresses() -> Vec<String> {
     vec!["10.244.0.5".into(), "fd00:244::5".into()]
 }
@@ -163,6 +181,10 @@ impl Agent for Fake {
         let request = request.into_inner();
         let hang = {
             let mut state = self.called("attach")?;
+            if state.tun {
+                assert_eq!((request.kind(), request.mac.as_str()), (PortKind::Tun, ""));
+                make_tun(&request.netns, request.mtu);
+            }
             state.attached.insert(key(request.attachment.as_ref()), request);
             state.hang
         };
@@ -170,6 +192,13 @@ impl Agent for Fake {
             std::future::pending::<()>().await;
         }
         Ok(Response::new(AttachReply { generation: 1 }))
+    }
+
+    async fn choose_port(&self, request: Request<ChoosePortRequest>) -> Reply<ChoosePortReply> {
+        let state = self.called("choose_port")?;
+        assert!(!request.get_ref().addresses.is_empty());
+        let kind = if state.tun { PortKind::Tun } else { PortKind::Veth };
+        Ok(Response::new(ChoosePortReply { kind: kind.into() }))
     }
 
     async fn detach(&self, request: Request<DetachRequest>) -> Reply<DetachReply> {

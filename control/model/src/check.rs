@@ -9,7 +9,7 @@ use crate::policy::{Policy, Rule, Subject};
 use crate::port::{Port, PortName};
 use crate::route::{NextHop, Tunnel};
 use crate::touched::Touched;
-use crate::{DesiredState, IdentityId, IdentitySet, Invalid, Mac, RuleId, limits};
+use crate::{DesiredState, IdentityId, IdentitySet, Invalid, RuleId, limits};
 
 impl DesiredState {
     /// Whether the state is whole and within the limits of [`crate::limits`].
@@ -206,7 +206,7 @@ fn check_port(port: &Port) -> Result<(), Invalid> {
         let range = format!("{} to {}", limits::MTU_MIN, limits::MTU_MAX);
         return Err(Invalid::new(field("mtu"), format!("{} is out of range: {range}", port.mtu)));
     }
-    if port.mac.is_multicast() || port.mac == Mac::default() || port.mac == Mac::GATEWAY {
+    if !port.attachment.allows(port.mac) {
         return Err(Invalid::new(field("mac"), format!("{} cannot be a pod's address", port.mac)));
     }
     if port.addresses.is_empty() || port.addresses.len() > limits::ADDRESSES_PER_PORT_MAX {

@@ -31,7 +31,7 @@ pub use link::{Mac, Vni};
 pub use policy::{
     Action, Policy, PolicyEnd, PolicyId, PortMatch, Rule, RuleId, Standing, Subject, Tier, TierDefault,
 };
-pub use port::{Attachment, Port, PortName};
+pub use port::{Attachment, Port, PortKind, PortName};
 pub use route::{Encapsulation, NextHop, Tunnel, TunnelId};
 pub use state::{Change, Delta, DesiredState, Generation, Local};
 pub use touched::{Touched, differing};

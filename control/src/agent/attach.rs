@@ -8,15 +8,15 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tonic::Status;
 use tracing::{info, warn};
-use vswitch_model::{Attachment, Generation, Port};
+use vswitch_model::{Attachment, Generation, Mac, Port, PortKind};
 
 use super::engine::Progress;
 use super::{Core, failure};
 use crate::ipam::{Handle, IpamError};
-use crate::object::{Endpoint, EndpointSpec, Key, Kind, Object, Pod};
+use crate::object::{Endpoint, EndpointSpec, IpPool, Key, Kind, Object, Pod};
 use crate::store::{self, Applied, Revision, Snapshot, StoreError};
 
 /// How long to wait for a pod's policy to be in force when the caller does not say.
@@ -36,14 +36,9 @@ impl Core {
     /// Attaches a pod. Answers when every worker enforces its policy; whatever goes wrong, the endpoint is gone then.
     pub(super) async fn attach(&self, endpoint: Endpoint, within: Duration) -> Result<Generation, Status> {
         let deadline = Instant::now() + within;
-        if timeout_at(deadline, self.until_known(&endpoint.spec)).await.is_err() {
-            let why = if self.reflector.current().stale.is_some() {
-                self.store_reason()
-            } else {
-                let EndpointSpec { namespace, pod, .. } = &endpoint.spec;
-                format!("pod {namespace}/{pod} is not in the store, so its policy is not known")
-            };
-            return Err(Status::unavailable(why));
+        let EndpointSpec { namespace, pod, pod_uid, .. } = &endpoint.spec;
+        if timeout_at(deadline, self.until_known(namespace, pod, pod_uid.as_deref())).await.is_err() {
+            return Err(Status::unavailable(self.why_unknown(namespace, pod)));
         }
         let had_port = {
             let progress = self.engine.progress();
@@ -73,18 +68,49 @@ impl Core {
         attached
     }
 
+    /// The kind of port that a pod with these addresses is to have.
+    pub(super) async fn choose_port(
+        &self,
+        namespace: &str,
+        pod: &str,
+        uid: Option<&str>,
+        addresses: &[IpAddr],
+        within: Duration,
+    ) -> Result<PortKind, Status> {
+        if timeout(within, self.until_known(namespace, pod, uid)).await.is_err() {
+            return Err(Status::unavailable(self.why_unknown(namespace, pod)));
+        }
+        let inputs = self.reflector.current().inputs;
+        let pod = inputs.pods.get(&(namespace.to_owned(), pod.to_owned()));
+        let of_pod = pod.and_then(|pod| pod.metadata.port_kind());
+        let of_pool = || {
+            let mut pools = inputs.pools.values();
+            let is_its = |pool: &IpPool| addresses.iter().any(|address| pool.spec.cidr.contains(address));
+            pools.find_map(|pool| pool.metadata.port_kind().filter(|_| is_its(pool)))
+        };
+        Ok(of_pod.or_else(of_pool).unwrap_or(self.settings.pod_port))
+    }
+
+    fn why_unknown(&self, namespace: &str, pod: &str) -> String {
+        if self.reflector.current().stale.is_some() {
+            self.store_reason()
+        } else {
+            format!("pod {namespace}/{pod} is not in the store, so its policy is not known")
+        }
+    }
+
     /// Waits until the pod's object is there: without its labels nobody can say which policies are for it. Of two pods
     /// that had one name after another, the one with the identifier the runtime gave is meant.
-    async fn until_known(&self, spec: &EndpointSpec) {
-        if spec.pod.is_empty() {
+    async fn until_known(&self, namespace: &str, pod: &str, pod_uid: Option<&str>) {
+        if pod.is_empty() {
             return;
         }
-        let name = (spec.namespace.clone(), spec.pod.clone());
+        let name = (namespace.to_owned(), pod.to_owned());
         let known = |snapshot: &Snapshot| {
             let uid = |pod: &Pod| pod.metadata.uid.clone();
             let pod = snapshot.inputs.pods.get(&name).map(|pod| uid(pod));
             let is_meant =
-                |uid: Option<String>| uid.is_none() || spec.pod_uid.is_none() || uid == spec.pod_uid;
+                |uid: Option<String>| uid.is_none() || pod_uid.is_none() || uid.as_deref() == pod_uid;
             snapshot.synced && pod.is_some_and(is_meant)
         };
         // The reflector outlives every call.
@@ -268,7 +294,7 @@ impl Core {
         };
         for (field, was, is) in [
             ("host_interface", spec.host_interface.clone(), found.spec.port.to_string()),
-            ("mac", spec.mac.clone(), found.spec.mac.to_string()),
+            ("mac", spec.mac.to_string(), found.spec.mac.to_string()),
             ("addresses", list(&spec.addresses), list(&addresses)),
         ] {
             if was != is {
@@ -289,7 +315,7 @@ pub(super) struct Expected {
     pub(super) container_id: String,
     pub(super) ifname: String,
     pub(super) host_interface: String,
-    pub(super) mac: String,
+    pub(super) mac: Mac,
     pub(super) addresses: BTreeSet<IpAddr>,
 }
 
@@ -366,12 +392,21 @@ fn clash(new: &Endpoint, other: &Endpoint) -> Option<String> {
     if let Some(address) = new.addresses.iter().find(|address| other.addresses.contains(address)) {
         return Some(format!("addresses: {address} belongs to {whose}"));
     }
-    let Attachment::Veth { interface, .. } = &new.attachment;
-    let Attachment::Veth { interface: taken, .. } = &other.attachment;
-    if new.node == other.node && (interface == taken || new.port == other.port) {
-        return Some(format!("host_interface: {interface} belongs to {whose}"));
+    if new.node != other.node {
+        return None;
+    }
+    if new.port == other.port || is_same_device(&new.attachment, &other.attachment) {
+        return Some(format!("host_interface: {} belongs to {whose}", new.port));
     }
     None
+}
+
+fn is_same_device(one: &Attachment, other: &Attachment) -> bool {
+    match (one, other) {
+        (Attachment::Veth { interface: one, .. }, Attachment::Veth { interface: other, .. }) => one == other,
+        (Attachment::Tun { .. }, Attachment::Tun { .. }) => one == other,
+        _ => false,
+    }
 }
 
 /// An error of address management as the API has it.

@@ -24,7 +24,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tonic::Status;
 use tracing::debug;
-use vswitch_model::Vni;
+use vswitch_model::{PortKind, Vni};
 
 use crate::calc::{CalcConfig, Calculator};
 use crate::ipam::{self, Ipam};
@@ -68,6 +68,8 @@ pub struct Settings {
     pub underlay: Underlay,
     /// MTU of its pods, in bytes.
     pub pod_mtu: u16,
+    /// The kind of port of pods, of which neither they nor their pool say anything.
+    pub pod_port: PortKind,
     /// The VXLAN network of the cluster.
     pub vni: Vni,
     /// Its UDP port.

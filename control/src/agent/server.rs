@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tonic::{Request, Response, Status};
 use vswitch_model::api::agent as pb;
-use vswitch_model::{Attachment, Invalid, Mac, PortName, limits};
+use vswitch_model::{Attachment, Invalid, Mac, PortKind, PortName, limits};
 
 use super::Core;
 use super::attach::{ATTACH_TIMEOUT, Expected, NETNS, no_address};
@@ -37,16 +37,27 @@ type Answer<T> = Result<Response<T>, Status>;
 impl pb::agent_server::Agent for Service {
     async fn attach(&self, request: Request<pb::AttachRequest>) -> Answer<pb::AttachReply> {
         let request = request.into_inner();
-        let within = match request.timeout_ms {
-            0 => ATTACH_TIMEOUT,
-            ms => Duration::from_millis(ms.into()).min(ATTACH_TIMEOUT_MAX),
-        };
+        let within = within(request.timeout_ms);
         let endpoint = endpoint(request, &self.core.settings.node).map_err(invalid)?;
         let core = Arc::clone(&self.core);
         // To its end, even when the caller goes away: half an attach is for nobody.
         let attached = tokio::spawn(async move { core.attach(endpoint, within).await }).await;
         let generation = attached.map_err(|e| Status::internal(format!("attach: {e}")))??;
         Ok(Response::new(pb::AttachReply { generation: generation.0 }))
+    }
+
+    async fn choose_port(&self, request: Request<pb::ChoosePortRequest>) -> Answer<pb::ChoosePortReply> {
+        let request = request.into_inner();
+        let uid = Some(request.uid.as_str()).filter(|uid| !uid.is_empty());
+        let addresses = addresses(&request.addresses, "addresses").map_err(invalid)?;
+        let within = within(request.timeout_ms);
+        let (namespace, pod) = (request.namespace.as_str(), request.pod.as_str());
+        let kind = self.core.choose_port(namespace, pod, uid, &addresses, within).await?;
+        let kind = match kind {
+            PortKind::Veth => pb::PortKind::Veth,
+            PortKind::Tun => pb::PortKind::Tun,
+        };
+        Ok(Response::new(pb::ChoosePortReply { kind: kind.into() }))
     }
 
     async fn detach(&self, request: Request<pb::DetachRequest>) -> Answer<pb::DetachReply> {
@@ -62,7 +73,7 @@ impl pb::agent_server::Agent for Service {
             container_id,
             ifname,
             host_interface: request.host_interface,
-            mac: request.mac.to_ascii_lowercase(),
+            mac: mac(&request.mac).map_err(invalid)?,
             addresses: addresses(&request.addresses, "addresses").map_err(invalid)?.into_iter().collect(),
         };
         self.core.check(&expected).await?;
@@ -168,6 +179,19 @@ impl pb::agent_server::Agent for Service {
     }
 }
 
+/// How long an attach may take.
+fn within(timeout_ms: u32) -> Duration {
+    match timeout_ms {
+        0 => ATTACH_TIMEOUT,
+        ms => Duration::from_millis(ms.into()).min(ATTACH_TIMEOUT_MAX),
+    }
+}
+
+/// The Ethernet address of a request; of a tun, which has none, zeros.
+fn mac(text: &str) -> Result<Mac, Invalid> {
+    if text.is_empty() { Ok(Mac::default()) } else { text.parse().map_err(|e: Invalid| e.within("mac")) }
+}
+
 #[allow(clippy::needless_pass_by_value, reason = "for map_err")]
 fn invalid(error: Invalid) -> Status {
     Status::invalid_argument(error.to_string())
@@ -219,8 +243,19 @@ pub(super) fn endpoint(request: pb::AttachRequest, node: &str) -> Result<Endpoin
         return Err(Invalid::new("pod", "a pod has a namespace and a name; what is no pod has neither"));
     }
     let port = PortName::new(request.host_interface).map_err(|e| e.within("host_interface"))?;
-    let mac: Mac = request.mac.parse().map_err(|e: Invalid| e.within("mac"))?;
-    if mac.is_multicast() || mac == Mac::default() || mac == Mac::GATEWAY {
+    let attachment = match pb::PortKind::try_from(request.kind) {
+        Ok(pb::PortKind::Veth) => Attachment::Veth { interface: port.clone(), netns: None },
+        Ok(pb::PortKind::Tun) if request.netns.is_empty() => {
+            return Err(Invalid::new("netns", "missing; a tun is made in there"));
+        }
+        Ok(pb::PortKind::Tun) => {
+            let interface = PortName::new(&interface).map_err(|e| e.within("attachment.ifname"))?;
+            Attachment::Tun { interface, netns: request.netns.clone() }
+        }
+        Err(_) => return Err(Invalid::new("kind", format!("{} is no kind of port", request.kind))),
+    };
+    let mac = mac(&request.mac)?;
+    if !attachment.allows(mac) {
         return Err(Invalid::new("mac", format!("{mac} cannot be a pod's address")));
     }
     let addresses = addresses(&request.addresses, "addresses")?;
@@ -248,7 +283,7 @@ pub(super) fn endpoint(request: pb::AttachRequest, node: &str) -> Result<Endpoin
         container_id,
         interface,
         network: network(request.network)?,
-        attachment: Attachment::Veth { interface: port.clone(), netns: None },
+        attachment,
         port,
         mac,
         addresses,

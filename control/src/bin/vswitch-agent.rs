@@ -94,6 +94,7 @@ async fn settings(config: &Config) -> Result<Settings, Failure> {
         node,
         underlay: found.underlay,
         pod_mtu,
+        pod_port: config.pod_port,
         vni: config.vni,
         vxlan_port: config.vxlan_port,
         engine_socket: config.engine_socket.clone(),

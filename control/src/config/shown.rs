@@ -16,6 +16,7 @@ impl Config {
         let mut lines = vec![
             ("node", text(&settings.node)),
             ("pod_mtu", settings.pod_mtu.to_string()),
+            ("pod_port", text(settings.pod_port.as_str())),
             ("vni", settings.vni.get().to_string()),
             ("vxlan_port", settings.vxlan_port.to_string()),
             ("cool_down_s", settings.cool_down.as_secs().to_string()),
@@ -57,6 +58,7 @@ mod tests {
             node: "n1".into(),
             underlay,
             pod_mtu: 1450,
+            pod_port: config.pod_port,
             vni: config.vni,
             vxlan_port: 4790,
             engine_socket: config.engine_socket,

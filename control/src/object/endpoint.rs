@@ -44,7 +44,7 @@ pub struct EndpointSpec {
     pub port: PortName,
     /// How it is attached.
     pub attachment: Attachment,
-    /// The pod's Ethernet address.
+    /// The pod's Ethernet address; zeros on a tun.
     pub mac: Mac,
     /// The pod's addresses.
     pub addresses: Vec<IpAddr>,
@@ -86,7 +86,7 @@ impl Endpoint {
                 "a pod has a namespace and a name; what is no pod has neither",
             ));
         }
-        if spec.mac.is_multicast() || spec.mac == Mac::default() || spec.mac == Mac::GATEWAY {
+        if !spec.attachment.allows(spec.mac) {
             return Err(Invalid::new("spec.mac", format!("{} cannot be a pod's address", spec.mac)));
         }
         if !(limits::MTU_MIN..=limits::MTU_MAX).contains(&spec.mtu) {

@@ -1,7 +1,7 @@
 //! Object metadata, and the syntax of names and labels.
 
 use serde::{Deserialize, Serialize};
-use vswitch_model::Invalid;
+use vswitch_model::{Invalid, PortKind};
 
 use super::{Kind, Labels};
 
@@ -58,6 +58,12 @@ impl ObjectMeta {
         Self { namespace: Some(namespace.into()), ..Self::named(name) }
     }
 
+    /// The kind of port it chooses by its annotation ([`PortKind::ANNOTATION`]), of a pod or a pool.
+    #[must_use]
+    pub fn port_kind(&self) -> Option<PortKind> {
+        self.annotations.get(PortKind::ANNOTATION)?.parse().ok()
+    }
+
     pub(super) fn validate(&self, kind: Kind) -> Result<(), Invalid> {
         match kind {
             Kind::Namespace | Kind::Tier => check_dns_label(&self.name),
@@ -82,7 +88,13 @@ impl ObjectMeta {
             check_label_key(key).map_err(|problem| Invalid::new("labels", problem))?;
             check_label_value(value).map_err(|problem| Invalid::new(format!("labels[{key}]"), problem))?;
         }
-        Ok(())
+        match self.annotations.get(PortKind::ANNOTATION) {
+            Some(port) if matches!(kind, Kind::Pod | Kind::IpPool) => {
+                let field = || format!("annotations[{}]", PortKind::ANNOTATION);
+                port.parse::<PortKind>().map(drop).map_err(|e| Invalid::new(field(), e.problem))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -83,7 +83,7 @@ impl Topology {
         let (switch, outside) = (Namespace::new()?, Namespace::new()?);
         let mut pods = Vec::with_capacity(desired.ports.len());
         for (number, port) in desired.ports.values().enumerate() {
-            let Attachment::Veth { interface: host, .. } = &port.attachment;
+            let Attachment::Veth { interface: host, .. } = &port.attachment else { continue };
             let namespace = if layout.separate { Namespace::new()? } else { outside.clone() };
             let interface = if layout.separate { "eth0".to_owned() } else { format!("pod{number}") };
             let far = (&namespace, interface.as_str(), port.mac);

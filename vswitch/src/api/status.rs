@@ -134,6 +134,7 @@ fn described(snapshot: &Snapshot, name: &str) -> pb::PortStatus {
 fn describe_device(status: &mut pb::PortStatus, snapshot: &Snapshot, open: &OpenPort) {
     match &open.device {
         Device::Pod { .. } => {}
+        Device::Tun { .. } => status.mac.clear(),
         Device::Uplink { interface } => {
             if let Some(link) = snapshot.facts.links.get(interface.as_str()) {
                 status.mac = link.mac.to_string();

@@ -20,6 +20,15 @@ pub enum Device {
         /// Path of its network namespace. None: the engine's own.
         netns: Option<String>,
     },
+    /// A tun device in a pod, which is made by opening it unless it is there from before.
+    Tun {
+        /// Its name in the pod.
+        interface: PortName,
+        /// Path of the pod's network namespace.
+        netns: String,
+        /// Its MTU in bytes.
+        mtu: u16,
+    },
     /// An interface of the underlay.
     Uplink {
         /// Its name.
@@ -37,7 +46,7 @@ impl Device {
     #[must_use]
     pub fn role(&self) -> Role {
         match self {
-            Self::Pod { .. } => Role::Pod,
+            Self::Pod { .. } | Self::Tun { .. } => Role::Pod,
             Self::Uplink { .. } => Role::Uplink,
             Self::Host { .. } => Role::Host,
         }
@@ -54,8 +63,8 @@ pub trait Devices: Send {
     /// The memory all ports share.
     fn umem(&self) -> &Arc<Umem>;
 
-    /// How ports of this role get frames in and out, for people: `af_xdp`, `tun`, `memory`.
-    fn kind(&self, role: Role) -> &'static str;
+    /// How a port on this device gets frames in and out, for people: `af_xdp`, `tun`, `memory`.
+    fn kind(&self, device: &Device) -> &'static str;
 
     /// Opens a port.
     fn open(&mut self, device: &Device, index: PortIndex) -> Result<Box<dyn Port>, DeviceError>;

@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use vswitch_datapath::PortIndex;
-use vswitch_datapath::tables::Role;
 use vswitch_model::{DesiredState, NextHop, PortName};
 use vswitch_xdp::TunnelEndpoint;
 
@@ -15,7 +14,7 @@ use super::devices::{Device, DeviceError, Devices};
 use super::ports::HOST_MTU;
 use crate::config::Config;
 use crate::io::afxdp::Options;
-use crate::io::tun::TunPort;
+use crate::io::tun::{TunError, TunPort};
 use crate::io::{self, Port, Umem, UmemError};
 use crate::netlink::{HostDevice, Wanted};
 
@@ -47,10 +46,10 @@ impl Devices for KernelDevices {
         &self.umem
     }
 
-    fn kind(&self, role: Role) -> &'static str {
-        match role {
-            Role::Host => "tun",
-            Role::Pod | Role::Uplink | Role::None => "af_xdp",
+    fn kind(&self, device: &Device) -> &'static str {
+        match device {
+            Device::Host { .. } | Device::Tun { .. } => "tun",
+            Device::Pod { .. } | Device::Uplink { .. } => "af_xdp",
         }
     }
 
@@ -61,10 +60,10 @@ impl Devices for KernelDevices {
                 self.socket(&options, index)
             }
             Device::Uplink { interface } => self.socket(&Options::uplink(interface.as_str()), index),
-            Device::Host { interface } => match TunPort::open(interface.as_str(), HOST_MTU, None, index) {
-                Ok(port) => Ok(Box::new(port)),
-                Err(error) => Err(DeviceError(error.to_string())),
-            },
+            Device::Tun { interface, netns, mtu } => {
+                tun(TunPort::open_persistent(interface.as_str(), *mtu, Path::new(netns), index))
+            }
+            Device::Host { interface } => tun(TunPort::open(interface.as_str(), HOST_MTU, None, index)),
         }
     }
 
@@ -85,6 +84,13 @@ impl Devices for KernelDevices {
         let prefixes = self.sockets.set_local_prefixes(prefixes);
         let tunnels = self.sockets.set_tunnels(tunnels);
         prefixes.and(tunnels).map_err(|error| DeviceError(error.to_string()))
+    }
+}
+
+fn tun(opened: Result<TunPort, TunError>) -> Result<Box<dyn Port>, DeviceError> {
+    match opened {
+        Ok(port) => Ok(Box::new(port)),
+        Err(error) => Err(DeviceError(error.to_string())),
     }
 }
 

@@ -50,8 +50,10 @@ impl MemoryDevices {
         index: PortIndex,
         queue: usize,
     ) -> Result<Box<dyn Port>, DeviceError> {
-        let (Device::Pod { interface, .. } | Device::Uplink { interface } | Device::Host { interface }) =
-            device;
+        let (Device::Pod { interface, .. }
+        | Device::Tun { interface, .. }
+        | Device::Uplink { interface }
+        | Device::Host { interface }) = device;
         let mut inner = self.world.lock();
         if inner.missing.contains(interface.as_str()) {
             return Err(DeviceError(format!("interface {interface}: there is none of this name")));
@@ -98,7 +100,7 @@ impl Devices for MemoryDevices {
         &self.umem
     }
 
-    fn kind(&self, _: Role) -> &'static str {
+    fn kind(&self, _: &Device) -> &'static str {
         "memory"
     }
 

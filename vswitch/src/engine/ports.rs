@@ -107,8 +107,15 @@ pub struct Ports {
 #[must_use]
 pub(super) fn wanted(config: &Config, desired: &DesiredState) -> BTreeMap<PortName, Device> {
     let pods = desired.ports.values().map(|port| {
-        let Attachment::Veth { interface, netns } = &port.attachment;
-        (port.name.clone(), Device::Pod { interface: interface.clone(), netns: netns.clone() })
+        let device = match &port.attachment {
+            Attachment::Veth { interface, netns } => {
+                Device::Pod { interface: interface.clone(), netns: netns.clone() }
+            }
+            Attachment::Tun { interface, netns } => {
+                Device::Tun { interface: interface.clone(), netns: netns.clone(), mtu: port.mtu }
+            }
+        };
+        (port.name.clone(), device)
     });
     let uplinks =
         config.uplinks.iter().map(|name| (name.clone(), Device::Uplink { interface: name.clone() }));
@@ -199,7 +206,7 @@ impl Ports {
         let entry = |(name, open): (&PortName, &OpenPort)| {
             let role = open.device.role();
             let (mac, mtu) = match &open.device {
-                Device::Pod { .. } => (Mac::default(), 0),
+                Device::Pod { .. } | Device::Tun { .. } => (Mac::default(), 0),
                 Device::Host { .. } => (Mac::default(), host_mtu),
                 Device::Uplink { interface } => {
                     let link = facts.links.get(interface.as_str())?;
@@ -234,7 +241,7 @@ impl Ports {
             worker: owner(index, workers.len()),
             parts: parts.len(),
             device: device.clone(),
-            kind: devices.kind(device.role()),
+            kind: devices.kind(device),
             capabilities,
             before: Arc::new(Counts::of(workers, index)),
         };

@@ -1,4 +1,4 @@
-//! A tun device: packets to and from a kernel's own stack. The host port is one.
+//! A tun device: packets to and from a kernel's own stack. The host port is one, and so are pods' ports that ask for it.
 //!
 //! The device carries no Ethernet header, so the port puts one before what it reads and takes it off what it writes.
 //! Checksums that the kernel left to be finished pass as they are, both ways (virtio header, `TUN_F_CSUM`). Each packet is a
@@ -22,8 +22,8 @@ use super::{Capabilities, Frame, FramePool, Port, PortState, PortStatistics, Ref
 
 /// Destination of what comes in by a tun port: the gateway, as of what pods send.
 pub const ENTRY_DESTINATION: Mac = Mac::GATEWAY;
-/// Source of what comes in by a tun port.
-pub const ENTRY_SOURCE: Mac = Mac([0x02, 0, 0, 0, 0, 0x01]);
+/// Source of what comes in by a tun port: none, as [`vswitch_model::Port::mac`] of a pod with a tun.
+pub const ENTRY_SOURCE: Mac = Mac([0; 6]);
 
 const DEVICE: &str = "/dev/net/tun";
 const ETHERNET: usize = 14;
@@ -88,7 +88,16 @@ pub enum TunError {
     },
 }
 
-/// A tun device, which lives as long as the port.
+/// How long a device lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    /// As long as its port.
+    Port,
+    /// Until somebody deletes it, or its network namespace.
+    Persistent,
+}
+
+/// A tun device.
 #[derive(Debug)]
 pub struct TunPort {
     name: String,
@@ -106,10 +115,30 @@ impl TunPort {
     ///
     /// [`TunError`]; nothing is left behind then.
     pub fn open(name: &str, mtu: u16, netns: Option<&Path>, index: PortIndex) -> Result<Self, TunError> {
+        Self::open_for(Life::Port, name, mtu, netns, index)
+    }
+
+    /// The same with a device that stays when the port goes, with its addresses and routes; one that is there from before is
+    /// taken up again.
+    ///
+    /// # Errors
+    ///
+    /// [`TunError`]; a device that is not set up as wanted may be left behind then.
+    pub fn open_persistent(name: &str, mtu: u16, netns: &Path, index: PortIndex) -> Result<Self, TunError> {
+        Self::open_for(Life::Persistent, name, mtu, Some(netns), index)
+    }
+
+    fn open_for(
+        life: Life,
+        name: &str,
+        mtu: u16,
+        netns: Option<&Path>,
+        index: PortIndex,
+    ) -> Result<Self, TunError> {
         if !(MTU_MIN..=MTU_MAX).contains(&mtu) {
             return Err(TunError::Mtu { name: name.to_owned(), mtu });
         }
-        let file = netns::within(netns, || make(name, mtu)).map_err(|source| TunError::Netns {
+        let file = netns::within(netns, || make(life, name, mtu)).map_err(|source| TunError::Netns {
             name: name.to_owned(),
             netns: netns.unwrap_or(Path::new("")).to_owned(),
             source,
@@ -278,7 +307,7 @@ fn header_of(packet: &Packet<Frame>) -> Option<([u8; VIRTIO], &[u8])> {
 }
 
 /// Makes the device in the calling thread's network namespace.
-fn make(name: &str, mtu: u16) -> Result<File, TunError> {
+fn make(life: Life, name: &str, mtu: u16) -> Result<File, TunError> {
     let setup = |step| move |source| TunError::Setup { name: name.to_owned(), step, source };
     let file = OpenOptions::new()
         .read(true)
@@ -308,12 +337,16 @@ fn make(name: &str, mtu: u16) -> Result<File, TunError> {
     control(&inet, libc::SIOCSIFMTU, (&raw mut change).cast()).map_err(setup("set its MTU"))?;
     change.ifr_ifru.ifru_metric = QUEUE_LENGTH;
     control(&inet, libc::SIOCSIFTXQLEN, (&raw mut change).cast()).map_err(setup("set its queue"))?;
+    if life == Life::Persistent {
+        let yes = std::ptr::without_provenance_mut(1);
+        control(&file, libc::TUNSETPERSIST, yes).map_err(setup("make it stay"))?;
+    }
     change.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
     control(&inet, libc::SIOCSIFFLAGS, (&raw mut change).cast()).map_err(setup("set it up"))?;
     Ok(file)
 }
 
-/// One of the requests of this file, with its argument: a pointer to an `ifreq` of ours, or for TUNSETOFFLOAD a number.
+/// One of the requests of this file, with its argument: a pointer to an `ifreq` of ours, or for TUNSETOFFLOAD and TUNSETPERSIST a number.
 fn control(file: &impl AsRawFd, request: libc::Ioctl, argument: *mut libc::c_void) -> io::Result<()> {
     // SAFETY: the callers, all in this file, give each request the kind of argument it takes, and an `ifreq` outlives the call.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), request, argument) };
@@ -460,6 +493,32 @@ mod tests {
             assert!(shown.unwrap().contains("mtu 1300"));
             assert_eq!(port.statistics().frames_exhausted, 0);
             assert_eq!(port.state(), PortState::Up);
+        });
+    }
+
+    #[test]
+    fn a_persistent_device_outlives_its_port_with_its_address() {
+        in_namespace(|| {
+            let other = namespace(|| ());
+            let mut pool = pool(16);
+            let first = TunPort::open_persistent("io-tun", 1300, &other.path, PORT).unwrap();
+            let inside = |work: &(dyn Fn() + Sync)| netns::within(Some(&other.path), work).unwrap();
+            inside(&|| ip("addr add 10.9.0.1/32 dev io-tun"));
+            inside(&|| ip("route add default dev io-tun"));
+            drop(first);
+            let mut second = TunPort::open_persistent("io-tun", 1300, &other.path, PORT).unwrap();
+            inside(&|| {
+                let socket = UdpSocket::bind("10.9.0.1:7000").unwrap();
+                socket.send_to(b"still here", "10.8.0.2:8000").unwrap();
+            });
+            let packets = receive(&mut second, &mut pool, 1);
+            assert_eq!(packets[0].buffer.bytes()[6..12], [0; 6], "it has no Ethernet address");
+            release(&mut pool, packets);
+            inside(&|| ip("link del io-tun"));
+            wait_for("the port to notice", || {
+                second.statistics();
+                (second.state() == PortState::Gone).then_some(())
+            });
         });
     }
 

@@ -2,6 +2,8 @@
 
 use futures::FutureExt;
 
+use vswitch_model::{Attachment, Mac};
+
 use super::*;
 
 #[tokio::test]
@@ -326,4 +328,62 @@ async fn what_a_killed_agent_left_is_completed_or_removed() {
         bench.engine.until(|content| content.state.ports.is_empty()).await;
         assert_eq!(bench.agent.core.leaks(Duration::ZERO).await, []);
     }
+}
+
+#[tokio::test]
+async fn the_pod_then_its_pool_then_the_node_choose_the_kind_of_port() {
+    let bench = Bench::with_cluster().await;
+    let choose = async |pod: &str, address: &str| {
+        let request = pb::ChoosePortRequest {
+            namespace: "media".into(),
+            pod: pod.into(),
+            addresses: vec![address.into()],
+            timeout_ms: 200,
+            ..Default::default()
+        };
+        let reply = bench.api.choose_port(Request::new(request)).await;
+        reply.map(|reply| reply.into_inner().kind())
+    };
+    assert_eq!(choose("relay", "10.99.0.1").await.unwrap(), pb::PortKind::Veth);
+    bench
+        .apply(
+            "{apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {name: bulk, annotations: {vswitch/port: tun}}, \
+             spec: {cidr: 10.99.0.0/16}}\n---\n\
+             {apiVersion: v1, kind: Pod, metadata: {name: own, namespace: media, annotations: {vswitch/port: veth}}}",
+        )
+        .await;
+    bench.until(|s| s.inputs.pools.contains_key("bulk") && s.inputs.pods.len() == 3).await;
+    assert_eq!(choose("relay", "10.99.0.1").await.unwrap(), pb::PortKind::Tun);
+    assert_eq!(choose("relay", "10.98.0.1").await.unwrap(), pb::PortKind::Veth, "of another pool");
+    assert_eq!(choose("own", "10.99.0.1").await.unwrap(), pb::PortKind::Veth, "the pod itself says so");
+    assert_eq!(choose("unknown", "10.99.0.1").await.unwrap_err().code(), Code::Unavailable);
+    let wrong = "{apiVersion: v1, kind: Pod, metadata: {name: p, namespace: media, annotations: {vswitch/port: tap}}}";
+    let refused = bench.refused(wrong).await;
+    assert!(refused.contains("annotations[vswitch/port]: \"tap\" is no kind of port"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_tun_has_no_address_of_its_own_and_is_in_the_pod() {
+    let bench = Bench::with_cluster().await;
+    let tun =
+        pb::AttachRequest { kind: pb::PortKind::Tun.into(), mac: String::new(), ..request("a", "relay", 1) };
+    for (wrong, named) in [
+        (pb::AttachRequest { mac: "02:00:00:00:00:01".into(), ..tun.clone() }, "mac:"),
+        (pb::AttachRequest { netns: String::new(), ..tun.clone() }, "netns: missing"),
+        (pb::AttachRequest { kind: 7, ..tun.clone() }, "kind: 7"),
+        (pb::AttachRequest { kind: pb::PortKind::Veth.into(), ..tun.clone() }, "mac:"),
+    ] {
+        let status = bench.attach(wrong).await.unwrap_err();
+        assert!(status.message().starts_with(named), "{status}");
+    }
+    bench.attach(tun).await.unwrap();
+    let content = bench.engine.content();
+    let port = &content.state.ports[&port_of("a")];
+    let expected =
+        Attachment::Tun { interface: PortName::new("eth0").unwrap(), netns: "/run/netns/a".to_owned() };
+    assert_eq!((&port.attachment, port.mac), (&expected, Mac::default()));
+    // Another pod's is called eth0 as well.
+    let other =
+        pb::AttachRequest { kind: pb::PortKind::Tun.into(), mac: String::new(), ..request("b", "caller", 2) };
+    bench.attach(other).await.unwrap();
 }

@@ -147,6 +147,7 @@ fn settings(node: &str, engine_socket: &std::path::Path) -> Settings {
         node: node.into(),
         underlay: Underlay { ipv4: "192.0.2.1/24".parse().ok(), ipv6: "2001:db8::1/64".parse().ok() },
         pod_mtu: 1430,
+        pod_port: PortKind::Veth,
         vni: Vni::CALICO,
         vxlan_port: 4789,
         engine_socket: engine_socket.into(),
@@ -178,6 +179,7 @@ fn request(container: &str, pod: &str, last: u8) -> pb::AttachRequest {
         mtu: 1430,
         timeout_ms: 15_000,
         network: "pods".into(),
+        kind: pb::PortKind::Veth.into(),
     }
 }
 

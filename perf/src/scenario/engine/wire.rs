@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ipnet::IpNet;
 use vswitch::engine::{Device, DeviceError, Devices};
 use vswitch::io::{Capabilities, Frame, FramePool, Port, PortState, PortStatistics, Refused, Umem};
-use vswitch_datapath::tables::Role;
 use vswitch_datapath::{Buffer, Offload, Packet, PortIndex};
 use vswitch_xdp::TunnelEndpoint;
 
@@ -225,13 +224,15 @@ impl Devices for WireDevices {
         &self.umem
     }
 
-    fn kind(&self, _: Role) -> &'static str {
+    fn kind(&self, _: &Device) -> &'static str {
         "memory"
     }
 
     fn open(&mut self, device: &Device, index: PortIndex) -> Result<Box<dyn Port>, DeviceError> {
-        let (Device::Pod { interface, .. } | Device::Uplink { interface } | Device::Host { interface }) =
-            device;
+        let (Device::Pod { interface, .. }
+        | Device::Tun { interface, .. }
+        | Device::Uplink { interface }
+        | Device::Host { interface }) = device;
         Ok(Box::new(WirePort::new(interface.as_str(), index, self.wires.of(interface.as_str()))))
     }
 

@@ -27,7 +27,7 @@ pub enum Role {
 pub struct PortEntry {
     /// What is at its other end.
     pub role: Role,
-    /// The pod's Ethernet address, or the uplink's own.
+    /// The pod's Ethernet address, zeros where it has a tun, or the uplink's own.
     pub mac: Mac,
     /// Its MTU in bytes.
     pub mtu: u16,

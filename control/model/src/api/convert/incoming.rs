@@ -215,6 +215,12 @@ impl TryFrom<pb::Port> for Port {
                 interface: port_name(veth.interface, "veth.interface")?,
                 netns: Some(veth.netns).filter(|path| !path.is_empty()),
             },
+            pb::port::Attachment::Tun(tun) if tun.netns.is_empty() => {
+                return Err(Invalid::new("tun.netns", "missing"));
+            }
+            pb::port::Attachment::Tun(tun) => {
+                Attachment::Tun { interface: port_name(tun.interface, "tun.interface")?, netns: tun.netns }
+            }
         };
         Ok(Self {
             name: port_name(message.name, "name")?,

@@ -163,11 +163,18 @@ impl From<Tunnel> for pb::Tunnel {
 
 impl From<Port> for pb::Port {
     fn from(port: Port) -> Self {
-        let Attachment::Veth { interface, netns } = port.attachment;
-        let veth = pb::Veth { interface: interface.into(), netns: netns.unwrap_or_default() };
+        let attachment = match port.attachment {
+            Attachment::Veth { interface, netns } => pb::port::Attachment::Veth(pb::Veth {
+                interface: interface.into(),
+                netns: netns.unwrap_or_default(),
+            }),
+            Attachment::Tun { interface, netns } => {
+                pb::port::Attachment::Tun(pb::Tun { interface: interface.into(), netns })
+            }
+        };
         Self {
             name: port.name.into(),
-            attachment: Some(pb::port::Attachment::Veth(veth)),
+            attachment: Some(attachment),
             mac: port.mac.to_string(),
             addresses: port.addresses.iter().map(ToString::to_string).collect(),
             mtu: port.mtu.into(),
