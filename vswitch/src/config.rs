@@ -59,6 +59,8 @@ pub struct Config {
     pub fragments: u32,
     /// ICMP errors a worker sends in a second, at most.
     pub icmp_errors_per_second: u32,
+    /// How many of these because of one sender.
+    pub icmp_errors_per_source: u32,
     /// New flows that are denied, or marked by a rule that logs, a worker tells of in a second, at most. 0: of none.
     pub flow_log_per_second: u32,
     /// Whether TCP segments outside of their connection's window are dropped. False, the liberal mode: sequence numbers are
@@ -85,6 +87,7 @@ impl Default for Config {
             flows: 262_144,
             fragments: 1024,
             icmp_errors_per_second: 1000,
+            icmp_errors_per_source: 100,
             flow_log_per_second: 100,
             tcp_windows: true,
             api_socket: PathBuf::from("/run/vswitch/engine.sock"),
@@ -116,6 +119,7 @@ impl Config {
             ("flows", self.flows.into()),
             ("fragments", self.fragments.into()),
             ("icmp_errors_per_second", self.icmp_errors_per_second.into()),
+            ("icmp_errors_per_source", self.icmp_errors_per_source.into()),
             ("flow_log_per_second", self.flow_log_per_second.into()),
             ("tcp_windows", self.tcp_windows.into()),
             ("api_socket", path(&self.api_socket)),
@@ -165,6 +169,7 @@ struct Written {
     flows: Option<Spanned<i64>>,
     fragments: Option<Spanned<i64>>,
     icmp_errors_per_second: Option<Spanned<i64>>,
+    icmp_errors_per_source: Option<Spanned<i64>>,
     flow_log_per_second: Option<Spanned<i64>>,
     tcp_windows: Option<Spanned<bool>>,
     api_socket: Option<Spanned<PathBuf>>,
@@ -290,6 +295,8 @@ impl Reader<'_> {
         config.fragments = self.number("fragments", written.fragments, config.fragments, FRAGMENTS)?;
         let (icmp, most) = (written.icmp_errors_per_second, config.icmp_errors_per_second);
         config.icmp_errors_per_second = self.number("icmp_errors_per_second", icmp, most, ICMP_ERRORS)?;
+        let (icmp, most) = (written.icmp_errors_per_source, config.icmp_errors_per_source);
+        config.icmp_errors_per_source = self.number("icmp_errors_per_source", icmp, most, ICMP_ERRORS)?;
         let (log, most) = (written.flow_log_per_second, config.flow_log_per_second);
         config.flow_log_per_second = self.number("flow_log_per_second", log, most, FLOW_LOG)?;
         config.tcp_windows = self.take("tcp_windows", written.tcp_windows).unwrap_or(config.tcp_windows);
@@ -422,6 +429,7 @@ mod tests {
             flows = 2048
             fragments = 64
             icmp_errors_per_second = 10
+            icmp_errors_per_source = 3
             flow_log_per_second = 0
             tcp_windows = false
             api_socket = "/tmp/engine.sock"
@@ -442,6 +450,7 @@ mod tests {
                 flows: 2048,
                 fragments: 64,
                 icmp_errors_per_second: 10,
+                icmp_errors_per_source: 3,
                 flow_log_per_second: 0,
                 tcp_windows: false,
                 api_socket: "/tmp/engine.sock".into(),

@@ -43,7 +43,8 @@ drop_reasons! {
     NeighbourDiscoveryInvalid = "nd-invalid",
     /// An IPv4 header with a wrong version, header length, total length or checksum.
     Ipv4HeaderInvalid = "ipv4-header-invalid",
-    /// An IPv4 packet that names the routers it wants to pass (LSRR or SSRR): as Linux without accept_source_route.
+    /// A packet that names the routers it wants to pass: IPv4 options LSRR and SSRR, as Linux without
+    /// accept_source_route, and IPv6 routing headers of type 0 (RFC 5095).
     SourceRouted = "source-routed",
     /// An IPv6 header or extension header chain that is malformed or too long.
     Ipv6HeaderInvalid = "ipv6-header-invalid",

@@ -115,6 +115,8 @@ stages! {
     IcmpError = "icmp-error",
     /// ICMP errors not built: the rate limit was reached.
     IcmpErrorLimited = "icmp-error-limited",
+    /// ICMP errors not built: the sender had as many as one gets.
+    IcmpErrorLimitedSource = "icmp-error-limited-source",
 }
 
 /// All counters of one worker.

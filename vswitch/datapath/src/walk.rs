@@ -7,7 +7,7 @@ use crate::counters::Counters;
 use crate::flow::{Flow, FlowTable};
 use crate::flow_log::FlowLog;
 use crate::fragment::FragmentTable;
-use crate::icmp::Limiter;
+use crate::icmp::SourceLimiter;
 use crate::output::Output;
 use crate::stage::{Context, Indices, Scratch, flow, forward, receive, source, transmit, uplink};
 use crate::tables::Tables;
@@ -23,6 +23,8 @@ pub struct WalkConfig {
     pub fragments: usize,
     /// ICMP errors sent in a second, in all; as many at once.
     pub icmp_errors_per_second: u32,
+    /// ICMP errors sent in a second because of one sender; as many at once.
+    pub icmp_errors_per_source: u32,
     /// Records of new flows that are denied or marked made in a second; as many at once. 0: none.
     pub flow_records_per_second: u32,
     /// Whether TCP segments outside of their connection's window end as [`vswitch_model::DropReason::TcpOutOfWindow`].
@@ -32,13 +34,15 @@ pub struct WalkConfig {
 }
 
 impl Default for WalkConfig {
-    /// 65536 flows, 1024 fragmented packets, 1000 ICMP errors a second (as Linux: `net.ipv4.icmp_msgs_per_sec`), 100 flow
+    /// 65536 flows, 1024 fragmented packets, 1000 ICMP errors a second (as Linux: `net.ipv4.icmp_msgs_per_sec`), 100 of
+    /// them because of one sender, 100 flow
     /// records, windows checked; the seed is 0, which is for tests only.
     fn default() -> Self {
         Self {
             flows: 65_536,
             fragments: 1024,
             icmp_errors_per_second: 1000,
+            icmp_errors_per_source: 100,
             flow_records_per_second: 100,
             tcp_windows: true,
             seed: 0,
@@ -50,7 +54,7 @@ impl Default for WalkConfig {
 pub struct Walk {
     flows: FlowTable,
     fragments: FragmentTable,
-    limiter: Limiter,
+    limiter: SourceLimiter,
     log: FlowLog,
     counters: Arc<Counters>,
     scratch: Box<Scratch>,
@@ -73,7 +77,11 @@ impl Walk {
         Self {
             flows: if config.tcp_windows { flows.following_windows() } else { flows },
             fragments: FragmentTable::new(config.fragments, config.seed),
-            limiter: Limiter::new(config.icmp_errors_per_second),
+            limiter: SourceLimiter::new(
+                config.icmp_errors_per_second,
+                config.icmp_errors_per_source,
+                config.seed,
+            ),
             log: FlowLog::new(config.flow_records_per_second, Arc::clone(&counters.flow_log)),
             counters,
             scratch: Box::new(Scratch::new()),

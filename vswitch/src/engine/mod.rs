@@ -203,6 +203,7 @@ fn start_workers(
             flows: config.flows as usize,
             fragments: config.fragments as usize,
             icmp_errors_per_second: config.icmp_errors_per_second,
+            icmp_errors_per_source: config.icmp_errors_per_source,
             flow_records_per_second: config.flow_log_per_second,
             tcp_windows: config.tcp_windows,
             seed: random(),

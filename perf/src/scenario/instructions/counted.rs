@@ -149,6 +149,7 @@ impl Bare {
             flows: ROOM,
             fragments: 16,
             icmp_errors_per_second: 1_000_000,
+            icmp_errors_per_source: 1_000_000,
             seed: 1,
             ..WalkConfig::default()
         };

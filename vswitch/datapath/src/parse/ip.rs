@@ -123,7 +123,7 @@ fn extensions(packet: &[u8], first: u8, parsed: &mut Parsed) -> Result<(), DropR
             HOP_BY_HOP if count > 0 => return Err(INVALID),
             // RFC 5095: a type 0 routing header with segments left must not be followed.
             ROUTING if byte(packet, at + 2) == Some(0) && byte(packet, at + 3) != Some(0) => {
-                return Err(INVALID);
+                return Err(DropReason::SourceRouted);
             }
             HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => (length(packet, at)? + 1) * 8,
             AUTHENTICATION => (length(packet, at)? + 2) * 4,

@@ -146,7 +146,8 @@ fn extension_headers_are_followed() {
         invalid,
         "hop-by-hop comes first"
     );
-    assert_eq!(parse(&extended(&[(43, vec![0, 0, 1, 0, 0, 0, 0])])), invalid, "routing type 0");
+    let routed = Err(DropReason::SourceRouted);
+    assert_eq!(parse(&extended(&[(43, vec![0, 0, 1, 0, 0, 0, 0])])), routed, "routing type 0");
     assert_eq!(parse(&extended(&vec![(60, options); 9])), invalid, "too many");
     assert_eq!(parse(&extended(&[(60, vec![200, 0, 0, 0, 0, 0, 0])])), invalid, "longer than the packet");
 }

@@ -5,9 +5,10 @@ use std::net::IpAddr;
 
 use vswitch_model::{DropReason, Mac};
 
+use super::source::is_gateway;
 use super::{Context, Fate, Indices, Scratch};
 use crate::counters::Stage;
-use crate::icmp::{self, IcmpError, Limiter};
+use crate::icmp::{self, IcmpError, Limited, SourceLimiter};
 use crate::parse::{ETHERNET, Network, Parsed};
 use crate::read::put;
 use crate::tables::{Adjacency, AdjacencyIndex, GATEWAY_V4, GATEWAY_V6};
@@ -41,8 +42,8 @@ fn check<B>(context: &Context<'_>, packet: &Packet<B>, parsed: &Parsed, way: Adj
     let way = context.tables.adjacency(way);
     if let Some(reason) = way.drop_reason() {
         return match reason {
-            DropReason::NoRoute | DropReason::RouteUnreachable => {
-                Fate::Reported(reason, IcmpError::Unreachable)
+            DropReason::NoRoute | DropReason::RouteUnreachable | DropReason::NextHopUnresolved => {
+                Fate::unreachable(reason)
             }
             _ => Fate::Dropped(reason),
         };
@@ -153,7 +154,7 @@ pub(crate) fn report<B: Buffer>(
     context: &Context<'_>,
     scratch: &mut Scratch,
     packets: &mut [Packet<B>],
-    limiter: &mut Limiter,
+    limiter: &mut SourceLimiter,
 ) {
     for (index, packet) in packets.iter_mut().enumerate() {
         let Fate::Reported(reason, error) = scratch.fate[index] else { continue };
@@ -162,8 +163,12 @@ pub(crate) fn report<B: Buffer>(
         if !icmp::may_report(parsed) {
             continue;
         }
-        if !limiter.allow(context.now) {
-            context.counters.passed(Stage::IcmpErrorLimited, 1);
+        if let Err(limited) = limiter.allow(parsed.source, context.now) {
+            let stage = match limited {
+                Limited::Source => Stage::IcmpErrorLimitedSource,
+                Limited::All => Stage::IcmpErrorLimited,
+            };
+            context.counters.passed(stage, 1);
             continue;
         }
         let back = context.tables.lookup(parsed.source).adjacency;
@@ -183,8 +188,12 @@ pub(crate) fn report<B: Buffer>(
     }
 }
 
-/// Whose name our errors bear: the node's own address among the pods, by which every node knows us; else the gateway's.
+/// Whose name our errors bear: the gateway's about what was sent to it; else the node's own address among the pods, by which
+/// every node knows us, and the gateway's without one.
 fn own_address(context: &Context<'_>, about: &Parsed) -> IpAddr {
+    if is_gateway(about.destination) {
+        return about.destination;
+    }
     let local = context.tables.local();
     if about.source.is_ipv4() {
         local.and_then(|local| local.host_v4).unwrap_or(GATEWAY_V4).into()

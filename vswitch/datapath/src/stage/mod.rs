@@ -50,6 +50,17 @@ pub(crate) enum Fate {
     Reported(DropReason, IcmpError),
 }
 
+impl Fate {
+    /// No way leads on for `reason`, and the sender is to be told.
+    pub(crate) fn unreachable(reason: DropReason) -> Self {
+        let error = match reason {
+            DropReason::NoRoute => IcmpError::NetworkUnreachable,
+            _ => IcmpError::HostUnreachable,
+        };
+        Self::Reported(reason, error)
+    }
+}
+
 /// Numbers of packets of a batch, ascending as a rule.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Indices {

@@ -6,8 +6,9 @@ use vswitch_model::{DropReason, Mac};
 
 use super::{Context, Fate, Indices, Scratch, is_destination, is_source};
 use crate::counters::Stage;
+use crate::icmp::IcmpError;
 use crate::neighbour::{self, owns};
-use crate::parse::{Network, Parsed, Piece, protocol};
+use crate::parse::{ETHERNET, Network, Parsed, Piece, protocol};
 use crate::tables::{GATEWAY_V4, GATEWAY_V6, PortEntry};
 use crate::{Buffer, Packet, checksum};
 
@@ -30,6 +31,9 @@ pub(crate) fn pods<B: Buffer>(
                 scratch.answered[index] = true;
                 answered += 1;
             }
+            Ok(Entry::Refused(error)) => {
+                scratch.fate[index] = Fate::Reported(DropReason::DestinationInvalid, error);
+            }
             Err(reason) => scratch.drop(index, reason),
         }
     }
@@ -39,6 +43,8 @@ pub(crate) fn pods<B: Buffer>(
 enum Entry {
     Goes,
     Answered,
+    /// It is for the gateway, which has no such service.
+    Refused(IcmpError),
 }
 
 #[inline]
@@ -97,8 +103,11 @@ fn to_gateway<B: Buffer>(
             DropReason::SourceInvalid
         });
     }
-    if !is_gateway(parsed.destination) || !parsed.is_echo_request() || parsed.piece != Piece::Whole {
+    if !is_gateway(parsed.destination) || parsed.piece != Piece::Whole {
         return Err(DropReason::DestinationInvalid);
+    }
+    if !parsed.is_echo_request() {
+        return refused(parsed).map(Entry::Refused).ok_or(DropReason::DestinationInvalid);
     }
     if let Some(partial) = packet.offload.checksum.take()
         && !checksum::finish_partial(packet.buffer.bytes_mut(), partial)
@@ -107,6 +116,17 @@ fn to_gateway<B: Buffer>(
     }
     neighbour::answer_echo(&mut packet.buffer, parsed, station.mac);
     Ok(Entry::Answered)
+}
+
+/// What is said of a packet to the gateway that is no ping (RFC 1812, section 5.2.7.1; RFC 4443, sections 3.1 and 3.4). None:
+/// of ICMP we do not know nothing is said (RFC 1122, section 3.2.2), nor of what follows extension headers.
+fn refused(parsed: &Parsed) -> Option<IcmpError> {
+    match (parsed.protocol, parsed.network) {
+        (protocol::TCP | protocol::UDP | protocol::SCTP, _) => Some(IcmpError::PortUnreachable),
+        (protocol::ICMP, Network::V4) | (protocol::ICMPV6, Network::V6) => None,
+        (_, Network::V6) if usize::from(parsed.transport) != ETHERNET + 40 => None,
+        _ => Some(IcmpError::ProtocolUnreachable),
+    }
 }
 
 pub(crate) fn is_gateway(address: IpAddr) -> bool {

@@ -7,7 +7,6 @@ use vswitch_model::{DropReason, RuleId};
 use super::route;
 use crate::flow::{Direction, Flow, FlowKey, NewFlow, Orientation, TcpFlags};
 use crate::flow_log::{FlowLog, FlowRecord, FlowVerdict};
-use crate::icmp::IcmpError;
 use crate::parse::Parsed;
 use crate::policy::FlowPorts;
 use crate::stage::{Context, Fate, Scratch};
@@ -134,8 +133,8 @@ impl Asked<'_> {
         let Self { context, question: &Question { in_port, destination, .. }, .. } = *self;
         let way = context.tables.adjacency(destination.adjacency);
         route(context, in_port, way).map_err(|reason| match reason {
-            DropReason::NoRoute | DropReason::RouteUnreachable => {
-                Fate::Reported(reason, IcmpError::Unreachable)
+            DropReason::NoRoute | DropReason::RouteUnreachable | DropReason::NextHopUnresolved => {
+                Fate::unreachable(reason)
             }
             _ => Fate::Dropped(reason),
         })?;

@@ -4,6 +4,7 @@ use vswitch_model::NextHop;
 
 use super::both;
 use crate::parse::{Piece, parse};
+use crate::tables::{GATEWAY_V4, GATEWAY_V6};
 use crate::testing::World;
 use crate::testing::frames::{self, Ends, transport_checksum_is_right};
 use crate::testing::world::{A, B, HOST, UPLINK, pod_mac, underlay_v4, uplink_mac, v4, v6};
@@ -70,7 +71,7 @@ fn what_does_not_fit_is_reported_with_the_mtu() {
 
 #[test]
 fn what_leads_nowhere_is_reported() {
-    for (destination, kind) in [("10.0.1.40", (3, 1, 0)), ("fd10:0:0:1::3f", (1, 0, 0))] {
+    for (destination, kind) in [("10.0.1.40", (3, 1, 0)), ("fd10:0:0:1::3f", (1, 3, 0))] {
         let mut world = World::node(1);
         let frame = world.ends(A, destination.parse().unwrap()).udp(7, 5000, b"anybody?");
         let sent = world.send(A, &frame);
@@ -104,6 +105,20 @@ fn errors_reach_senders_behind_a_tunnel() {
 }
 
 #[test]
+fn where_no_route_leads_the_network_is_unreachable() {
+    for (destination, kind) in [("8.8.8.8", (3, 0, 0)), ("2001:db8::8", (1, 0, 0))] {
+        let mut world = World::node(1);
+        world.desired.routes.retain(|net, _| net.prefix_len() > 0);
+        world.recompile();
+        let frame = world.ends(A, destination.parse().unwrap()).udp(7, 53, &[]);
+        let sent = world.send(A, &frame);
+        let [(A, error)] = &sent[..] else { panic!("{sent:?}") };
+        assert_eq!(told(error, &frame), kind);
+        assert_eq!(world.moved_ports(), ["a drop no-route 1", "a rx 1", "a tx 1"]);
+    }
+}
+
+#[test]
 fn no_error_speaks_of_an_error_and_the_rest_are_rationed() {
     let config = WalkConfig { icmp_errors_per_second: 3, ..WalkConfig::default() };
     let mut world = World::with_config(1, &config);
@@ -127,6 +142,44 @@ fn no_error_speaks_of_an_error_and_the_rest_are_rationed() {
     world.moved();
     assert_eq!(world.send(HOST, &error), []);
     assert_eq!(world.moved_ports(), ["host drop ttl-expired 1", "host rx 1"]);
+}
+
+#[test]
+fn a_flood_of_one_sender_leaves_errors_to_the_others() {
+    let config =
+        WalkConfig { icmp_errors_per_second: 10, icmp_errors_per_source: 3, ..WalkConfig::default() };
+    let mut world = World::with_config(1, &config);
+    let flood = world.ends(A, v4(1, B)).with_ttl(1).udp(7, 5000, &[]);
+    assert_eq!(world.send_all(std::iter::repeat_n((A, flood), 50)).len(), 3);
+    assert!(world.moved().contains(&"stage icmp-error-limited-source 47".to_owned()));
+    let other = world.ends(B, [8, 8, 8, 8].into()).with_ttl(1).udp(7, 53, &[]);
+    assert_eq!(world.send(B, &other).len(), 1);
+}
+
+#[test]
+fn what_is_sent_to_the_gateway_and_is_no_ping_is_refused_in_its_name() {
+    for gateway in [IpAddr::from(GATEWAY_V4), IpAddr::from(GATEWAY_V6)] {
+        let mut world = World::node(1);
+        let own = if gateway.is_ipv4() { v4(1, A) } else { v6(1, A) };
+        let ends = Ends { destination: gateway, ..world.ends(A, own) };
+        let v6 = gateway.is_ipv6();
+        let mut other = ends.udp(7, 33_434, b"?");
+        other[if v6 { 20 } else { 23 }] = 253;
+        if !v6 {
+            frames::mend_ipv4(&mut other);
+        }
+        let port = if v6 { (1, 4, 0) } else { (3, 3, 0) };
+        let protocol = if v6 { (4, 1, 6) } else { (3, 2, 0) };
+        let cases = [(ends.udp(7, 33_434, b"?"), port), (ends.tcp(7, 22, 2, &[]), port), (other, protocol)];
+        for (frame, kind) in cases {
+            let sent = world.send(A, &frame);
+            let [(A, error)] = &sent[..] else { panic!("{sent:?}") };
+            assert_eq!(told(error, &frame), kind);
+            assert_eq!(parse(error).unwrap().source, gateway);
+            assert_eq!(world.moved_ports(), ["a drop destination-invalid 1", "a rx 1", "a tx 1"]);
+        }
+        assert_eq!(world.send(A, &ends.pong(7, b"?")), [], "of ICMP nothing is said");
+    }
 }
 
 #[test]
@@ -157,8 +210,10 @@ fn a_direct_route_needs_no_tunnel() {
 fn an_unresolved_next_hop_is_said_so() {
     let mut world = World::node(1);
     let frame = world.ends(A, [10, 0, 4, 5].into()).udp(7, 53, &[]);
-    assert_eq!(world.send(A, &frame), []);
-    assert_eq!(world.moved_ports(), ["a drop next-hop-unresolved 1", "a rx 1"]);
+    let sent = world.send(A, &frame);
+    let [(A, error)] = &sent[..] else { panic!("{sent:?}") };
+    assert_eq!(told(error, &frame), (3, 1, 0));
+    assert_eq!(world.moved_ports(), ["a drop next-hop-unresolved 1", "a rx 1", "a tx 1"]);
 }
 
 #[test]

@@ -167,7 +167,7 @@ fn the_gateway_answers_pings() {
         assert!(parsed.is_icmp_reply() && transport_checksum_is_right(reply));
         assert_eq!(parsed.destination_mac, pod_mac(1, A));
         assert_eq!(world.moved(), ["a rx 1", "a tx 1", "stage answer 1", "stage parse 1"]);
-        assert_eq!(world.send(A, &ends.udp(1, 2, &[])), [], "nothing else is there");
+        assert_eq!(world.send(A, &ends.pong(1, &[])), [], "nothing else is there");
         assert_eq!(world.moved_ports(), ["a drop destination-invalid 1", "a rx 1"]);
     }
 }

@@ -1,11 +1,15 @@
 //! ICMP errors of a router (RFC 1812, section 4.3; RFC 4443, section 3), built around the packet they speak of.
 
+mod limit;
+
 use std::net::IpAddr;
 
+use crate::Buffer;
 use crate::checksum::{self, Sum};
 use crate::parse::{ETHERNET, Network, Parsed, Piece, protocol};
 use crate::read::{length16, put, put_slice};
-use crate::{Buffer, Now};
+
+pub use limit::{Limited, Limiter, SourceLimiter};
 
 /// Longest ICMP error over IPv4 (RFC 1812, section 4.3.2.3).
 const LENGTH_V4_MAX: usize = 576;
@@ -26,8 +30,14 @@ pub enum IcmpError {
         /// The largest that fits, in bytes of the IP packet.
         mtu: u16,
     },
-    /// No way leads to the destination: host unreachable, or in IPv6 no route.
-    Unreachable,
+    /// No way leads to the destination's network.
+    NetworkUnreachable,
+    /// A way leads to its network, and it is not there, or does not answer.
+    HostUnreachable,
+    /// It is us, and nothing listens.
+    PortUnreachable,
+    /// It is us, and we do not speak that.
+    ProtocolUnreachable,
 }
 
 impl IcmpError {
@@ -38,8 +48,15 @@ impl IcmpError {
             (Self::TimeExceeded, _) => (11, 0, 0),
             (Self::TooBig { mtu }, Network::V6) => (2, 0, mtu as u32),
             (Self::TooBig { mtu }, _) => (3, 4, mtu as u32),
-            (Self::Unreachable, Network::V6) => (1, 0, 0),
-            (Self::Unreachable, _) => (3, 1, 0),
+            (Self::NetworkUnreachable, Network::V6) => (1, 0, 0),
+            (Self::NetworkUnreachable, _) => (3, 0, 0),
+            (Self::HostUnreachable, Network::V6) => (1, 3, 0),
+            (Self::HostUnreachable, _) => (3, 1, 0),
+            (Self::PortUnreachable, Network::V6) => (1, 4, 0),
+            (Self::PortUnreachable, _) => (3, 3, 0),
+            // A parameter problem of the next header field of the fixed header (RFC 4443, section 3.4).
+            (Self::ProtocolUnreachable, Network::V6) => (4, 1, 6),
+            (Self::ProtocolUnreachable, _) => (3, 2, 0),
         }
     }
 }
@@ -105,41 +122,6 @@ pub fn build<B: Buffer>(buffer: &mut B, parsed: &Parsed, error: IcmpError, sourc
     put(frame, message + 2, checksum.to_be_bytes())
 }
 
-/// A token bucket: so many errors, or whatever is limited, a second, and at once no more than a second's worth.
-#[derive(Debug)]
-pub struct Limiter {
-    rate: u64,
-    credit_ns: u64,
-    last: Now,
-}
-
-const SECOND_NS: u64 = 1_000_000_000;
-
-impl Limiter {
-    /// `rate` a second; 0 never allows one.
-    #[must_use]
-    pub const fn new(rate: u32) -> Self {
-        Self { rate: rate as u64, credit_ns: SECOND_NS, last: Now(0) }
-    }
-
-    /// Takes leave to do it once now.
-    #[must_use]
-    pub fn allow(&mut self, now: Now) -> bool {
-        if self.rate == 0 {
-            return false;
-        }
-        let price = SECOND_NS / self.rate;
-        let gained = now.0.saturating_sub(self.last.0);
-        self.credit_ns = self.credit_ns.saturating_add(gained).min(SECOND_NS);
-        self.last = now;
-        let enough = self.credit_ns >= price;
-        if enough {
-            self.credit_ns -= price;
-        }
-        enough
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use etherparse::{Icmpv4Type, PacketBuilder, SlicedPacket, TransportSlice, icmpv4};
@@ -147,16 +129,6 @@ mod tests {
     use super::*;
     use crate::VecBuffer;
     use crate::parse::parse;
-
-    #[test]
-    fn the_limit_is_a_rate_and_a_burst() {
-        let mut limiter = Limiter::new(10);
-        let first = (0..20).filter(|_| limiter.allow(Now(5))).count();
-        assert_eq!(first, 10, "a second's worth at once");
-        assert!(!limiter.allow(Now(5 + SECOND_NS / 10 - 1)));
-        assert!(limiter.allow(Now(5 + SECOND_NS / 10)));
-        assert!(!limiter.allow(Now(5 + SECOND_NS / 10)));
-    }
 
     #[test]
     fn an_error_quotes_what_it_is_about() {
