@@ -3,7 +3,8 @@
 # target/test-logs.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-packages_too=(chromium)          # looks at the report of vswitch-perf
+# The first looks at the report of vswitch-perf; the second is a second Linux for the scenarios of IP-in-IP.
+packages_too=(chromium user-mode-linux)
 . testbeds/setup.sh
 export CI=1                      # a test that cannot run fails, where it would be skipped on a desk
 logs=$target/test-logs

@@ -12,7 +12,7 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Deserialize;
 use toml::Spanned;
-use vswitch_model::{Invalid, PortKind, PortName, Vni, api, limits};
+use vswitch_model::{Dscp, Invalid, PortKind, PortName, Vni, api, limits};
 
 mod shown;
 
@@ -64,6 +64,10 @@ pub struct Config {
     pub vni: Vni,
     /// Its UDP port.
     pub vxlan_port: u16,
+    /// The UDP port of flannel's VXLAN, for nodes that run flannel.
+    pub flannel_port: u16,
+    /// What becomes of the DSCP through tunnels.
+    pub dscp: Dscp,
     /// How long an address rests before it is assigned again.
     pub cool_down: Duration,
     /// Where what DNS has told of names is kept.
@@ -88,6 +92,8 @@ impl Default for Config {
             pod_port: PortKind::default(),
             vni: Vni::CALICO,
             vxlan_port: 4789,
+            flannel_port: 8472,
+            dscp: Dscp::Inherit,
             cool_down: ipam::COOL_DOWN,
             names_file: DEFAULT_NAMES.into(),
             dns_servers: Vec::new(),
@@ -135,6 +141,8 @@ struct Written {
     pod_port: Option<Spanned<String>>,
     vni: Option<Spanned<i64>>,
     vxlan_port: Option<Spanned<i64>>,
+    flannel_port: Option<Spanned<i64>>,
+    dscp: Option<Spanned<toml::Value>>,
     cool_down_s: Option<Spanned<i64>>,
     names_file: Option<Spanned<PathBuf>>,
     dns_servers: Option<Spanned<Vec<String>>>,
@@ -218,6 +226,11 @@ impl Reader<'_> {
                 None => defaults.vxlan_port,
                 Some(port) => self.number("vxlan_port", &port, 1..=65535)?,
             },
+            flannel_port: match written.flannel_port {
+                None => defaults.flannel_port,
+                Some(port) => self.number("flannel_port", &port, 1..=65535)?,
+            },
+            dscp: written.dscp.map(|dscp| self.dscp(&dscp)).transpose()?.unwrap_or_default(),
             cool_down: match written.cool_down_s {
                 None => defaults.cool_down,
                 Some(seconds) => Duration::from_secs(self.number("cool_down_s", &seconds, COOL_DOWN_S)?),
@@ -243,6 +256,24 @@ impl Reader<'_> {
             Ok(()) => Ok(written.into_inner()),
             Err(error) => Err(self.refuse("node", &written, error.problem)),
         }
+    }
+
+    /// A word, or the code point of outer headers.
+    fn dscp(&self, written: &Spanned<toml::Value>) -> Read<Dscp> {
+        let read = match written.as_ref() {
+            toml::Value::String(word) if word == "inherit" => Some(Dscp::Inherit),
+            toml::Value::String(word) if word == "uniform" => Some(Dscp::Uniform),
+            toml::Value::Integer(value) => u32::try_from(*value).ok().and_then(|v| Dscp::pipe(v).ok()),
+            _ => None,
+        };
+        read.ok_or_else(|| {
+            let problem = format!(
+                "{} is neither \"inherit\" nor \"uniform\" nor a code point for outer headers, 0 to {}",
+                written.as_ref(),
+                Dscp::MAX
+            );
+            self.refuse("dscp", written, problem)
+        })
     }
 
     /// Addresses or prefixes.
@@ -402,6 +433,8 @@ mod tests {
             pod_port = "tun"
             vni = 7
             vxlan_port = 8472
+            flannel_port = 8473
+            dscp = 46
             cool_down_s = 5
             names_file = "/run/names.json"
             dns_servers = ["10.96.0.10", "fd00::/64"]
@@ -432,6 +465,8 @@ mod tests {
             pod_port: PortKind::Tun,
             vni: Vni::new(7).unwrap(),
             vxlan_port: 8472,
+            flannel_port: 8473,
+            dscp: Dscp::Pipe(46),
             cool_down: Duration::from_secs(5),
             names_file: "/run/names.json".into(),
             dns_servers: vec!["10.96.0.10/32".parse().unwrap(), "fd00::/64".parse().unwrap()],
@@ -451,6 +486,8 @@ mod tests {
             ("node = \"N_1\"", "agent.toml:1: node: \"N_1\" is not a name"),
             ("\nvni = 16777216", "agent.toml:2: vni: 16777216 is out of range: 0 to 16777215"),
             ("vxlan_port = 0", "agent.toml:1: vxlan_port: 0 is out of range: 1 to 65535"),
+            ("dscp = 64", "agent.toml:1: dscp: 64 is neither \"inherit\" nor \"uniform\" nor a code point"),
+            ("\ndscp = \"pipe\"", "agent.toml:2: dscp: \"pipe\" is neither \"inherit\""),
             ("pod_mtu = 9000", "agent.toml:1: pod_mtu: 9000 is out of range: 1280 to 1600"),
             ("pod_port = \"tap\"", "agent.toml:1: pod_port: \"tap\" is no kind of port: veth or tun"),
             (

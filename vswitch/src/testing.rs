@@ -1,7 +1,8 @@
 //! Desired states that tests of several modules share.
 
 use vswitch_model::{
-    Attachment, DesiredState, Identity, IdentityId, IdentityKind, Local, Mac, NextHop, Port, PortName, Vni,
+    Attachment, DesiredState, Dscp, Identity, IdentityId, IdentityKind, Local, Mac, NextHop, Port, PortName,
+    VxlanNetwork,
 };
 
 /// A port named `name` whose pod has `addresses`; its MAC is made of the first one.
@@ -29,10 +30,8 @@ pub(crate) fn empty_node() -> DesiredState {
             node: "one".into(),
             underlay_v4: Some("192.0.2.1".parse().unwrap()),
             underlay_v6: None,
-            vtep_mac_v4: Mac::vtep_v4("one"),
-            vtep_mac_v6: Mac::vtep_v6("one"),
-            vni: Vni::CALICO,
-            vxlan_port: 4789,
+            networks: vec![VxlanNetwork::calico("one")],
+            dscp: Dscp::Inherit,
             host_addresses: vec!["10.1.0.1".parse().unwrap()],
             host_routes: vec!["10.1.0.0/16".parse().unwrap()],
             host_mtu: 1450,

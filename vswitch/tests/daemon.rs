@@ -13,8 +13,8 @@ use nix::unistd::Pid;
 use vswitch_model::api::engine::engine_client::EngineClient;
 use vswitch_model::api::{apply_request, connect, engine as pb};
 use vswitch_model::{
-    Attachment, DesiredState, Encapsulation, Generation, Identity, IdentityId, IdentityKind, Local, Mac,
-    NextHop, Port, PortName, Tunnel, TunnelId, Vni,
+    Attachment, DesiredState, Dscp, Encapsulation, Generation, Identity, IdentityId, IdentityKind, Local,
+    Mac, NextHop, Port, PortName, Tunnel, TunnelId, Vni, VxlanNetwork,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -183,10 +183,8 @@ impl Node {
                 node: name(self.number),
                 underlay_v4: Some([192, 0, 2, self.number].into()),
                 underlay_v6: None,
-                vtep_mac_v4: Mac::vtep_v4(&name(self.number)),
-                vtep_mac_v6: Mac::vtep_v6(&name(self.number)),
-                vni: Vni::CALICO,
-                vxlan_port: 4789,
+                networks: vec![VxlanNetwork::calico(&name(self.number))],
+                dscp: Dscp::Inherit,
                 host_addresses: vec![[10, self.number, 0, 1].into()],
                 host_routes: vec!["10.0.0.0/8".parse().unwrap()],
                 host_mtu: 1450,

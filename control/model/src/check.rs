@@ -7,7 +7,8 @@ use ipnet::IpNet;
 
 use crate::policy::{Policy, Rule, Subject};
 use crate::port::{Port, PortName};
-use crate::route::{NextHop, Tunnel};
+use crate::route::{Dscp, Encapsulation, NextHop, Tunnel};
+use crate::state::Local;
 use crate::touched::Touched;
 use crate::{DesiredState, IdentityId, IdentitySet, Invalid, RuleId, limits};
 
@@ -22,7 +23,8 @@ impl DesiredState {
         self.check_ports()?;
         self.prefixes.iter().try_for_each(|(prefix, identity)| self.check_prefix(prefix, *identity))?;
         self.routes.iter().try_for_each(|(prefix, next_hop)| self.check_route(prefix, next_hop))?;
-        self.tunnels.values().try_for_each(check_tunnel)
+        self.check_local()?;
+        self.tunnels.values().try_for_each(|tunnel| self.check_tunnel(tunnel))
     }
 
     /// The same of a state that was whole before the things of `touched` were set or removed: these are looked at, and
@@ -40,7 +42,14 @@ impl DesiredState {
         prefixes.into_iter().try_for_each(|(prefix, identity)| self.check_prefix(prefix, *identity))?;
         let routes = touched.routes.iter().filter_map(|prefix| self.routes.get_key_value(prefix));
         routes.into_iter().try_for_each(|(prefix, next_hop)| self.check_route(prefix, next_hop))?;
-        touched.tunnels.iter().filter_map(|id| self.tunnels.get(id)).try_for_each(check_tunnel)?;
+        if touched.local {
+            // A network that is not there any more may be a tunnel's.
+            self.check_local()?;
+            self.tunnels.values().try_for_each(|tunnel| self.check_tunnel(tunnel))?;
+        } else {
+            let tunnels = touched.tunnels.iter().filter_map(|id| self.tunnels.get(id));
+            tunnels.into_iter().try_for_each(|tunnel| self.check_tunnel(tunnel))?;
+        }
         self.check_removed(touched)
     }
 
@@ -195,6 +204,48 @@ impl DesiredState {
         }
     }
 
+    fn check_local(&self) -> Result<(), Invalid> {
+        let Some(Local { networks, dscp, .. }) = &self.local else { return Ok(()) };
+        if let Dscp::Pipe(dscp) = dscp {
+            Dscp::pipe(u32::from(*dscp)).map_err(|error| error.within("local.dscp"))?;
+        }
+        if networks.len() > limits::VXLAN_NETWORKS_MAX {
+            let problem = format!(
+                "{} of them, but at most {} are supported",
+                networks.len(),
+                limits::VXLAN_NETWORKS_MAX
+            );
+            return Err(Invalid::new("local.networks", problem));
+        }
+        for (index, network) in networks.iter().enumerate() {
+            let refuse = |problem: &str| Err(Invalid::new(format!("local.networks[{index}]"), problem));
+            if network.port == 0 {
+                return refuse("nothing comes to UDP port 0: 1 to 65535");
+            }
+            let earlier = &networks[..index];
+            if earlier.iter().any(|other| (other.vni, other.port) == (network.vni, network.port)) {
+                return refuse("has the same VNI and port as one before it");
+            }
+        }
+        Ok(())
+    }
+
+    fn check_tunnel(&self, tunnel: &Tunnel) -> Result<(), Invalid> {
+        let field = |name: &str| format!("tunnels[{}].{name}", tunnel.id);
+        if tunnel.remote.is_unspecified() || tunnel.remote.is_multicast() || tunnel.remote.is_loopback() {
+            let problem = format!("{} cannot be a node's address", tunnel.remote);
+            return Err(Invalid::new(field("remote"), problem));
+        }
+        let Some(local) = &self.local else { return Ok(()) };
+        match &tunnel.encapsulation {
+            Encapsulation::Vxlan { vni, port, .. } if local.network(*vni, *port).is_none() => {
+                let problem = format!("this node has no end of vxlan {vni} port {port} (local.networks)");
+                Err(Invalid::new(field("encapsulation"), problem))
+            }
+            Encapsulation::Vxlan { .. } | Encapsulation::IpIp => Ok(()),
+        }
+    }
+
     fn knows(&self, identity: IdentityId) -> bool {
         identity == IdentityId::UNKNOWN || self.identities.contains_key(&identity)
     }
@@ -229,14 +280,6 @@ fn check_bits(prefix: &IpNet) -> Result<(), Invalid> {
     }
     let problem = format!("{prefix} has bits set beyond its length; {} would be right", prefix.trunc());
     Err(Invalid::new("prefix", problem))
-}
-
-fn check_tunnel(tunnel: &Tunnel) -> Result<(), Invalid> {
-    if tunnel.remote.is_unspecified() || tunnel.remote.is_multicast() || tunnel.remote.is_loopback() {
-        let problem = format!("{} cannot be a node's address", tunnel.remote);
-        return Err(Invalid::new(format!("tunnels[{}].remote", tunnel.id), problem));
-    }
-    Ok(())
 }
 
 fn rule_field(policy: &Policy, rule: RuleId) -> String {

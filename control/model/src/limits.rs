@@ -4,8 +4,10 @@
 pub const PORTS_MAX: usize = 1024;
 /// Addresses of one pod port, both families together.
 pub const ADDRESSES_PER_PORT_MAX: usize = 16;
-/// Tunnels: one per remote node and family.
+/// Tunnels: one per remote node, family and encapsulation in use.
 pub const TUNNELS_MAX: usize = 65_536;
+/// VXLAN networks that one node has an end of: Calico's, flannel's, and two to come from or to go to.
+pub const VXLAN_NETWORKS_MAX: usize = 4;
 /// Routes, both families together.
 pub const ROUTES_MAX: usize = 2_000_000;
 /// Prefixes that carry an identity, both families together.

@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::policy::{Policy, PolicyId, Subject};
 use crate::port::{Port, PortName};
-use crate::route::{NextHop, Tunnel, TunnelId};
+use crate::route::{Dscp, NextHop, Tunnel, TunnelId, VxlanNetwork};
 use crate::touched::Touched;
-use crate::{Identity, IdentityId, IdentitySet, Mac, SetId, Vni};
+use crate::{Identity, IdentityId, IdentitySet, SetId, Vni};
 
 /// The version of a desired state. 0 is the empty state of an engine nobody has spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -37,20 +37,24 @@ pub struct Local {
     pub underlay_v4: Option<Ipv4Addr>,
     /// The same for IPv6 outer headers.
     pub underlay_v6: Option<Ipv6Addr>,
-    /// Source of inner Ethernet frames in tunnels that carry IPv4.
-    pub vtep_mac_v4: Mac,
-    /// Source of inner Ethernet frames in tunnels that carry IPv6.
-    pub vtep_mac_v6: Mac,
-    /// The VXLAN network this node accepts.
-    pub vni: Vni,
-    /// The UDP port this node accepts VXLAN at.
-    pub vxlan_port: u16,
+    /// The VXLAN networks this node has an end of, at most [`crate::limits::VXLAN_NETWORKS_MAX`]. IP-in-IP it accepts always.
+    pub networks: Vec<VxlanNetwork>,
+    /// What becomes of the DSCP through its tunnels.
+    pub dscp: Dscp,
     /// Addresses of the host port: the node's own, from the pods' pool. At most one of each family.
     pub host_addresses: Vec<IpAddr>,
     /// What the node's kernel sends to the host port: the pools.
     pub host_routes: Vec<IpNet>,
     /// MTU of the host port, in bytes.
     pub host_mtu: u16,
+}
+
+impl Local {
+    /// Its end of a VXLAN network.
+    #[must_use]
+    pub fn network(&self, vni: Vni, port: u16) -> Option<&VxlanNetwork> {
+        self.networks.iter().find(|network| (network.vni, network.port) == (vni, port))
+    }
 }
 
 /// Everything control wants of one engine.

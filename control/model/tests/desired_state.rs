@@ -60,10 +60,21 @@ fn local() -> impl Strategy<Value = Local> {
             node: "node-1".into(),
             underlay_v4,
             underlay_v6,
-            vtep_mac_v4: Mac(mac),
-            vtep_mac_v6: Mac::vtep_v6("node-1"),
-            vni: Vni::new(vni).unwrap(),
-            vxlan_port: port,
+            networks: vec![
+                VxlanNetwork::calico("node-1"),
+                VxlanNetwork {
+                    vni: Vni::new(vni).unwrap(),
+                    // Another than Calico's.
+                    port: port % 4000 + 1,
+                    mac_v4: Mac(mac),
+                    mac_v6: Mac::vtep_v6("node-1"),
+                },
+            ],
+            dscp: match vni % 66 {
+                64 => Dscp::Inherit,
+                65 => Dscp::Uniform,
+                dscp => Dscp::pipe(dscp).unwrap(),
+            },
             host_addresses: vec!["10.244.1.1".parse().unwrap()],
             host_routes: vec!["10.244.0.0/16".parse().unwrap()],
             host_mtu: 1450,
@@ -124,8 +135,10 @@ fn state() -> impl Strategy<Value = DesiredState> {
                 state.apply(Change::SetSubject(Subject { identity, ingress, egress }));
             }
             for (id, (mac, host)) in tunnels {
-                let encapsulation =
-                    Encapsulation::Vxlan { vni: Vni::CALICO, port: 4789, remote_mac: Mac(mac) };
+                let encapsulation = match host % 3 {
+                    0 => Encapsulation::IpIp,
+                    _ => Encapsulation::Vxlan { vni: Vni::CALICO, port: 4789, remote_mac: Mac(mac) },
+                };
                 let remote = IpAddr::from([192, 0, 2, host]);
                 state.apply(Change::SetTunnel(Tunnel {
                     id: TunnelId(id),
@@ -247,6 +260,84 @@ fn a_rule_saved_before_there_were_source_ports_has_none_and_is_saved_as_it_was()
     let ports = vec![PortMatch { protocol: 6, first: 80, last: 80 }];
     assert_eq!(rule, Rule { ports, ..Rule::new(RuleId(20), Action::Allow, "p".into()) });
     assert_eq!(pb::Rule::from(rule).encode_to_vec(), saved);
+}
+
+#[test]
+fn a_node_saved_before_there_were_several_networks_has_its_one() {
+    let saved = pb::Local {
+        node: "node-1".into(),
+        vtep_mac_v4: "66:00:00:00:00:01".into(),
+        vtep_mac_v6: "66:00:00:00:00:02".into(),
+        vni: 4096,
+        vxlan_port: 4789,
+        host_mtu: 1450,
+        ..pb::Local::default()
+    };
+    let local = Local::try_from(saved).unwrap();
+    let (mac_v4, mac_v6) = (Mac([0x66, 0, 0, 0, 0, 1]), Mac([0x66, 0, 0, 0, 0, 2]));
+    assert_eq!(local.networks, [VxlanNetwork { vni: Vni::CALICO, port: 4789, mac_v4, mac_v6 }]);
+    assert_eq!(local.dscp, Dscp::Inherit);
+}
+
+#[test]
+fn what_a_node_is_to_the_underlay_is_checked() {
+    let calico = VxlanNetwork::calico("node-1");
+    let other = |vni: u32| VxlanNetwork { vni: Vni::new(vni).unwrap(), ..calico };
+    let tunnel = |encapsulation| Tunnel {
+        id: TunnelId(3),
+        node: "node-2".into(),
+        remote: IpAddr::from([192, 0, 2, 2]),
+        encapsulation,
+    };
+    let flannel = Encapsulation::Vxlan { vni: Vni::FLANNEL, port: 8472, remote_mac: calico.mac_v4 };
+    let judged = |networks: Vec<VxlanNetwork>, dscp, encapsulation| {
+        let local = Local {
+            node: "node-1".into(),
+            underlay_v4: None,
+            underlay_v6: None,
+            networks,
+            dscp,
+            host_addresses: Vec::new(),
+            host_routes: Vec::new(),
+            host_mtu: 1450,
+        };
+        let before = DesiredState { local: Some(local.clone()), ..DesiredState::default() };
+        let mut state = before.clone();
+        state.apply(Change::SetTunnel(tunnel(encapsulation)));
+        let whole = state.check();
+        for (touched, what) in [
+            (Touched::between(&DesiredState::default(), &state), "both"),
+            (Touched::between(&before, &state), "the tunnel"),
+        ] {
+            if what == "both" || before.check().is_ok() {
+                assert_eq!(state.check_touched(&touched).is_ok(), whole.is_ok(), "{what}: {whole:?}");
+            }
+        }
+        whole.err().map(|error| error.to_string())
+    };
+    assert_eq!(judged(vec![], Dscp::Uniform, Encapsulation::IpIp), None);
+    let both = vec![calico, VxlanNetwork { vni: Vni::FLANNEL, port: 8472, ..calico }];
+    assert_eq!(judged(both, Dscp::Pipe(63), flannel), None);
+    for (networks, dscp, encapsulation, expected) in [
+        (vec![calico], Dscp::Inherit, flannel, "tunnels[3].encapsulation: this node has no end of vxlan 1"),
+        (vec![calico, calico], Dscp::Inherit, Encapsulation::IpIp, "local.networks[1]: has the same VNI"),
+        (
+            vec![VxlanNetwork { port: 0, ..calico }],
+            Dscp::Inherit,
+            Encapsulation::IpIp,
+            "local.networks[0]: nothing comes to UDP port 0",
+        ),
+        (
+            (1..=5).map(other).collect(),
+            Dscp::Inherit,
+            Encapsulation::IpIp,
+            "local.networks: 5 of them, but at most 4",
+        ),
+        (vec![calico], Dscp::Pipe(64), Encapsulation::IpIp, "local.dscp: 64 is not a code point: 0 to 63"),
+    ] {
+        let error = judged(networks, dscp, encapsulation).unwrap();
+        assert!(error.starts_with(expected), "{error}");
+    }
 }
 
 #[test]

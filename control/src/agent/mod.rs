@@ -24,7 +24,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tonic::Status;
 use tracing::debug;
-use vswitch_model::{PortKind, Vni};
+use vswitch_model::{Dscp, PortKind, Vni};
 
 use crate::calc::{CalcConfig, Calculator};
 use crate::ipam::{self, Ipam};
@@ -74,6 +74,10 @@ pub struct Settings {
     pub vni: Vni,
     /// Its UDP port.
     pub vxlan_port: u16,
+    /// The UDP port of flannel's VXLAN, for nodes that run flannel.
+    pub flannel_port: u16,
+    /// What becomes of the DSCP through tunnels.
+    pub dscp: Dscp,
     /// Where vswitchd listens.
     pub engine_socket: std::path::PathBuf,
     /// How long an address rests before it is assigned again.
@@ -86,7 +90,8 @@ pub struct Settings {
 
 impl Settings {
     fn calculator(&self) -> Calculator {
-        let config = CalcConfig { vni: self.vni, vxlan_port: self.vxlan_port, host_mtu: self.pod_mtu };
+        let Self { vni, vxlan_port, flannel_port, dscp, pod_mtu: host_mtu, .. } = *self;
+        let config = CalcConfig { vni, vxlan_port, flannel_port, dscp, host_mtu };
         Calculator::new(&self.node, config)
     }
 }

@@ -7,23 +7,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{info, warn};
-use vswitch_model::Mac;
+use vswitch_model::{Mac, Vni};
 
-use super::Core;
+use super::{Core, Underlay};
 use crate::calc::{Inputs, Named};
 use crate::ipam::{Handle, IpamError, Request};
-use crate::object::{AllowedUse, IpPool, Key, Kind, Node, Object, ObjectMeta};
+use crate::object::{AllowedUse, Flannel, IpPool, Key, Kind, Node, Object, ObjectMeta, Vtep};
 use crate::store::{self, StoreError};
 
 /// How long to wait after a failure.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Annotations this agent writes, and takes away again where they say nothing any more.
-pub(super) const OWN_ANNOTATIONS: [&str; 6] = [
+/// Annotations this agent writes, and takes away again where they say nothing any more; [`Flannel::ANNOTATIONS`] besides.
+pub(super) const OWN_ANNOTATIONS: [&str; 7] = [
     Node::IPV4_ADDRESS,
     Node::IPV6_ADDRESS,
     Node::IPV4_TUNNEL_ADDRESS,
     Node::IPV6_TUNNEL_ADDRESS,
+    Node::IPV4_IPIP_ADDRESS,
     Node::VTEP_MAC_V4,
     Node::VTEP_MAC_V6,
 ];
@@ -33,11 +34,19 @@ pub(super) const OWN_ANNOTATIONS: [&str; 6] = [
 struct Seen {
     pools: Named<IpPool>,
     node: Option<Arc<Node>>,
+    /// The network of other nodes that run flannel, of the first by name.
+    flannel: Option<Vni>,
 }
 
 impl Seen {
     fn of(inputs: &Inputs, node: &str) -> Self {
-        Self { pools: inputs.pools.clone(), node: inputs.nodes.get(node).cloned() }
+        let others = inputs.nodes.iter().filter(|(name, other)| name.as_str() != node && other.is_flannels());
+        let networks = others.filter_map(|(_, other)| {
+            let flannel = Flannel::of(other).ok().flatten()?;
+            Some(flannel.v4.or(flannel.v6)?.vni)
+        });
+        let flannel = networks.into_iter().next();
+        Self { pools: inputs.pools.clone(), node: inputs.nodes.get(node).cloned(), flannel }
     }
 }
 
@@ -53,7 +62,7 @@ pub(super) async fn keep_registered(core: Arc<Core>) {
                 .then(|| Seen::of(&snapshot.inputs, &core.settings.node))
         };
         if let Some(seen) = seen.filter(|seen| done.as_ref() != Some(seen)) {
-            match core.register(&seen.pools).await {
+            match core.register(&seen).await {
                 Ok(()) => done = Some(seen),
                 Err(error) => {
                     if core.registration.borrow().as_ref() != Some(&error) {
@@ -73,7 +82,8 @@ pub(super) async fn keep_registered(core: Arc<Core>) {
 }
 
 impl Core {
-    async fn register(&self, pools: &BTreeMap<String, Arc<IpPool>>) -> Result<(), String> {
+    async fn register(&self, seen: &Seen) -> Result<(), String> {
+        let pools = &seen.pools;
         let tunnel = self.tunnel_addresses(pools).await.map_err(|e| e.to_string())?;
         let mut annotations: BTreeMap<&str, String> = BTreeMap::new();
         let (v4, v6) = (self.settings.underlay.ipv4, self.settings.underlay.ipv6);
@@ -88,8 +98,29 @@ impl Core {
         for address in tunnel {
             let name = if address.is_ipv4() { Node::IPV4_TUNNEL_ADDRESS } else { Node::IPV6_TUNNEL_ADDRESS };
             annotations.insert(name, address.to_string());
+            // Calico's nodes look for it under the name of the encapsulation that a pool asks for.
+            let in_ip = pools.values().any(|pool| pool.is_ip_in_ip() && pool.is_ipv4());
+            if address.is_ipv4() && in_ip {
+                annotations.insert(Node::IPV4_IPIP_ADDRESS, address.to_string());
+            }
+        }
+        if let Some(flannel) = seen.flannel.and_then(|vni| self.to_flannel(vni, seen.node.as_deref())) {
+            annotations.extend(flannel.annotations());
         }
         self.annotate(&annotations).await.map_err(|e| e.to_string())
+    }
+
+    /// What this node is to those that run flannel. An Ethernet address that it has for them already stays: flannel may have
+    /// run here before.
+    fn to_flannel(&self, vni: Vni, node: Option<&Node>) -> Option<Flannel> {
+        let before = node.and_then(|node| Flannel::of(node).ok().flatten());
+        let known = |is_ipv4| before.as_ref().and_then(|flannel| flannel.over(is_ipv4)).map(|vtep| vtep.mac);
+        let Underlay { ipv4, ipv6 } = self.settings.underlay;
+        let name = &self.settings.node;
+        let vtep = |address, is_ipv4, derived| Vtep { address, vni, mac: known(is_ipv4).unwrap_or(derived) };
+        let v4 = ipv4.map(|net| vtep(net.addr().into(), true, Mac::vtep_v4(name)));
+        let v6 = ipv6.map(|net| vtep(net.addr().into(), false, Mac::vtep_v6(name)));
+        (v4.is_some() || v6.is_some()).then(|| Flannel::vxlan(v4, v6))
     }
 
     /// The node's own addresses in the pods' network: one of each family that has a pool for it.
@@ -135,7 +166,7 @@ impl Core {
                 },
             };
             let before = node.metadata.annotations.clone();
-            for name in OWN_ANNOTATIONS {
+            for name in OWN_ANNOTATIONS.into_iter().chain(Flannel::ANNOTATIONS) {
                 match annotations.get(name) {
                     Some(value) => drop(node.metadata.annotations.insert(name.to_owned(), value.clone())),
                     None => drop(node.metadata.annotations.remove(name)),

@@ -10,7 +10,7 @@ use super::node::OWN_ANNOTATIONS;
 use super::{Core, failure};
 use crate::object::calico::Tier;
 use crate::object::manifest::{self, Sourced};
-use crate::object::{Endpoint, Key, Kind, Object};
+use crate::object::{Endpoint, Flannel, Key, Kind, Object};
 use crate::store::{self, Applied, Revision, StoreError};
 
 /// Namespace of objects that name none.
@@ -69,8 +69,11 @@ impl Core {
         let key = Key::cluster(Kind::Node, &node.metadata.name);
         let found = self.store.get(&key).await.map_err(|e| about(&key, &e))?;
         if let Some(Ok(Object::Node(found))) = found.map(|entry| entry.object()) {
+            // What flannel has written at a node of its own is somebody else's to change.
+            let flannels = found.is_flannels();
             for (name, value) in found.metadata.annotations {
-                if OWN_ANNOTATIONS.contains(&name.as_str()) {
+                let announced = !flannels && Flannel::ANNOTATIONS.contains(&name.as_str());
+                if announced || OWN_ANNOTATIONS.contains(&name.as_str()) {
                     node.metadata.annotations.entry(name).or_insert(value);
                 }
             }

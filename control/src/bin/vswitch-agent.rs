@@ -97,6 +97,8 @@ async fn settings(config: &Config) -> Result<Settings, Failure> {
         pod_port: config.pod_port,
         vni: config.vni,
         vxlan_port: config.vxlan_port,
+        flannel_port: config.flannel_port,
+        dscp: config.dscp,
         engine_socket: config.engine_socket.clone(),
         cool_down: config.cool_down,
         names_file: Some(config.names_file.clone()),

@@ -15,7 +15,7 @@ use vswitch_model::Mac;
 
 use super::Inputs;
 use super::referred::Referred;
-use crate::object::{Endpoint, Labels, Node, Protocol};
+use crate::object::{Endpoint, Flannel, Labels, Node, Protocol};
 
 /// Name, protocol and number of a port.
 pub(super) type NamedPort = (String, Protocol, u16);
@@ -62,9 +62,15 @@ pub(super) struct NodeView<'a> {
     pub(super) underlay_v4: Option<Ipv4Net>,
     pub(super) underlay_v6: Option<Ipv6Net>,
     pub(super) tunnel_v4: Option<Ipv4Addr>,
+    /// Another than that, for IP-in-IP.
+    pub(super) ip_in_ip_v4: Option<Ipv4Addr>,
     pub(super) tunnel_v6: Option<Ipv6Addr>,
     pub(super) vtep_mac_v4: Mac,
     pub(super) vtep_mac_v6: Mac,
+    /// What it is to flannel's nodes.
+    pub(super) flannel: Option<Flannel>,
+    /// Whether it is one of these: it speaks flannel's VXLAN, and no other.
+    pub(super) is_flannels: bool,
     pub(super) labels: Labels,
     /// All of them.
     pub(super) addresses: BTreeSet<IpAddr>,
@@ -80,6 +86,7 @@ impl<'a> Cluster<'a> {
             view.underlay_v6 = view.underlay_v6.filter(|net| view.addresses.contains(&net.addr().into()));
             view.tunnel_v4 = view.tunnel_v4.filter(|address| view.addresses.contains(&(*address).into()));
             view.tunnel_v6 = view.tunnel_v6.filter(|address| view.addresses.contains(&(*address).into()));
+            view.ip_in_ip_v4 = view.ip_in_ip_v4.filter(|address| view.addresses.contains(&(*address).into()));
             cluster.nodes.insert(name, view);
         }
         cluster.add_endpoints(inputs, problems);
@@ -214,26 +221,48 @@ impl<'a> NodeView<'a> {
             known.iter().find_map(|a| if let IpAddr::V4(a) = a { Some(Ipv4Net::from(*a)) } else { None });
         let known_v6 =
             known.iter().find_map(|a| if let IpAddr::V6(a) = a { Some(Ipv6Net::from(*a)) } else { None });
+        let tunnel_v4: Option<Ipv4Addr> = read(node, Node::IPV4_TUNNEL_ADDRESS);
+        let ip_in_ip_v4: Option<Ipv4Addr> = read(node, Node::IPV4_IPIP_ADDRESS);
+        let flannel = Flannel::of(node).ok().flatten();
+        let flannel_v4 =
+            flannel.as_ref().and_then(|flannel| flannel.v4).and_then(|vtep| match vtep.address {
+                IpAddr::V4(address) => Some(Ipv4Net::from(address)),
+                IpAddr::V6(_) => None,
+            });
+        let flannel_v6 =
+            flannel.as_ref().and_then(|flannel| flannel.v6).and_then(|vtep| match vtep.address {
+                IpAddr::V6(address) => Some(Ipv6Net::from(address)),
+                IpAddr::V4(_) => None,
+            });
         let mut view = Self {
             name,
-            underlay_v4: read(node, Node::IPV4_ADDRESS).or(known_v4),
-            underlay_v6: read(node, Node::IPV6_ADDRESS).or(known_v6),
-            tunnel_v4: read(node, Node::IPV4_TUNNEL_ADDRESS),
+            underlay_v4: read(node, Node::IPV4_ADDRESS).or(flannel_v4).or(known_v4),
+            underlay_v6: read(node, Node::IPV6_ADDRESS).or(flannel_v6).or(known_v6),
+            tunnel_v4: tunnel_v4.or(ip_in_ip_v4),
+            ip_in_ip_v4: ip_in_ip_v4.filter(|address| tunnel_v4.is_some_and(|other| other != *address)),
             tunnel_v6: read(node, Node::IPV6_TUNNEL_ADDRESS),
             vtep_mac_v4: read(node, Node::VTEP_MAC_V4).unwrap_or_else(|| Mac::vtep_v4(name)),
             vtep_mac_v6: read(node, Node::VTEP_MAC_V6).unwrap_or_else(|| Mac::vtep_v6(name)),
+            flannel,
+            is_flannels: node.is_flannels(),
             labels: node.metadata.labels.clone(),
             addresses: known.into_iter().collect(),
         };
         view.addresses.extend(view.underlay_v4.map(|net| IpAddr::from(net.addr())));
         view.addresses.extend(view.underlay_v6.map(|net| IpAddr::from(net.addr())));
         view.addresses.extend(view.tunnel_v4.map(IpAddr::from));
+        view.addresses.extend(view.ip_in_ip_v4.map(IpAddr::from));
         view.addresses.extend(view.tunnel_v6.map(IpAddr::from));
         view
     }
 
-    /// Its own addresses in the pods' network.
+    /// Its own addresses in the pods' network, one of each family.
     pub(super) fn tunnel_addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
         self.tunnel_v4.map(IpAddr::from).into_iter().chain(self.tunnel_v6.map(IpAddr::from))
+    }
+
+    /// All of them: Calico's nodes may have one more for IP-in-IP.
+    pub(super) fn all_tunnel_addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        self.tunnel_addresses().chain(self.ip_in_ip_v4.map(IpAddr::from))
     }
 }

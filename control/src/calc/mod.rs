@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use vswitch_model::{DesiredState, DomainPattern, Vni};
+use vswitch_model::{DesiredState, DomainPattern, Dscp, Vni};
 
 mod address_list;
 mod calculator;
@@ -46,6 +46,10 @@ pub struct CalcConfig {
     pub vni: Vni,
     /// The UDP port of VXLAN.
     pub vxlan_port: u16,
+    /// The UDP port of flannel's VXLAN, for nodes that run flannel.
+    pub flannel_port: u16,
+    /// What becomes of the DSCP through tunnels.
+    pub dscp: Dscp,
     /// MTU of the host port, in bytes.
     pub host_mtu: u16,
 }
@@ -53,7 +57,7 @@ pub struct CalcConfig {
 impl Default for CalcConfig {
     /// Calico's network on an underlay with an MTU of 1500 and IPv4.
     fn default() -> Self {
-        Self { vni: Vni::CALICO, vxlan_port: 4789, host_mtu: 1450 }
+        Self { vni: Vni::CALICO, vxlan_port: 4789, flannel_port: 8472, dscp: Dscp::Inherit, host_mtu: 1450 }
     }
 }
 

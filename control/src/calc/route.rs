@@ -11,22 +11,34 @@
 //! | this node's own addresses | to its kernel |
 //!
 //! A node without a block of a family has its `podCIDRs` of that family in place of blocks.
+//!
+//! There is a tunnel to every node over each family of the underlay, though no route need lead by it: what comes from a node
+//! is accepted in whatever encapsulation, so that nothing is lost while some nodes know of a pool's new mode and others do
+//! not yet.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use vswitch_model::{DesiredState, Encapsulation, Local, NextHop, Port, Tunnel, TunnelId};
+use vswitch_model::{DesiredState, Encapsulation, Local, NextHop, Port, Tunnel, TunnelId, VxlanNetwork};
 
 use super::cluster::{Cluster, NodeView};
 use super::{CalcConfig, Inputs, Numbering};
 use crate::object::{EncapsulationMode, Endpoint};
 
-/// Names a tunnel: the node it leads to and the family of the underlay.
+/// Names a tunnel: the node it leads to, the family of the underlay, and the encapsulation.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct TunnelKey {
     node: String,
     is_ipv4: bool,
+    form: Form,
+}
+
+/// What packets to other nodes are put in, as a pool says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Form {
+    Vxlan,
+    IpInIp,
 }
 
 /// Puts ports, tunnels, routes and the local part into `state`.
@@ -47,6 +59,7 @@ pub(super) fn compile(
     router.add_pools();
     router.add_ranges();
     router.add_strays();
+    router.add_peers();
     router.add_own();
     router.add_ports();
     state.local = local.map(|view| local_part(inputs, view, config, state));
@@ -85,7 +98,7 @@ impl Router<'_> {
         let pods = self.cluster.pods.iter().flat_map(|pod| &pod.addresses);
         let pods = pods.filter_map(|(address, node)| node.map(|node| (*address, node)));
         let nodes = self.cluster.nodes.values();
-        let nodes = nodes.flat_map(|node| node.tunnel_addresses().map(|address| (address, node.name)));
+        let nodes = nodes.flat_map(|node| node.all_tunnel_addresses().map(|address| (address, node.name)));
         let elsewhere: Vec<_> = pods.chain(nodes).filter(|(_, node)| *node != self.node).collect();
         let owners: BTreeMap<IpNet, &str> = ranges(self.inputs);
         for (address, node) in elsewhere {
@@ -146,26 +159,56 @@ impl Router<'_> {
         };
         let direct = underlay(remote, is_ipv4);
         let neighbour = direct.filter(|address| is_in_subnet(local, *address));
-        let way = match (self.mode_of(prefix), neighbour) {
+        let (mode, form) = self.mode_of(prefix);
+        let way = match (mode, neighbour) {
             (EncapsulationMode::Never, _) => direct.map(NextHop::Direct),
             (EncapsulationMode::CrossSubnet, Some(address)) => Some(NextHop::Direct(address)),
             (EncapsulationMode::CrossSubnet | EncapsulationMode::Always, _) => {
-                self.tunnel_to(local, remote, is_ipv4).map(NextHop::Tunnel)
+                self.tunnel_to(local, remote, is_ipv4, form).map(NextHop::Tunnel)
             }
         };
         way.unwrap_or_else(|| {
-            let problem =
-                format!("{prefix} is unreachable: nodes {} and {node} share no underlay family", self.node);
-            self.problems.insert(problem);
+            self.problems.insert(format!("{prefix} is unreachable: {}", self.why_not(local, remote)));
             NextHop::Unreachable
         })
     }
 
+    /// Why there is no way to a node.
+    fn why_not(&self, local: &NodeView<'_>, remote: &NodeView<'_>) -> String {
+        let node = remote.name;
+        match remote.flannel.as_ref().filter(|_| remote.is_flannels) {
+            Some(flannel) if flannel.backend != "vxlan" => {
+                format!("node {node} runs flannel's backend {:?}; vxlan is supported", flannel.backend)
+            }
+            Some(_) if flannel_network(local, self.config).is_none() => {
+                format!("node {node} runs flannel, and this node is not announced to flannel's nodes yet")
+            }
+            _ => format!("nodes {} and {node} share no underlay family, or no VXLAN network", self.node),
+        }
+    }
+
     /// What the pool says that `prefix` is of. Ranges of no pool are tunnelled: that works on every underlay.
-    fn mode_of(&self, prefix: IpNet) -> EncapsulationMode {
+    fn mode_of(&self, prefix: IpNet) -> (EncapsulationMode, Form) {
         let pools = self.inputs.pools.values().filter(|pool| pool.spec.cidr.contains(&prefix));
         let pool = pools.max_by_key(|pool| pool.spec.cidr.prefix_len());
-        pool.map_or(EncapsulationMode::Always, |pool| pool.spec.vxlan_mode)
+        pool.map_or((EncapsulationMode::Always, Form::Vxlan), |pool| {
+            let form = if pool.is_ip_in_ip() { Form::IpInIp } else { Form::Vxlan };
+            (pool.encapsulation_mode(), form)
+        })
+    }
+
+    /// Tunnels by which no route leads: whom they lead to may send us tunnel packets.
+    fn add_peers(&mut self) {
+        let Some(local) = self.local else { return };
+        let known: BTreeSet<IpAddr> = self.state.tunnels.values().map(|tunnel| tunnel.remote).collect();
+        let (cluster, node) = (self.cluster, self.node);
+        for remote in cluster.nodes.values().filter(|remote| remote.name != node) {
+            for is_ipv4 in [true, false] {
+                if underlay(remote, is_ipv4).is_some_and(|address| !known.contains(&address)) {
+                    self.tunnel_over(local, remote, is_ipv4, Form::Vxlan);
+                }
+            }
+        }
     }
 
     /// The tunnel for inner packets of a family: over the same family of the underlay when both nodes have it, else
@@ -175,19 +218,42 @@ impl Router<'_> {
         local: &NodeView<'_>,
         remote: &NodeView<'_>,
         inner_is_ipv4: bool,
+        form: Form,
     ) -> Option<TunnelId> {
-        [inner_is_ipv4, !inner_is_ipv4].into_iter().find_map(|is_ipv4| {
-            underlay(local, is_ipv4)?;
-            let address = underlay(remote, is_ipv4)?;
-            let id =
-                TunnelId(self.numbering.tunnels.number(&TunnelKey { node: remote.name.into(), is_ipv4 }));
-            let remote_mac = if is_ipv4 { remote.vtep_mac_v4 } else { remote.vtep_mac_v6 };
-            let encapsulation =
-                Encapsulation::Vxlan { vni: self.config.vni, port: self.config.vxlan_port, remote_mac };
-            let tunnel = Tunnel { id, node: remote.name.into(), remote: address, encapsulation };
-            self.state.tunnels.insert(id, tunnel);
-            Some(id)
-        })
+        let families = [inner_is_ipv4, !inner_is_ipv4];
+        families.into_iter().find_map(|is_ipv4| self.tunnel_over(local, remote, is_ipv4, form))
+    }
+
+    /// The tunnel over one family of the underlay, when both nodes have that.
+    fn tunnel_over(
+        &mut self,
+        local: &NodeView<'_>,
+        remote: &NodeView<'_>,
+        is_ipv4: bool,
+        form: Form,
+    ) -> Option<TunnelId> {
+        underlay(local, is_ipv4)?;
+        let address = underlay(remote, is_ipv4)?;
+        let encapsulation = match (form, &remote.flannel) {
+            (_, Some(flannel)) if remote.is_flannels => {
+                let (own, far) = flannel_network(local, self.config).zip(flannel.over(is_ipv4))?;
+                if own.vni != far.vni {
+                    return None;
+                }
+                Encapsulation::Vxlan { vni: own.vni, port: own.port, remote_mac: far.mac }
+            }
+            (Form::Vxlan, _) => Encapsulation::Vxlan {
+                vni: self.config.vni,
+                port: self.config.vxlan_port,
+                remote_mac: if is_ipv4 { remote.vtep_mac_v4 } else { remote.vtep_mac_v6 },
+            },
+            (Form::IpInIp, _) => Encapsulation::IpIp,
+        };
+        let key = TunnelKey { node: remote.name.into(), is_ipv4, form };
+        let id = TunnelId(self.numbering.tunnels.number(&key));
+        let tunnel = Tunnel { id, node: remote.name.into(), remote: address, encapsulation };
+        self.state.tunnels.insert(id, tunnel);
+        Some(id)
     }
 }
 
@@ -223,18 +289,31 @@ fn local_part(inputs: &Inputs, view: &NodeView<'_>, config: &CalcConfig, state: 
             host_routes.insert(prefix);
         }
     }
+    let calico = VxlanNetwork {
+        vni: config.vni,
+        port: config.vxlan_port,
+        mac_v4: view.vtep_mac_v4,
+        mac_v6: view.vtep_mac_v6,
+    };
     Local {
         node: view.name.to_owned(),
         underlay_v4: view.underlay_v4.map(|net| net.addr()),
         underlay_v6: view.underlay_v6.map(|net| net.addr()),
-        vtep_mac_v4: view.vtep_mac_v4,
-        vtep_mac_v6: view.vtep_mac_v6,
-        vni: config.vni,
-        vxlan_port: config.vxlan_port,
+        networks: [calico].into_iter().chain(flannel_network(view, config)).collect(),
+        dscp: config.dscp,
         host_addresses: view.tunnel_addresses().collect(),
         host_routes: host_routes.into_iter().collect(),
         host_mtu: config.host_mtu,
     }
+}
+
+/// A node's end of flannel's network, when it is announced to flannel's nodes. None, too, where that would be the cluster's
+/// own network: a packet could be for either.
+fn flannel_network(node: &NodeView<'_>, config: &CalcConfig) -> Option<VxlanNetwork> {
+    let flannel = node.flannel.as_ref()?;
+    let [v4, v6] = [flannel.v4.or(flannel.v6)?, flannel.v6.or(flannel.v4)?];
+    let network = VxlanNetwork { vni: v4.vni, port: config.flannel_port, mac_v4: v4.mac, mac_v6: v6.mac };
+    ((network.vni, network.port) != (config.vni, config.vxlan_port)).then_some(network)
 }
 
 fn underlay(node: &NodeView<'_>, is_ipv4: bool) -> Option<IpAddr> {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use toml::Value;
+use vswitch_model::Dscp;
 
 use super::{Config, StoreConfig};
 use crate::agent::Settings;
@@ -19,6 +20,15 @@ impl Config {
             ("pod_port", text(settings.pod_port.as_str())),
             ("vni", settings.vni.get().to_string()),
             ("vxlan_port", settings.vxlan_port.to_string()),
+            ("flannel_port", settings.flannel_port.to_string()),
+            (
+                "dscp",
+                match settings.dscp {
+                    Dscp::Inherit => text("inherit"),
+                    Dscp::Uniform => text("uniform"),
+                    Dscp::Pipe(dscp) => dscp.to_string(),
+                },
+            ),
             ("cool_down_s", settings.cool_down.as_secs().to_string()),
             ("names_file", path(&self.names_file)),
             ("dns_servers", list(self.dns_servers.iter().map(ToString::to_string).collect())),
@@ -61,6 +71,8 @@ mod tests {
             pod_port: config.pod_port,
             vni: config.vni,
             vxlan_port: 4790,
+            flannel_port: 8473,
+            dscp: Dscp::Uniform,
             engine_socket: config.engine_socket,
             cool_down: config.cool_down,
             names_file: None,
@@ -81,6 +93,8 @@ mod tests {
             node: Some("n1".into()),
             pod_mtu: Some(1450),
             vxlan_port: 4790,
+            flannel_port: 8473,
+            dscp: Dscp::Uniform,
             underlay: read.underlay.clone(),
             ..config
         };

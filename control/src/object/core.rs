@@ -10,7 +10,7 @@ use vswitch_model::Invalid;
 use super::meta::check_address;
 use super::network_policy::Protocol;
 use super::selector::null_is_default;
-use super::{Labels, ObjectMeta};
+use super::{Flannel, Labels, ObjectMeta};
 
 /// A namespace: a name and labels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -247,6 +247,8 @@ impl Node {
     pub const IPV4_TUNNEL_ADDRESS: &str = "projectcalico.org/IPv4VXLANTunnelAddr";
     /// Annotation: the same for IPv6.
     pub const IPV6_TUNNEL_ADDRESS: &str = "projectcalico.org/IPv6VXLANTunnelAddr";
+    /// Annotation: the node's own IPv4 address in the pods' network where that is in IP-in-IP.
+    pub const IPV4_IPIP_ADDRESS: &str = "projectcalico.org/IPv4IPIPTunnelAddr";
     /// Annotation: Ethernet address of its IPv4 VTEP.
     pub const VTEP_MAC_V4: &str = "projectcalico.org/VXLANTunnelMACAddr";
     /// Annotation: Ethernet address of its IPv6 VTEP.
@@ -262,12 +264,22 @@ impl Node {
         text.parse().map(Some).map_err(wrong)
     }
 
+    /// Whether it speaks flannel's VXLAN to others: flannel runs there, and nothing that writes Calico's annotations.
+    #[must_use]
+    pub fn is_flannels(&self) -> bool {
+        let calico = [Self::IPV4_ADDRESS, Self::IPV6_ADDRESS];
+        !calico.iter().any(|name| self.metadata.annotations.contains_key(*name))
+            && Flannel::of(self).is_ok_and(|flannel| flannel.is_some())
+    }
+
     pub(super) fn validate(&self) -> Result<(), Invalid> {
         let underlay_v4 = self.annotation::<ipnet::Ipv4Net>(Self::IPV4_ADDRESS, "192.0.2.1/24")?;
         let underlay_v6 = self.annotation::<ipnet::Ipv6Net>(Self::IPV6_ADDRESS, "2001:db8::1/64")?;
         let tunnel_v4 = self.annotation::<Ipv4Addr>(Self::IPV4_TUNNEL_ADDRESS, "10.244.0.1")?;
         let tunnel_v6 = self.annotation::<Ipv6Addr>(Self::IPV6_TUNNEL_ADDRESS, "fd00::1")?;
+        let ip_in_ip = self.annotation::<Ipv4Addr>(Self::IPV4_IPIP_ADDRESS, "10.244.0.1")?;
         for (name, address) in [
+            (Self::IPV4_IPIP_ADDRESS, ip_in_ip.map(IpAddr::from)),
             (Self::IPV4_ADDRESS, underlay_v4.map(|net| net.addr().into())),
             (Self::IPV6_ADDRESS, underlay_v6.map(|net| net.addr().into())),
             (Self::IPV4_TUNNEL_ADDRESS, tunnel_v4.map(IpAddr::from)),
@@ -279,6 +291,7 @@ impl Node {
         }
         self.annotation::<vswitch_model::Mac>(Self::VTEP_MAC_V4, "66:00:00:00:00:01")?;
         self.annotation::<vswitch_model::Mac>(Self::VTEP_MAC_V6, "66:00:00:00:00:01")?;
+        Flannel::of(self)?;
         for (index, cidr) in self.spec.pod_cidrs.iter().enumerate() {
             super::ranges::check_cidr(*cidr)
                 .map_err(|p| Invalid::new(format!("spec.podCIDRs[{index}]"), p))?;

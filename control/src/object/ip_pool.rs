@@ -26,10 +26,10 @@ pub struct IpPoolSpec {
     /// Prefix length of the blocks nodes get: 20 to 32, default 26; for IPv6 116 to 128, default 122.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub block_size: Option<u8>,
-    /// How packets to another node's pods travel.
+    /// When packets to another node's pods travel in VXLAN.
     #[serde(default)]
     pub vxlan_mode: EncapsulationMode,
-    /// IP-in-IP: only Never is supported.
+    /// When they travel in IP-in-IP: of the two modes one at least is Never. Either family, where Calico has IPv4 alone.
     #[serde(default, skip_serializing_if = "EncapsulationMode::is_never")]
     pub ipip_mode: EncapsulationMode,
     /// Translation of pods' addresses towards the outside: only false is supported.
@@ -93,6 +93,18 @@ impl IpPool {
         matches!(self.spec.cidr, IpNet::V4(_))
     }
 
+    /// When packets to other nodes' pods are encapsulated, whether in VXLAN or in IP-in-IP.
+    #[must_use]
+    pub fn encapsulation_mode(&self) -> EncapsulationMode {
+        if self.is_ip_in_ip() { self.spec.ipip_mode } else { self.spec.vxlan_mode }
+    }
+
+    /// Whether what is encapsulated is in IP-in-IP; else it is in VXLAN.
+    #[must_use]
+    pub fn is_ip_in_ip(&self) -> bool {
+        self.spec.ipip_mode != EncapsulationMode::Never
+    }
+
     /// Whether new addresses may come from it for this use.
     #[must_use]
     pub fn serves(&self, purpose: AllowedUse) -> bool {
@@ -112,10 +124,13 @@ impl IpPool {
         if size < spec.cidr.prefix_len() {
             return wrong("blockSize", format!("a block of /{size} does not fit the pool {}", spec.cidr));
         }
-        if spec.ipip_mode != EncapsulationMode::Never {
+        if spec.ipip_mode != EncapsulationMode::Never && spec.vxlan_mode != EncapsulationMode::Never {
             return wrong(
                 "ipipMode",
-                format!("{:?} is not supported yet; Never or vxlanMode would be", spec.ipip_mode),
+                format!(
+                    "{:?} beside vxlanMode {:?}: one of them has to be Never",
+                    spec.ipip_mode, spec.vxlan_mode
+                ),
             );
         }
         if spec.nat_outgoing {

@@ -22,6 +22,7 @@ mod cluster_policy;
 mod core;
 mod endpoint;
 pub mod expression;
+mod flannel;
 mod ip_pool;
 mod kind;
 pub mod manifest;
@@ -46,6 +47,7 @@ pub use core::{
     PodStatus,
 };
 pub use endpoint::{Endpoint, EndpointSpec};
+pub use flannel::{Flannel, Vtep};
 pub use ip_pool::{AllowedUse, EncapsulationMode, IpPool, IpPoolSpec};
 pub use kind::Kind;
 pub use manifest::ManifestError;

@@ -162,7 +162,7 @@ fn pools_refuse_by_name_what_is_not_done_yet() {
     assert_eq!(read.block_size(), 122);
     for (spec, field) in [
         ("cidr: 10.0.0.0/16, natOutgoing: true", "spec.natOutgoing"),
-        ("cidr: 10.0.0.0/16, ipipMode: Always", "spec.ipipMode"),
+        ("cidr: 10.0.0.0/16, ipipMode: Always, vxlanMode: CrossSubnet", "spec.ipipMode"),
         ("cidr: 10.0.0.0/16, vxlanMode: always", "spec.vxlanMode"),
         ("cidr: 10.0.0.0/16, nodeSelector: has(gpu)", "spec.nodeSelector"),
         ("cidr: 10.0.0.0/16, namespaceSelector: all()", "spec.namespaceSelector"),

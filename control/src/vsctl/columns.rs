@@ -66,6 +66,7 @@ pub(super) fn of(kind: &str) -> &'static [Column] {
             Column { name: "cidr", cell: |o| text(&o["spec"]["cidr"]) },
             Column { name: "blocksize", cell: block_size },
             Column { name: "vxlan", cell: |o| default_to(text(&o["spec"]["vxlanMode"]), "Never") },
+            Column { name: "ipip", cell: |o| default_to(text(&o["spec"]["ipipMode"]), "Never") },
             Column { name: "disabled", cell: |o| yes_no(&o["spec"]["disabled"]) },
         ],
         "NetworkPolicy.projectcalico.org" | "GlobalNetworkPolicy" => calico::POLICY,
@@ -144,9 +145,13 @@ fn annotation(object: &Value, name: &str) -> String {
 }
 
 fn tunnel(object: &Value) -> String {
-    let addresses = ["projectcalico.org/IPv4VXLANTunnelAddr", "projectcalico.org/IPv6VXLANTunnelAddr"];
-    let found = addresses.iter().map(|name| annotation(object, name)).filter(|address| !address.is_empty());
-    found.collect::<Vec<_>>().join(",")
+    let names = ["IPv4VXLANTunnelAddr", "IPv4IPIPTunnelAddr", "IPv6VXLANTunnelAddr"];
+    let mut found: Vec<_> =
+        names.iter().map(|name| annotation(object, &format!("projectcalico.org/{name}"))).collect();
+    found.retain(|address| !address.is_empty());
+    // A node of ours has one address for both encapsulations.
+    found.dedup();
+    found.join(",")
 }
 
 fn pod_addresses(object: &Value) -> String {

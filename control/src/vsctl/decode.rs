@@ -67,6 +67,10 @@ fn describe_packet(packet: &LaxSlicedPacket<'_>) -> String {
             (IpNumber::SCTP, Some([a, b, c, d, ..])) => {
                 format!("{} sctp", ends(u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d])))
             }
+            (IpNumber::IPV4 | IpNumber::IPV6, Some(inner)) => {
+                let inner = told(LaxSlicedPacket::from_ip(inner).ok().as_ref());
+                format!("{} {protocol} [{inner}]", ends(0, 0))
+            }
             _ => format!("{} {protocol}", ends(0, 0)),
         },
     }
@@ -79,17 +83,26 @@ fn inside(port: u16, payload: &[u8]) -> Option<String> {
     }
     let (header, frame) = payload.split_at(VXLAN_HEADER);
     let vni = u32::from_be_bytes([0, header[4], header[5], header[6]]);
-    // One level: a tunnel in a tunnel is told as the UDP it is.
-    let inner = match LaxSlicedPacket::from_ethernet(frame) {
-        Ok(packet) if !is_vxlan(&packet) => describe_packet(&packet),
-        Ok(_) => "another tunnel".to_owned(),
-        Err(_) => "cut off".to_owned(),
-    };
+    let inner = told(LaxSlicedPacket::from_ethernet(frame).ok().as_ref());
     Some(format!("[vni {vni}: {inner}]"))
 }
 
-fn is_vxlan(packet: &LaxSlicedPacket<'_>) -> bool {
-    matches!(&packet.transport, Some(TransportSlice::Udp(udp)) if VXLAN_PORTS.contains(&udp.destination_port()))
+/// What is in a tunnel packet. One level: of a tunnel in a tunnel no more than that.
+fn told(inner: Option<&LaxSlicedPacket<'_>>) -> String {
+    match inner {
+        Some(packet) if !is_tunnel(packet) => describe_packet(packet),
+        Some(_) => "another tunnel".to_owned(),
+        None => "cut off".to_owned(),
+    }
+}
+
+fn is_tunnel(packet: &LaxSlicedPacket<'_>) -> bool {
+    let carried = packet.ip_payload().map(|payload| payload.ip_number);
+    match &packet.transport {
+        Some(TransportSlice::Udp(udp)) => VXLAN_PORTS.contains(&udp.destination_port()),
+        Some(_) => false,
+        None => matches!(carried, Some(IpNumber::IPV4 | IpNumber::IPV6)),
+    }
 }
 
 fn flags(tcp: &TcpSlice<'_>) -> String {
@@ -182,6 +195,21 @@ mod tests {
         assert_eq!(line, "10.0.0.1:5060 > 10.0.0.2:4789 udp [vni 4096: 10.0.0.1:5060 > 10.0.0.2:5061 udp]");
         let nested = [&[8, 0, 0, 0, 0, 16, 0, 0][..], &udp(4789, &vxlan)].concat();
         assert!(describe(&udp(4789, &nested)).ends_with("[vni 4096: another tunnel]"));
+    }
+
+    #[test]
+    fn so_is_what_is_behind_a_second_ip_header() {
+        let behind = |inner: &[u8]| {
+            let builder = PacketBuilder::ethernet2(MACS.0, MACS.1).ipv4([10, 9, 0, 1], [10, 9, 0, 2], 64);
+            let mut frame = Vec::new();
+            builder.write(&mut frame, IpNumber::IPV4, &inner[14..]).unwrap();
+            frame
+        };
+        let once = behind(&udp(5061, b"x"));
+        let line = describe(&once);
+        assert!(line.starts_with("10.9.0.1 > 10.9.0.2 "), "{line}");
+        assert!(line.ends_with(" [10.0.0.1:5060 > 10.0.0.2:5061 udp]"), "{line}");
+        assert!(describe(&behind(&once)).ends_with(" [another tunnel]"));
     }
 
     #[test]

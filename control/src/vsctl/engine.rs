@@ -294,7 +294,7 @@ fn tunnels_report(status: &EngineStatus) -> Report {
     let value = status.tunnels.iter().map(|tunnel| {
         json!({
             "id": tunnel.id, "node": tunnel.node, "remote": tunnel.remote, "nextHopMac": tunnel.next_hop_mac,
-            "uplink": tunnel.uplink,
+            "encapsulation": tunnel.encapsulation, "uplink": tunnel.uplink,
         })
     });
     let rows = status.tunnels.iter().map(|tunnel| {
@@ -302,12 +302,14 @@ fn tunnels_report(status: &EngineStatus) -> Report {
         [
             tunnel.node.clone(),
             tunnel.remote.clone(),
+            tunnel.encapsulation.clone(),
             tunnel.uplink.clone(),
             tunnel.next_hop_mac.clone(),
             state.to_owned(),
         ]
     });
-    Report { value: value.collect(), text: table(["node", "remote", "uplink", "next hop", "state"], rows) }
+    let text = table(["node", "remote", "encapsulation", "uplink", "next hop", "state"], rows);
+    Report { value: value.collect(), text }
 }
 
 fn no_port(name: &str) -> Failure {
@@ -436,8 +438,13 @@ mod tests {
             failure: failure.into(),
             ..PortStatus::default()
         };
-        let tunnel =
-            TunnelStatus { id: 1, node: "n2".into(), remote: "192.0.2.2".into(), ..TunnelStatus::default() };
+        let tunnel = TunnelStatus {
+            id: 1,
+            node: "n2".into(),
+            remote: "192.0.2.2".into(),
+            encapsulation: "ipip".into(),
+            ..TunnelStatus::default()
+        };
         let status = EngineStatus {
             ports: vec![port("vsw1", ""), port("vsw2", "no such interface")],
             tunnels: vec![tunnel],
@@ -451,7 +458,7 @@ mod tests {
         let text = tunnels_report(&status).text;
         assert_eq!(
             text,
-            "NODE  REMOTE     UPLINK  NEXT HOP  STATE\nn2    192.0.2.2  -       -         unresolved"
+            "NODE  REMOTE     ENCAPSULATION  UPLINK  NEXT HOP  STATE\nn2    192.0.2.2  ipip           -       -         unresolved"
         );
     }
 }

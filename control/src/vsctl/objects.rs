@@ -266,7 +266,8 @@ mod tests {
         let report = listing(&pools(), &[], &get_of("pools", false)).unwrap();
         assert_eq!(
             report.text,
-            "NAME  CIDR           BLOCKSIZE  VXLAN   DISABLED\nv4    10.244.0.0/16  26         Always  no"
+            "NAME  CIDR           BLOCKSIZE  VXLAN   IPIP   DISABLED\n\
+             v4    10.244.0.0/16  26         Always  Never  no"
         );
         assert_eq!(report.value["items"][0]["metadata"]["name"], "v4");
         let named = |names: &[&str]| -> Vec<Target> {

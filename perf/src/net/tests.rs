@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::ops::ControlFlow;
 
 use vswitch_model::{
-    Attachment, DesiredState, Encapsulation, Identity, IdentityId, IdentityKind, Local, Mac, NextHop, Port,
-    PortName, Tunnel, TunnelId, Vni,
+    Attachment, DesiredState, Dscp, Encapsulation, Identity, IdentityId, IdentityKind, Local, Mac, NextHop,
+    Port, PortName, Tunnel, TunnelId, Vni, VxlanNetwork,
 };
 
 use super::topology::{Layout, WIRE};
@@ -33,10 +33,8 @@ fn desired() -> DesiredState {
             node: "one".into(),
             underlay_v4: Some("192.168.0.1".parse().unwrap()),
             underlay_v6: None,
-            vtep_mac_v4: Mac::vtep_v4("one"),
-            vtep_mac_v6: Mac::vtep_v6("one"),
-            vni: Vni::CALICO,
-            vxlan_port: 4789,
+            networks: vec![VxlanNetwork::calico("one")],
+            dscp: Dscp::Inherit,
             host_addresses: vec![address("10.0.1.1")],
             host_routes: Vec::new(),
             host_mtu: 1450,

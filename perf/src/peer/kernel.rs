@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 
-use vswitch_model::{DesiredState, Encapsulation, NextHop, Tunnel, TunnelId};
+use vswitch_model::{DesiredState, Encapsulation, NextHop, Tunnel, TunnelId, VxlanNetwork};
 
 use crate::net::topology::{UPLINK, WIRE_MTU, speak_ipv6};
 use crate::net::{Namespace, Topology, link};
@@ -78,18 +78,18 @@ fn tunnels(switch: &Namespace, desired: &DesiredState) -> Result<()> {
     if tunnels.is_empty() {
         return Ok(());
     }
-    let (vni, port, mtu) = (local.vni.get(), local.vxlan_port, WIRE_MTU - 50);
+    let Some(VxlanNetwork { vni, port, mac_v4, .. }) = local.networks.first() else { return Ok(()) };
+    let mtu = WIRE_MTU - 50;
     switch
         .ip(&format!(
-            "link add {VXLAN_V4} address {} mtu {mtu} type vxlan id {vni} local {own} dev {UPLINK} dstport {port} \
-             nolearning\nlink set {VXLAN_V4} up",
-            local.vtep_mac_v4
+            "link add {VXLAN_V4} address {mac_v4} mtu {mtu} type vxlan id {vni} local {own} dev {UPLINK} \
+             dstport {port} nolearning\nlink set {VXLAN_V4} up"
         ))
         .map_err(|error| Error::Unmet(format!("peer kernel VXLAN is missing: {error}")))?;
     let (mut lines, mut entries, mut ways) = (String::new(), String::new(), BTreeMap::new());
     for (number, tunnel) in tunnels.into_iter().enumerate() {
         let way = way(number);
-        let Encapsulation::Vxlan { remote_mac, .. } = &tunnel.encapsulation;
+        let Encapsulation::Vxlan { remote_mac, .. } = &tunnel.encapsulation else { continue };
         let _ = writeln!(lines, "neigh replace {way} lladdr {remote_mac} dev {VXLAN_V4} nud permanent");
         let _ = writeln!(entries, "fdb replace {remote_mac} dev {VXLAN_V4} dst {}", tunnel.remote);
         ways.insert(tunnel.id, way);

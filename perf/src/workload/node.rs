@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use vswitch::config::{Config, Poll};
 use vswitch::netlink::{Facts, Hop, Link};
 use vswitch_model::{
-    Attachment, DesiredState, Encapsulation, Identity, IdentityId, IdentityKind, Local, Mac, NextHop, Port,
-    PortName, Tunnel, TunnelId, Vni,
+    Attachment, DesiredState, Dscp, Encapsulation, Identity, IdentityId, IdentityKind, Local, Mac, NextHop,
+    Port, PortName, Tunnel, TunnelId, Vni, VxlanNetwork,
 };
 
 use super::{Family, Routes, Rules};
@@ -238,10 +238,8 @@ impl Node {
             node: self.name.clone(),
             underlay_v4: self.uplink.as_ref().map(|uplink| uplink.v4),
             underlay_v6: self.uplink.as_ref().map(|uplink| uplink.v6),
-            vtep_mac_v4: vtep(&self.name, Family::V4),
-            vtep_mac_v6: vtep(&self.name, Family::V6),
-            vni: Vni::CALICO,
-            vxlan_port: VXLAN_PORT,
+            networks: vec![VxlanNetwork::calico(&self.name)],
+            dscp: Dscp::Inherit,
             host_addresses: vec![self.host.0.into(), self.host.1.into()],
             host_routes: Vec::new(),
             host_mtu: self.pod_mtu,

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod cni;
+pub mod guest;
 pub mod kernel;
 pub mod node;
 
@@ -281,6 +282,13 @@ impl Bed {
         let addresses = self.pod(key)?.addresses()?;
         let found = addresses.into_iter().find(|address| topology::same_family(*address, family));
         found.ok_or_else(|| Error::other(format!("{key} has no address of the family of {family}")))
+    }
+
+    /// A namespace more, plugged into the underlay as this node, for a test to make of it what it likes.
+    pub fn plug_in(&mut self, node: &Node) -> Result<Netns> {
+        let netns = self.run.netns(&node.name)?;
+        self.plug(node, &netns)?;
+        Ok(netns)
     }
 
     /// Writes objects given as YAML, by `vsctl apply -f` against the first node's agent.

@@ -17,10 +17,6 @@ use crate::parse::{ETHERNET, IPV4, IPV6, Network, Parsed, Piece, parse_into, pro
 use crate::read::{be16, chunk};
 use crate::tables::{Role, Tables};
 
-/// IP protocol number of IPv4 in IP (RFC 2003).
-const IPV4_IN_IP: u8 = 4;
-/// IP protocol number of IPv6 in IP (RFC 2473).
-const IPV6_IN_IP: u8 = 41;
 /// Bytes of UDP and VXLAN headers.
 const UDP_VXLAN: usize = 16;
 
@@ -57,8 +53,7 @@ fn between(from: (Role, PortIndex), to: Option<(Role, PortIndex)>) -> Option<Por
 /// not, its walk ends with that, whoever walks it.
 fn inner_destination(tables: &Tables, frame: &[u8], outer: &Parsed) -> Option<IpAddr> {
     let local = tables.local()?;
-    let own = [local.underlay_v4.map(IpAddr::V4), local.underlay_v6.map(IpAddr::V6)];
-    if outer.piece != Piece::Whole || !own.contains(&Some(outer.destination)) {
+    if outer.piece != Piece::Whole || !local.underlay.contains(&Some(outer.destination)) {
         return None;
     }
     let payload = usize::from(outer.transport);
@@ -68,8 +63,8 @@ fn inner_destination(tables: &Tables, frame: &[u8], outer: &Parsed) -> Option<Ip
             let ethertype = be16(frame, inner + ETHERNET - 2)?;
             destination(frame, inner + ETHERNET, ethertype)
         }
-        IPV4_IN_IP => destination(frame, payload, IPV4),
-        IPV6_IN_IP => destination(frame, payload, IPV6),
+        protocol::IPV4 => destination(frame, payload, IPV4),
+        protocol::IPV6 => destination(frame, payload, IPV6),
         _ => None,
     }
 }
@@ -139,7 +134,7 @@ mod tests {
     #[test]
     fn an_inner_packet_without_ethernet_is_found_too() {
         let world = World::node(1);
-        for (address, number) in [(v4(1, C), IPV4_IN_IP), (v6(1, C), IPV6_IN_IP)] {
+        for (address, number) in [(v4(1, C), protocol::IPV4), (v6(1, C), protocol::IPV6)] {
             for over_v6 in [false, true] {
                 let inner = world.inner_ends(A, address).udp(2, 1, b"x");
                 let mut outer = world.tunnel_ends(over_v6).udp(1, 2, &inner[ETHERNET..]);

@@ -1,96 +1,180 @@
-//! VXLAN (RFC 7348): putting headers on from a prebuilt template, and taking them off.
+//! Tunnels: VXLAN (RFC 7348) and IP-in-IP (RFC 2003, RFC 4213, RFC 2473), any family in any: putting headers on from a
+//! prebuilt template, and taking them off.
 
-use std::net::IpAddr;
+use std::fmt;
 
-use vswitch_model::DropReason;
+use vswitch_model::{DropReason, Mac};
 
 use crate::Buffer;
 use crate::checksum::{self, Sum};
-use crate::parse::{ETHERNET, Network, Parsed, Piece, protocol};
-use crate::read::{be16, be32, byte, length16, put, put_slice};
+use crate::parse::{self, ETHERNET, Network, Parsed, Piece, protocol};
+use crate::read::{be16, be32, length16, put};
+use crate::tables::{Headers, LocalEntry, TunnelTemplate};
 
 /// Bytes of a VXLAN header.
 pub const VXLAN: usize = 8;
 /// Bytes of a UDP header.
 pub const UDP: usize = 8;
 
-/// Puts a template before a packet: outer Ethernet, IP, UDP and VXLAN headers and the inner Ethernet header, which
-/// replaces the packet's own. What differs from packet to packet is filled in: lengths, DSCP and ECN (copied from the
-/// inner packet: RFC 2983 uniform, RFC 6040 normal mode), the UDP source port (49152 to 65535, by the flow's hash so that
-/// the underlay spreads flows), and the checksums: of the IPv4 header, and over IPv6 of UDP; over IPv4 UDP has none.
+/// Puts a template before a packet; its last part replaces the packet's Ethernet header. What differs from packet to
+/// packet is filled in: lengths, DSCP and ECN, the UDP source port of VXLAN (49152 to 65535) and the flow label of IPv6
+/// (RFC 6438), by the flow's hash so that the underlay spreads flows, and the checksums: of the IPv4 header, and over
+/// IPv6 of UDP; over IPv4 UDP has none.
+#[inline]
 pub fn encapsulate<B: Buffer>(
     buffer: &mut B,
-    template: &[u8],
+    template: &TunnelTemplate,
     traffic_class: u8,
     entropy: u64,
 ) -> Result<(), DropReason> {
-    let outer = template.len().saturating_sub(ETHERNET);
-    if !buffer.grow_front(outer) {
+    let headers = template.headers();
+    if !buffer.grow_front(usize::from(headers.overhead())) {
         return Err(DropReason::HeadroomExhausted);
     }
     let frame = buffer.bytes_mut();
-    if !put_slice(frame, 0, template) {
-        return Err(DropReason::Truncated);
-    }
-    let ip_length = frame.len() - ETHERNET;
+    let traffic_class = template.traffic_class(traffic_class);
     let source_port = 0xc000 | (entropy & 0x3fff) as u16;
-    if byte(frame, ETHERNET).is_some_and(|version| version >> 4 == 4) {
-        put(frame, ETHERNET + 1, [traffic_class]);
-        put(frame, ETHERNET + 2, length16(ip_length).to_be_bytes());
-        // The template's checksum is that of the header while these two fields are zero.
-        let before = be16(frame, ETHERNET + 10).unwrap_or_default();
-        let sum = Sum::ZERO.word(!before).word(traffic_class.into()).word(length16(ip_length)).finish();
-        put(frame, ETHERNET + 10, sum.to_be_bytes());
-        put(frame, ETHERNET + 20, source_port.to_be_bytes());
-        put(frame, ETHERNET + 24, length16(ip_length - 20).to_be_bytes());
-    } else {
-        let udp = ETHERNET + 40;
-        let length = length16(ip_length - 40);
-        put(frame, ETHERNET, [0x60 | traffic_class >> 4, traffic_class << 4]);
-        put(frame, ETHERNET + 4, length.to_be_bytes());
-        put(frame, udp, source_port.to_be_bytes());
-        put(frame, udp + 4, length.to_be_bytes());
-        put(frame, udp + 6, [0, 0]);
-        let addresses = frame.get(ETHERNET + 8..udp).unwrap_or_default();
-        let sum = Sum::ZERO.bytes(addresses).word(protocol::UDP.into()).word(length);
-        let sum = match sum.bytes(frame.get(udp..).unwrap_or_default()).finish() {
-            0 => 0xffff,
-            sum => sum,
-        };
-        put(frame, udp + 6, sum.to_be_bytes());
-    }
-    Ok(())
+    let length = frame.len() - ETHERNET;
+    let laid = match headers {
+        Headers::VxlanV4 => {
+            lay::<{ Headers::VxlanV4.length() }>(frame, template) && {
+                outer_v4(frame, traffic_class, length);
+                put(frame, ETHERNET + 20, source_port.to_be_bytes());
+                put(frame, ETHERNET + 24, length16(length - 20).to_be_bytes())
+            }
+        }
+        Headers::VxlanV6 => {
+            lay::<{ Headers::VxlanV6.length() }>(frame, template) && {
+                outer_v6(frame, traffic_class, length, entropy);
+                udp_v6(frame, source_port, length16(length - 40))
+            }
+        }
+        Headers::IpIpV4 => {
+            lay::<{ Headers::IpIpV4.length() }>(frame, template) && outer_v4(frame, traffic_class, length)
+        }
+        Headers::IpIpV6 => {
+            lay::<{ Headers::IpIpV6.length() }>(frame, template)
+                && outer_v6(frame, traffic_class, length, entropy)
+        }
+    };
+    if laid { Ok(()) } else { Err(DropReason::Truncated) }
 }
 
-/// Where this node accepts VXLAN.
-#[derive(Debug, Clone, Copy)]
-pub struct Endpoint {
-    /// The node's underlay addresses.
-    pub addresses: [Option<IpAddr>; 2],
-    /// UDP destination port.
-    pub port: u16,
-    /// The network.
-    pub vni: u32,
+/// Copies a template of `N` bytes to the front: of constant length, so a few moves.
+#[inline]
+fn lay<const N: usize>(frame: &mut [u8], template: &TunnelTemplate) -> bool {
+    let Some((front, headers)) = frame.first_chunk_mut::<N>().zip(template.bytes.first_chunk()) else {
+        return false;
+    };
+    *front = *headers;
+    true
 }
 
-/// Whether a packet is for our end of the tunnels, by its outer headers; a fragment of one is refused.
-pub fn is_tunnelled(parsed: &Parsed, endpoint: &Endpoint) -> Result<bool, DropReason> {
-    if parsed.protocol != protocol::UDP || !endpoint.addresses.contains(&Some(parsed.destination)) {
-        return Ok(false);
+#[inline]
+fn outer_v4(frame: &mut [u8], traffic_class: u8, length: usize) -> bool {
+    let length = length16(length);
+    put(frame, ETHERNET + 1, [traffic_class]);
+    put(frame, ETHERNET + 2, length.to_be_bytes());
+    // The template's checksum is that of the header while these two fields are zero.
+    let before = be16(frame, ETHERNET + 10).unwrap_or_default();
+    let sum = Sum::ZERO.word(!before).word(traffic_class.into()).word(length).finish();
+    put(frame, ETHERNET + 10, sum.to_be_bytes())
+}
+
+#[inline]
+fn outer_v6(frame: &mut [u8], traffic_class: u8, length: usize, entropy: u64) -> bool {
+    let flow_label = (entropy >> 14) as u32 & 0xf_ffff;
+    put(frame, ETHERNET, (0x6000_0000 | u32::from(traffic_class) << 20 | flow_label).to_be_bytes());
+    put(frame, ETHERNET + 4, length16(length - 40).to_be_bytes())
+}
+
+#[inline]
+fn udp_v6(frame: &mut [u8], source_port: u16, length: u16) -> bool {
+    let udp = ETHERNET + 40;
+    put(frame, udp, source_port.to_be_bytes());
+    put(frame, udp + 4, length.to_be_bytes());
+    put(frame, udp + 6, [0, 0]);
+    let addresses = frame.get(ETHERNET + 8..udp).unwrap_or_default();
+    let sum = Sum::ZERO.bytes(addresses).word(protocol::UDP.into()).word(length);
+    let sum = match sum.bytes(frame.get(udp..).unwrap_or_default()).finish() {
+        0 => 0xffff,
+        sum => sum,
+    };
+    put(frame, udp + 6, sum.to_be_bytes())
+}
+
+/// What carries a packet, by its outer headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carrier {
+    /// UDP to a port at which we accept VXLAN.
+    Vxlan,
+    /// An IP header.
+    IpIp,
+}
+
+/// What carries a packet to our end of the tunnels; None when it is for none of them. A fragment of one is refused.
+#[inline]
+pub fn carrier(parsed: &Parsed, local: &LocalEntry) -> Result<Option<Carrier>, DropReason> {
+    let carrier = match parsed.protocol {
+        protocol::UDP => Carrier::Vxlan,
+        protocol::IPV4 | protocol::IPV6 => Carrier::IpIp,
+        _ => return Ok(None),
+    };
+    if !local.underlay.contains(&Some(parsed.destination)) {
+        return Ok(None);
     }
+    // A later fragment has no port to go by. Nothing else we take from the uplink has this destination.
+    let accepted = carrier == Carrier::IpIp
+        || parsed.piece == Piece::Later
+        || local.networks.has_port(parsed.destination_port);
     match parsed.piece {
-        // A later fragment has no port to go by. Nothing else we take from the uplink has this destination.
-        Piece::Later => Err(DropReason::TunnelFragment),
-        _ if parsed.destination_port != endpoint.port => Ok(false),
-        Piece::First => Err(DropReason::TunnelFragment),
-        Piece::Whole => Ok(true),
+        _ if !accepted => Ok(None),
+        Piece::Whole => Ok(Some(carrier)),
+        Piece::First | Piece::Later => Err(DropReason::TunnelFragment),
     }
 }
 
-/// Takes the outer headers off: checks the VXLAN header and cuts to the inner Ethernet frame. Flags other than "VNI is
-/// valid" are refused, as Linux does (drivers/net/vxlan/vxlan_core.c, `vxlan_rcv`). The outer UDP checksum is not
-/// verified (RFC 7348, section 5 leaves that open): inner packets have their own.
-pub fn decapsulate<B: Buffer>(buffer: &mut B, outer: &Parsed, endpoint: &Endpoint) -> Result<(), DropReason> {
+/// What a packet came in, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carried {
+    /// VXLAN, of this network.
+    Vxlan(u32),
+    /// IP-in-IP.
+    IpIp,
+}
+
+impl fmt::Display for Carried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Vxlan(vni) => write!(f, "VXLAN {vni}"),
+            Self::IpIp => f.write_str("IPIP"),
+        }
+    }
+}
+
+/// Takes the outer headers off, so that an Ethernet frame is left, and says what the packet came in and which Ethernet
+/// addresses the frame may be for.
+#[inline]
+pub fn decapsulate<B: Buffer>(
+    buffer: &mut B,
+    outer: &Parsed,
+    carrier: Carrier,
+    local: &LocalEntry,
+) -> Result<(Carried, [Mac; 2]), DropReason> {
+    match carrier {
+        Carrier::Vxlan => take_vxlan_off(buffer, outer, local),
+        Carrier::IpIp => take_ip_off(buffer, outer),
+    }
+}
+
+/// Flags other than "VNI is valid" are refused, as Linux does (drivers/net/vxlan/vxlan_core.c, `vxlan_rcv`). The outer UDP
+/// checksum is not verified (RFC 7348, section 5 leaves that open): inner packets have their own.
+#[inline]
+fn take_vxlan_off<B: Buffer>(
+    buffer: &mut B,
+    outer: &Parsed,
+    local: &LocalEntry,
+) -> Result<(Carried, [Mac; 2]), DropReason> {
     let udp = usize::from(outer.transport);
     let header = udp + UDP;
     let frame = buffer.bytes();
@@ -99,30 +183,59 @@ pub fn decapsulate<B: Buffer>(buffer: &mut B, outer: &Parsed, endpoint: &Endpoin
     if length < UDP + VXLAN + ETHERNET {
         return Err(DropReason::Truncated);
     }
-    if flags != 0x0800_0000 || vni != endpoint.vni << 8 {
+    if flags != 0x0800_0000 || vni & 0xff != 0 {
         return Err(DropReason::TunnelHeaderInvalid);
     }
+    let vni = vni >> 8;
+    let macs = local.networks.macs(outer.destination_port, vni).ok_or(DropReason::TunnelHeaderInvalid)?;
     if !buffer.set_len(udp + length) {
         return Err(DropReason::Truncated);
     }
     buffer.cut_front(header + VXLAN);
-    Ok(())
+    Ok((Carried::Vxlan(vni), macs))
 }
 
-/// Carries congestion marks of the outer header into the inner one (RFC 6040, section 4.2). A mark on a packet that
-/// cannot carry one ends it, since its sender would never hear of the congestion.
-pub fn combine_ecn(frame: &mut [u8], inner: &mut Parsed, outer: u8) -> Result<(), DropReason> {
+/// The inner packet has no Ethernet header: the outer one's takes its place before it, with the inner packet's type.
+#[inline]
+fn take_ip_off<B: Buffer>(buffer: &mut B, outer: &Parsed) -> Result<(Carried, [Mac; 2]), DropReason> {
+    // An IP header is longer than an Ethernet header.
+    buffer.cut_front(usize::from(outer.transport) - ETHERNET);
+    let kind = if outer.protocol == protocol::IPV4 { parse::IPV4 } else { parse::IPV6 };
+    let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (outer.destination_mac.0, outer.source_mac.0);
+    let [m, n] = kind.to_be_bytes();
+    if !put(buffer.bytes_mut(), 0, [a, b, c, d, e, f, g, h, i, j, k, l, m, n]) {
+        return Err(DropReason::Truncated);
+    }
+    Ok((Carried::IpIp, [outer.destination_mac; 2]))
+}
+
+/// Carries congestion marks of the outer header into the inner one (RFC 6040, section 4.2), and of its DSCP the bits
+/// `kept`. A mark on a packet that cannot carry one ends it, since its sender would never hear of the congestion.
+#[inline]
+pub fn combine_traffic_class(
+    frame: &mut [u8],
+    inner: &mut Parsed,
+    outer: u8,
+    kept: u8,
+) -> Result<(), DropReason> {
     const NOT_CAPABLE: u8 = 0;
     const ECT_1: u8 = 1;
     const ECT_0: u8 = 2;
     const CONGESTION: u8 = 3;
-    let combined = match (inner.traffic_class & 3, outer & 3) {
+    let ecn = match (inner.traffic_class & 3, outer & 3) {
         (NOT_CAPABLE, CONGESTION) => return Err(DropReason::TunnelHeaderInvalid),
         (ECT_0 | ECT_1, CONGESTION) => CONGESTION,
         (ECT_0, ECT_1) => ECT_1,
-        _ => return Ok(()),
+        (inner, _) => inner,
     };
-    let traffic_class = inner.traffic_class & !3 | combined;
+    let traffic_class = inner.traffic_class & !(kept | 3) | outer & kept | ecn;
+    if traffic_class != inner.traffic_class {
+        set_traffic_class(frame, inner, traffic_class);
+    }
+    Ok(())
+}
+
+fn set_traffic_class(frame: &mut [u8], inner: &mut Parsed, traffic_class: u8) {
     if inner.network == Network::V4 {
         if let (Some(old), Some(sum)) = (be16(frame, ETHERNET), be16(frame, ETHERNET + 10)) {
             let new = old & 0xff00 | u16::from(traffic_class);
@@ -133,7 +246,6 @@ pub fn combine_ecn(frame: &mut [u8], inner: &mut Parsed, outer: u8) -> Result<()
         put(frame, ETHERNET, (old & 0xf00f | u16::from(traffic_class) << 4).to_be_bytes());
     }
     inner.traffic_class = traffic_class;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -10,10 +10,11 @@ use std::sync::Arc;
 use crossbeam::queue::ArrayQueue;
 use vswitch_model::{DropReason, RuleId, TunnelId};
 
+use crate::encap::Carried;
 use crate::flow::FlowTable;
 use crate::parse::{Network, Parsed, protocol};
 use crate::stage::{Fate, Scratch};
-use crate::tables::{Adjacency, Tables};
+use crate::tables::{Adjacency, Headers, Tables};
 use crate::{BATCH, Buffer, Now, Packet, PortIndex};
 
 /// Bytes of a packet kept in its record.
@@ -77,8 +78,8 @@ pub enum Step {
         /// Source and destination port.
         ports: (u16, u16),
     },
-    /// Its tunnel headers were taken off.
-    Decapsulated(TunnelId),
+    /// Its tunnel headers were taken off: a tunnel to the node it came from, and what it came in.
+    Decapsulated(TunnelId, Carried),
     /// The engine answered it as the pod's gateway.
     Answered,
     /// It opened a flow, which these rules allowed.
@@ -113,7 +114,7 @@ pub enum Way {
     /// To another node, as it is.
     Direct,
     /// To another node, by this tunnel.
-    Tunnel(TunnelId),
+    Tunnel(TunnelId, Headers),
 }
 
 impl Way {
@@ -122,7 +123,7 @@ impl Way {
             Adjacency::Pod { .. } => Some(Self::Pod),
             Adjacency::Host { .. } => Some(Self::Host),
             Adjacency::Direct { .. } => Some(Self::Direct),
-            Adjacency::Vxlan { tunnel, .. } => Some(Self::Tunnel(*tunnel)),
+            Adjacency::Tunnel { tunnel, template, .. } => Some(Self::Tunnel(*tunnel, template.headers())),
             Adjacency::Unresolved { .. } | Adjacency::Drop(_) => None,
         }
     }
@@ -134,7 +135,9 @@ impl fmt::Display for Way {
             Self::Pod => f.write_str("to a pod of this node"),
             Self::Host => f.write_str("to this node's kernel"),
             Self::Direct => f.write_str("to another node, not encapsulated"),
-            Self::Tunnel(tunnel) => write!(f, "to another node, by VXLAN tunnel {tunnel}"),
+            Self::Tunnel(tunnel, headers) => {
+                write!(f, "to another node, by {} tunnel {tunnel}", headers.name())
+            }
         }
     }
 }
@@ -145,7 +148,7 @@ impl Step {
     pub const fn stage(&self) -> &'static str {
         match self {
             Self::Parsed { .. } => "parse",
-            Self::Decapsulated(_) => "decapsulate",
+            Self::Decapsulated(..) => "decapsulate",
             Self::Answered => "answer",
             Self::FlowOpened { .. } | Self::FlowKnown { .. } => "flow",
             Self::Denied(_) => "policy",
@@ -171,7 +174,9 @@ impl fmt::Display for Step {
                     _ => Ok(()),
                 }
             }
-            Self::Decapsulated(tunnel) => write!(f, "from tunnel {tunnel}"),
+            Self::Decapsulated(tunnel, carried) => {
+                write!(f, "from the node of tunnel {tunnel}, in {carried}")
+            }
             Self::Answered => f.write_str("answered as the pod's gateway"),
             Self::FlowOpened { egress, ingress } => {
                 write!(f, "opened a flow: egress by rule {egress}, ingress by rule {ingress}")
@@ -291,7 +296,7 @@ fn steps(scratch: &Scratch, tables: &Tables, flows: &FlowTable, index: usize) ->
     let flow = scratch.flow[index].and_then(|(flow, opened)| Some((flows.get(flow)?, opened)));
     let way = Way::of(tables.adjacency(scratch.adjacency[index]));
     [
-        scratch.tunnel[index].map(Step::Decapsulated),
+        scratch.tunnel[index].map(|(tunnel, carried)| Step::Decapsulated(tunnel, carried)),
         (parsed.network != Network::Arp).then_some(Step::Parsed {
             source: parsed.source,
             destination: parsed.destination,

@@ -160,6 +160,7 @@ fn tunnels(snapshot: &Snapshot) -> Vec<pb::TunnelStatus> {
             remote: tunnel.remote.to_string(),
             next_hop_mac: hop.map(|hop| hop.destination.to_string()).unwrap_or_default(),
             uplink: hop.map(|hop| hop.interface.clone()).unwrap_or_default(),
+            encapsulation: tunnel.encapsulation.to_string(),
         }
     };
     snapshot.desired.tunnels.values().map(one).collect()

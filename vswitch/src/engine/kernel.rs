@@ -101,12 +101,21 @@ pub(super) fn ours(
 ) -> (Vec<IpNet>, Vec<TunnelEndpoint>) {
     let pods = desired.ports.values().filter(|port| wanted.contains_key(&port.name));
     let prefixes = pods.flat_map(|port| &port.addresses).map(|address| IpNet::from(*address)).collect();
-    let tunnels = desired.local.iter().flat_map(|local| {
-        let addresses = [local.underlay_v4.map(IpAddr::V4), local.underlay_v6.map(IpAddr::V6)];
-        let end = |address| TunnelEndpoint { address, port: local.vxlan_port, vni: local.vni.get() };
-        addresses.into_iter().flatten().map(end)
-    });
-    (prefixes, tunnels.collect())
+    let mut tunnels = Vec::new();
+    let local = desired.local.as_ref();
+    let addresses = local.map(|l| [l.underlay_v4.map(IpAddr::V4), l.underlay_v6.map(IpAddr::V6)]);
+    for address in addresses.into_iter().flatten().flatten() {
+        let networks = local.iter().flat_map(|local| &local.networks);
+        tunnels.extend(networks.map(|network| TunnelEndpoint::Vxlan {
+            address,
+            port: network.port,
+            vni: network.vni.get(),
+        }));
+        let remotes = desired.tunnels.values().map(|tunnel| tunnel.remote);
+        let remotes = remotes.filter(|remote| remote.is_ipv4() == address.is_ipv4());
+        tunnels.extend(remotes.map(|remote| TunnelEndpoint::IpIp { address, remote }));
+    }
+    (prefixes, tunnels)
 }
 
 /// What is to be followed and kept in the kernel's routes.

@@ -4,11 +4,15 @@
 // One program for all devices of a network namespace; what a device is for is in the map `devices`.
 //
 //   pod     everything goes to its socket. No socket: dropped, since the kernel would forward it with no policy.
-//   uplink  to its socket goes what is ours: VXLAN of our network to our address and port, and what is addressed to a pod of
-//           this node. Everything else, and everything when there is no socket, goes to the kernel.
+//   uplink  to its socket goes what is ours: VXLAN of our networks to our address and port, IP-in-IP (protocols 4 and 41) from
+//           a node we know to our address, and what is addressed to a pod of this node. Everything else, and everything when
+//           there is no socket, goes to the kernel: so do IP-in-IP and 6in4 tunnels of the host's own to anybody but the
+//           nodes. To a node the host cannot have one: IP-in-IP bears nothing else by which two of one pair could be told.
 //
 // Not looked into, hence the kernel's: VLAN tags, IPv6 extension headers before the outer UDP header, and fragments of
-// tunnel packets beyond the first (the first goes to the engine, which counts and drops it: outer fragments are refused).
+// tunnel packets: of VXLAN those beyond the first, of IP-in-IP over IPv6 all (the engine counts and drops those it gets:
+// outer fragments are refused). Before an IPv6 header's IP-in-IP one header of destination options may stand: Linux's
+// ip6tnl puts its encapsulation limit there (RFC 2473, section 4.1.1).
 //
 // No header but our own declarations, so that building it needs clang and nothing else.
 
@@ -47,6 +51,9 @@ struct prefix_v6 { u32 length; u8 address[16]; };
 // Port as on the wire; VNI as the second word of the VXLAN header on the wire, its last byte zero (RFC 7348, section 5).
 struct tunnel_v4 { u8 address[4]; u16 port; u16 zero; u8 vni[4]; };
 struct tunnel_v6 { u8 address[16]; u16 port; u16 zero; u8 vni[4]; };
+// As they follow each other in an IP header.
+struct peer_v4 { u8 source[4], destination[4]; };
+struct peer_v6 { u8 source[16], destination[16]; };
 
 struct { UINT(type, MAP_HASH); TYPE(key, u32); TYPE(value, struct device); UINT(max_entries, 4096); } devices SEC(".maps");
 struct { UINT(type, MAP_XSKMAP); TYPE(key, u32); TYPE(value, u32); UINT(max_entries, 4096); } sockets SEC(".maps");
@@ -56,13 +63,19 @@ struct { UINT(type, MAP_LPM_TRIE); TYPE(key, struct prefix_v6); TYPE(value, u32)
 	 UINT(map_flags, NO_PREALLOC); } local_v6 SEC(".maps");
 struct { UINT(type, MAP_HASH); TYPE(key, struct tunnel_v4); TYPE(value, u32); UINT(max_entries, 1024); } tunnels_v4 SEC(".maps");
 struct { UINT(type, MAP_HASH); TYPE(key, struct tunnel_v6); TYPE(value, u32); UINT(max_entries, 1024); } tunnels_v6 SEC(".maps");
+struct { UINT(type, MAP_HASH); TYPE(key, struct peer_v4); TYPE(value, u32); UINT(max_entries, 65536);
+	 UINT(map_flags, NO_PREALLOC); } peers_v4 SEC(".maps");
+struct { UINT(type, MAP_HASH); TYPE(key, struct peer_v6); TYPE(value, u32); UINT(max_entries, 65536);
+	 UINT(map_flags, NO_PREALLOC); } peers_v6 SEC(".maps");
 
 struct ethernet { u8 destination[6], source[6]; u16 type; };
 struct ipv4 { u8 version_length, tos; u16 total, id, fragment; u8 ttl, protocol; u16 checksum; u8 source[4], destination[4]; };
 struct ipv6 { u32 version_class_label; u16 payload; u8 next, hops, source[16], destination[16]; };
 struct vxlan { u16 udp_source, udp_destination, udp_length, udp_checksum; u8 flags[4], vni[4]; };
 
-enum { UDP = 17, FRAGMENT_OFFSET = 0x1fff };
+struct option { u8 next, length; };
+
+enum { IPV4 = 4, UDP = 17, IPV6 = 41, DESTINATION_OPTIONS = 60, FRAGMENT_OFFSET = 0x1fff };
 
 INLINE int ours_v4(const void *at, const void *end)
 {
@@ -73,6 +86,12 @@ INLINE int ours_v4(const void *at, const void *end)
 	__builtin_memcpy(host.address, ip->destination, 4);
 	if (map_lookup(&local_v4, &host))
 		return 1;
+	if (ip->protocol == IPV4 || ip->protocol == IPV6) {
+		struct peer_v4 peer;
+		__builtin_memcpy(peer.source, ip->source, 4);
+		__builtin_memcpy(peer.destination, ip->destination, 4);
+		return map_lookup(&peers_v4, &peer) != 0;
+	}
 	if (ip->protocol != UDP || (ip->fragment & BE16(FRAGMENT_OFFSET)))
 		return 0;
 	u32 length = (ip->version_length & 0xf) * 4;
@@ -96,8 +115,18 @@ INLINE int ours_v6(const void *at, const void *end)
 	__builtin_memcpy(host.address, ip->destination, 16);
 	if (map_lookup(&local_v6, &host))
 		return 1;
+	const struct option *option = at + sizeof(*ip);
+	u8 next = ip->next;
+	if (next == DESTINATION_OPTIONS && (const void *)(option + 1) <= end)
+		next = option->next == UDP ? next : option->next;
+	if (next == IPV4 || next == IPV6) {
+		struct peer_v6 peer;
+		__builtin_memcpy(peer.source, ip->source, 16);
+		__builtin_memcpy(peer.destination, ip->destination, 16);
+		return map_lookup(&peers_v6, &peer) != 0;
+	}
 	const struct vxlan *vxlan = at + sizeof(*ip);
-	if (ip->next != UDP || (const void *)(vxlan + 1) > end)
+	if (next != UDP || (const void *)(vxlan + 1) > end)
 		return 0;
 	struct tunnel_v6 key = { .port = vxlan->udp_destination };
 	__builtin_memcpy(key.address, ip->destination, 16);

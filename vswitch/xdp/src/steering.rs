@@ -39,15 +39,26 @@ pub enum Mode {
     Generic,
 }
 
-/// A VXLAN tunnel end of ours.
+/// A tunnel end of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TunnelEndpoint {
-    /// Our underlay address.
-    pub address: IpAddr,
-    /// The UDP port.
-    pub port: u16,
-    /// The VXLAN network identifier, 24 bits.
-    pub vni: u32,
+pub enum TunnelEndpoint {
+    /// Of VXLAN, from whomever.
+    Vxlan {
+        /// Our underlay address.
+        address: IpAddr,
+        /// The UDP port.
+        port: u16,
+        /// The VXLAN network identifier, 24 bits.
+        vni: u32,
+    },
+    /// Of IP-in-IP, either family inside. It has no network to be told by, only who sends it: the host's own tunnels to
+    /// others stay the host's.
+    IpIp {
+        /// Our underlay address.
+        address: IpAddr,
+        /// The sender's, of the same family.
+        remote: IpAddr,
+    },
 }
 
 /// The program, loaded, with its maps. One for each network namespace in which devices are: devices are told apart by
@@ -65,6 +76,8 @@ pub(crate) struct Inner {
     local_v6: LpmTrie<MapData, [u8; 16], u32>,
     tunnels_v4: HashMap<MapData, [u8; 12], u32>,
     tunnels_v6: HashMap<MapData, [u8; 24], u32>,
+    peers_v4: HashMap<MapData, [u8; 8], u32>,
+    peers_v6: HashMap<MapData, [u8; 32], u32>,
     prefixes: BTreeSet<IpNet>,
     tunnels: BTreeSet<TunnelEndpoint>,
     slots: Vec<bool>,
@@ -87,6 +100,8 @@ impl Steering {
             local_v6: map(&mut object, "local_v6")?,
             tunnels_v4: map(&mut object, "tunnels_v4")?,
             tunnels_v6: map(&mut object, "tunnels_v6")?,
+            peers_v4: map(&mut object, "peers_v4")?,
+            peers_v6: map(&mut object, "peers_v6")?,
             program: object,
             prefixes: BTreeSet::new(),
             tunnels: BTreeSet::new(),
@@ -256,20 +271,29 @@ impl Inner {
     }
 
     fn change_tunnel(&mut self, tunnel: TunnelEndpoint, add: bool) -> Result<(), SteeringError> {
-        let written = match tunnel.address {
-            IpAddr::V4(address) => {
-                let key = tunnel_key::<4, 12>(address.octets(), tunnel);
-                if add { self.tunnels_v4.insert(key, 1, 0) } else { self.tunnels_v4.remove(&key) }
+        let written = match tunnel {
+            TunnelEndpoint::Vxlan { address: IpAddr::V4(address), port, vni } => {
+                let key = vxlan_key::<4, 12>(address.octets(), port, vni);
+                change(&mut self.tunnels_v4, key, add)
             }
-            IpAddr::V6(address) => {
-                let key = tunnel_key::<16, 24>(address.octets(), tunnel);
-                if add { self.tunnels_v6.insert(key, 1, 0) } else { self.tunnels_v6.remove(&key) }
+            TunnelEndpoint::Vxlan { address: IpAddr::V6(address), port, vni } => {
+                let key = vxlan_key::<16, 24>(address.octets(), port, vni);
+                change(&mut self.tunnels_v6, key, add)
+            }
+            TunnelEndpoint::IpIp { address: IpAddr::V4(address), remote: IpAddr::V4(remote) } => {
+                change(&mut self.peers_v4, peer_key(address.octets(), remote.octets()), add)
+            }
+            TunnelEndpoint::IpIp { address: IpAddr::V6(address), remote: IpAddr::V6(remote) } => {
+                change(&mut self.peers_v6, peer_key(address.octets(), remote.octets()), add)
+            }
+            TunnelEndpoint::IpIp { address, remote } => {
+                return Err(SteeringError::Load {
+                    what: format!("steer {tunnel}"),
+                    reason: format!("{address} and {remote} are of different families"),
+                });
             }
         };
-        let TunnelEndpoint { address, port, vni } = tunnel;
-        written.map_err(|error| {
-            SteeringError::load(format!("steer VXLAN {vni} to {address} port {port}"), &error)
-        })?;
+        written.map_err(|error| SteeringError::load(format!("steer {tunnel}"), &error))?;
         if add {
             self.tunnels.insert(tunnel)
         } else {
@@ -279,15 +303,44 @@ impl Inner {
     }
 }
 
+impl std::fmt::Display for TunnelEndpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Vxlan { address, port, vni } => write!(f, "VXLAN {vni} to {address} port {port}"),
+            Self::IpIp { address, remote } => write!(f, "IP-in-IP from {remote} to {address}"),
+        }
+    }
+}
+
+fn change<const KEY: usize>(
+    map: &mut HashMap<MapData, [u8; KEY], u32>,
+    key: [u8; KEY],
+    add: bool,
+) -> Result<(), MapError> {
+    if add { map.insert(key, 1, 0) } else { map.remove(&key) }
+}
+
 /// `struct tunnel_v4` and `struct tunnel_v6` of the program: address, port, two zero bytes, VNI, one zero byte.
-fn tunnel_key<const ADDRESS: usize, const KEY: usize>(
+fn vxlan_key<const ADDRESS: usize, const KEY: usize>(
     address: [u8; ADDRESS],
-    tunnel: TunnelEndpoint,
+    port: u16,
+    vni: u32,
 ) -> [u8; KEY] {
     let mut key = [0; KEY];
     key[..ADDRESS].copy_from_slice(&address);
-    key[ADDRESS..ADDRESS + 2].copy_from_slice(&tunnel.port.to_be_bytes());
-    key[ADDRESS + 4..].copy_from_slice(&(tunnel.vni << 8).to_be_bytes());
+    key[ADDRESS..ADDRESS + 2].copy_from_slice(&port.to_be_bytes());
+    key[ADDRESS + 4..].copy_from_slice(&(vni << 8).to_be_bytes());
+    key
+}
+
+/// `struct peer_v4` and `struct peer_v6` of the program: source, destination, as in an IP header.
+fn peer_key<const ADDRESS: usize, const KEY: usize>(
+    address: [u8; ADDRESS],
+    remote: [u8; ADDRESS],
+) -> [u8; KEY] {
+    let mut key = [0; KEY];
+    key[..ADDRESS].copy_from_slice(&remote);
+    key[ADDRESS..].copy_from_slice(&address);
     key
 }
 

@@ -62,8 +62,17 @@ fn steering(role: Role, socket: bool) -> (Steering, Option<OwnedFd>) {
     steering
         .set_local_prefixes(&["10.1.2.0/26".parse().unwrap(), "fd00:1:2::/122".parse().unwrap()])
         .unwrap();
-    let tunnel = |address: &str| TunnelEndpoint { address: address.parse().unwrap(), port: 4789, vni: 4096 };
-    steering.set_tunnels(&[tunnel("192.0.2.1"), tunnel("2001:db8::1")]).unwrap();
+    let tunnel =
+        |address: &str| TunnelEndpoint::Vxlan { address: address.parse().unwrap(), port: 4789, vni: 4096 };
+    let flannel = TunnelEndpoint::Vxlan { address: "192.0.2.1".parse().unwrap(), port: 8472, vni: 1 };
+    let peer = |address: &str, remote: &str| TunnelEndpoint::IpIp {
+        address: address.parse().unwrap(),
+        remote: remote.parse().unwrap(),
+    };
+    let peers =
+        [peer("192.0.2.1", "192.0.2.9"), peer("2001:db8::1", "2020:2020:2020:2020:2020:2020:2020:2020")];
+    let ends = [tunnel("192.0.2.1"), tunnel("2001:db8::1"), flannel];
+    steering.set_tunnels(&[&ends[..], &peers].concat()).unwrap();
     let socket = socket.then(|| rustix::net::socket(AddressFamily::XDP, SocketType::RAW, None).unwrap());
     let mut inner = steering.lock();
     inner.devices.insert(LOOPBACK, [role.number(), 3, 1], 0).unwrap();
@@ -125,7 +134,25 @@ fn an_uplink_keeps_what_is_ours_and_passes_the_rest() {
         let ours = vxlan(4789, 4096);
         let mut fragment = packet("192.0.2.1", 17, &[], &ours);
         fragment[14 + 7] = 1;
+        let mut stranger = packet("192.0.2.1", 4, &[], &[0x45; 20]);
+        stranger[14 + 15] = 8;
+        let mut stranger_v6 = packet("2001:db8::1", 41, &[], &[0x60; 40]);
+        stranger_v6[14 + 23] = 0;
+        // An encapsulation limit of 4, as ip6tnl writes it.
+        let limit = |next: u8| [next, 0, 4, 1, 4, 1, 1, 0];
         let cases = [
+            ("IPv4 in IPv4 from a node", REDIRECT, packet("192.0.2.1", 4, &[], &[0x45; 20])),
+            ("IPv6 in IPv4 from a node", REDIRECT, packet("192.0.2.1", 41, &[], &[0x60; 40])),
+            ("IPv4 in IPv6 from a node", REDIRECT, packet("2001:db8::1", 4, &[], &[0x45; 20])),
+            ("IPv6 in IPv6 from a node", REDIRECT, packet("2001:db8::1", 41, &[], &[0x60; 40])),
+            ("the same behind a limit", REDIRECT, packet("2001:db8::1", 60, &limit(41), &[0x60; 40])),
+            ("UDP behind a limit", PASS, packet("2001:db8::1", 60, &limit(17), &ours)),
+            ("the host's own tunnel", PASS, stranger),
+            ("the host's own tunnel, IPv6", PASS, stranger_v6),
+            ("to another address of the host", PASS, packet("192.0.2.2", 4, &[], &[0x45; 20])),
+            ("GRE from a node", PASS, packet("192.0.2.1", 47, &[], &[0; 20])),
+            ("VXLAN of flannel's", REDIRECT, packet("192.0.2.1", 17, &[], &vxlan(8472, 1))),
+            ("Calico's network at flannel's port", PASS, packet("192.0.2.1", 17, &[], &vxlan(8472, 4096))),
             ("VXLAN of ours", REDIRECT, packet("192.0.2.1", 17, &[], &ours)),
             ("VXLAN of ours behind options", REDIRECT, packet("192.0.2.1", 17, &[1; 8], &ours)),
             ("VXLAN of ours, IPv6", REDIRECT, packet("2001:db8::1", 17, &[], &ours)),

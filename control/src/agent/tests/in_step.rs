@@ -152,6 +152,31 @@ async fn a_port_that_opens_later_is_no_problem_any_more() {
 }
 
 #[tokio::test]
+async fn the_node_announces_itself_to_nodes_that_run_flannel_while_there_are_any() {
+    const FLANNEL: &str = "
+{apiVersion: v1, kind: Node, metadata: {name: far, annotations: {
+  flannel.alpha.coreos.com/kube-subnet-manager: 'true', flannel.alpha.coreos.com/backend-type: vxlan,
+  flannel.alpha.coreos.com/backend-data: '{\"VNI\":5,\"VtepMAC\":\"7e:42:00:00:00:01\"}',
+  flannel.alpha.coreos.com/public-ip: 192.0.2.7}}, spec: {podCIDRs: [10.7.0.0/24]}}";
+    let bench = Bench::new().await;
+    let own = |s: &Snapshot| s.inputs.nodes.get("n1").and_then(|node| Flannel::of(node).unwrap());
+    bench.apply(FLANNEL).await;
+    let snapshot = bench.until(|s| own(s).is_some()).await;
+    let flannel = own(&snapshot).unwrap();
+    let (v4, v6) = (flannel.v4.unwrap(), flannel.v6.unwrap());
+    assert_eq!((v4.address.to_string(), v4.vni.get(), v4.mac), ("192.0.2.1".into(), 5, Mac::vtep_v4("n1")));
+    assert_eq!((v6.address.to_string(), v6.vni.get(), v6.mac), ("2001:db8::1".into(), 5, Mac::vtep_v6("n1")));
+    let content = bench.engine.until(|c| !c.state.tunnels.is_empty()).await;
+    assert_eq!(content.state.local.unwrap().networks.len(), 2);
+    // Who applies the node anew says nothing of what the agent has written.
+    bench.apply("{apiVersion: v1, kind: Node, metadata: {name: n1, labels: {a: b}}}").await;
+    let snapshot = bench.until(|s| s.inputs.nodes["n1"].metadata.labels.contains_key("a")).await;
+    assert_eq!(own(&snapshot), Some(flannel));
+    bench.truth.delete(&Key::cluster(Kind::Node, "far"), None).await.unwrap();
+    bench.until(|s| own(s).is_none()).await;
+}
+
+#[tokio::test]
 async fn the_node_tells_the_others_how_to_reach_it() {
     let bench = Bench::new().await;
     let node = |s: &Snapshot| s.inputs.nodes.get("n1").map(|node| node.metadata.annotations.clone());
@@ -159,7 +184,7 @@ async fn the_node_tells_the_others_how_to_reach_it() {
     let alone = node(&snapshot).unwrap();
     assert_eq!(alone["projectcalico.org/IPv4Address"], "192.0.2.1/24");
     assert_eq!(alone["projectcalico.org/IPv6Address"], "2001:db8::1/64");
-    assert_eq!(alone["projectcalico.org/VXLANTunnelMACAddr"], vswitch_model::Mac::vtep_v4("n1").to_string());
+    assert_eq!(alone["projectcalico.org/VXLANTunnelMACAddr"], Mac::vtep_v4("n1").to_string());
     assert!(!alone.contains_key("projectcalico.org/IPv4VXLANTunnelAddr"), "there is no pool yet");
     bench.apply(CLUSTER).await;
     let tunnels = ["projectcalico.org/IPv4VXLANTunnelAddr", "projectcalico.org/IPv6VXLANTunnelAddr"];

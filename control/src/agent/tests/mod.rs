@@ -10,13 +10,13 @@ mod tiers;
 
 use tempfile::TempDir;
 use tonic::{Code, Request};
-use vswitch_model::PortName;
 use vswitch_model::api::agent as pb;
 use vswitch_model::api::agent::agent_server::Agent as _;
+use vswitch_model::{Dscp, Mac, PortName};
 
 use super::*;
 use crate::ipam::{Faulty, wall_clock};
-use crate::object::{Key, Kind, ObjectMeta};
+use crate::object::{Flannel, Key, Kind, ObjectMeta};
 use crate::store::{Embedded, Snapshot};
 use fake_engine::FakeEngine;
 
@@ -150,6 +150,8 @@ fn settings(node: &str, engine_socket: &std::path::Path) -> Settings {
         pod_port: PortKind::Veth,
         vni: Vni::CALICO,
         vxlan_port: 4789,
+        flannel_port: 8472,
+        dscp: Dscp::Inherit,
         engine_socket: engine_socket.into(),
         cool_down: Duration::from_secs(1),
         names_file: Some(engine_socket.with_file_name("names.json")),

@@ -1,4 +1,6 @@
-use vswitch_model::{Encapsulation, Mac, NextHop, PortName, Vni};
+use std::collections::BTreeSet;
+
+use vswitch_model::{Encapsulation, Mac, NextHop, PortName, Tunnel, Vni, VxlanNetwork};
 
 use super::*;
 
@@ -125,7 +127,9 @@ fn tunnels_go_over_the_family_inside_when_both_nodes_have_it() {
         .tunnels
         .values()
         .map(|tunnel| {
-            let Encapsulation::Vxlan { vni, port, remote_mac } = tunnel.encapsulation;
+            let Encapsulation::Vxlan { vni, port, remote_mac } = tunnel.encapsulation else {
+                panic!("{tunnel:?}")
+            };
             assert_eq!((vni, port), (Vni::CALICO, 4789));
             (tunnel.node.as_str(), tunnel.remote.is_ipv4(), remote_mac)
         })
@@ -138,7 +142,132 @@ fn tunnels_go_over_the_family_inside_when_both_nodes_have_it() {
     ] {
         assert!(macs.contains(&expected), "{expected:?}: {macs:?}");
     }
-    assert_eq!(macs.len(), 4, "one for each node and family in use");
+    assert_eq!(macs.len(), 4, "one for each node and family");
+}
+
+#[test]
+fn what_is_encapsulated_is_in_what_the_pool_says() {
+    let cluster = [
+        node("n0", "IPv4Address=192.0.2.1/24 IPv6Address='2001:db8::1/64'"),
+        node(
+            "n1",
+            "IPv4Address=192.0.2.2/24 IPv6Address='2001:db8::2/64' IPv4VXLANTunnelAddr=10.0.1.1 \
+             IPv4IPIPTunnelAddr=10.9.9.9",
+        ),
+        node("n2", "IPv4Address=198.51.100.2/24 IPv4IPIPTunnelAddr=10.0.2.1"),
+        pool("v4", "10.0.0.0/16", "Never, ipipMode: CrossSubnet"),
+        pool("other", "10.1.0.0/16", "Always"),
+        pool("v6", "fd00::/64", "Never, ipipMode: Always"),
+        block("10.0.1.0/26", "n1"),
+        block("10.1.1.0/26", "n1"),
+        block("fd00::100/122", "n1"),
+        block("10.0.2.0/26", "n2"),
+    ]
+    .concat();
+    let state = state(&inputs(&cluster), "n0");
+    let ways: Vec<_> = state
+        .routes
+        .iter()
+        .filter_map(|(prefix, way)| match way {
+            NextHop::Tunnel(id) => {
+                let Tunnel { node, remote, encapsulation, .. } = &state.tunnels[id];
+                Some(format!("{prefix} {node} {remote} {encapsulation}"))
+            }
+            NextHop::Direct(address) => Some(format!("{prefix} {address}")),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        ways,
+        [
+            "10.0.1.0/26 192.0.2.2",
+            "10.0.2.0/26 n2 198.51.100.2 ipip",
+            "10.1.1.0/26 n1 192.0.2.2 vxlan 4096 port 4789",
+            // Of no pool.
+            "10.9.9.9/32 n1 192.0.2.2 vxlan 4096 port 4789",
+            "fd00::100/122 n1 2001:db8::2 ipip",
+        ]
+    );
+}
+
+/// A node that runs flannel, with the range of its pods.
+fn flannel_node(name: &str, annotations: &str, cidrs: &str) -> String {
+    let annotations: Vec<_> = annotations
+        .split_whitespace()
+        .map(|pair| pair.split_once('=').unwrap())
+        .map(|(name, value)| format!("flannel.alpha.coreos.com/{name}: '{value}'"))
+        .collect();
+    format!(
+        "---\n{{apiVersion: v1, kind: Node, metadata: {{name: {name}, annotations: {{{}}}}}, \
+         spec: {{podCIDRs: [{cidrs}]}}}}\n",
+        annotations.join(", ")
+    )
+}
+
+const FAR: &str = "kube-subnet-manager=true backend-type=vxlan public-ip=192.0.2.7 public-ipv6=2001:db8::7 \
+                   backend-data={\"VNI\":1,\"VtepMAC\":\"7e:42:00:00:00:01\"} \
+                   backend-v6-data={\"VNI\":1,\"VtepMAC\":\"7e:42:00:00:00:02\"}";
+
+/// This node, as its agent announces it to flannel's nodes, and one of Calico's.
+fn announced() -> String {
+    let own = "{name: n0, annotations: {projectcalico.org/IPv4Address: 192.0.2.1/24, \
+               projectcalico.org/IPv6Address: '2001:db8::1/64', flannel.alpha.coreos.com/kube-subnet-manager: 'true', \
+               flannel.alpha.coreos.com/backend-type: vxlan, flannel.alpha.coreos.com/public-ip: 192.0.2.1, \
+               flannel.alpha.coreos.com/backend-data: '{\"VNI\":1,\"VtepMAC\":\"02:00:00:00:00:09\"}'}}";
+    format!("---\n{{apiVersion: v1, kind: Node, metadata: {own}}}\n")
+        + &node("n1", "IPv4Address=192.0.2.2/24")
+        + &block("10.0.1.0/26", "n1")
+}
+
+#[test]
+fn nodes_that_run_flannel_are_reached_as_flannel_has_it_beside_calicos() {
+    let cluster = announced() + &flannel_node("n7", FAR, "10.7.0.0/24, 'fd00:7::/64'");
+    let state = state(&inputs(&cluster), "n0");
+    let mac_v4 = "02:00:00:00:00:09".parse().unwrap();
+    let flannel = VxlanNetwork { vni: Vni::FLANNEL, port: 8472, mac_v4, mac_v6: mac_v4 };
+    assert_eq!(state.local.as_ref().unwrap().networks, [VxlanNetwork::calico("n0"), flannel]);
+    for (prefix, remote, vni, port, mac) in [
+        ("10.0.1.0/26", "192.0.2.2", Vni::CALICO, 4789, Mac::vtep_v4("n1")),
+        ("10.7.0.0/24", "192.0.2.7", Vni::FLANNEL, 8472, "7e:42:00:00:00:01".parse().unwrap()),
+        ("fd00:7::/64", "2001:db8::7", Vni::FLANNEL, 8472, "7e:42:00:00:00:02".parse().unwrap()),
+    ] {
+        let NextHop::Tunnel(id) = state.routes[&prefix.parse().unwrap()] else { panic!("{prefix}") };
+        let Tunnel { remote: found, encapsulation, .. } = &state.tunnels[&id];
+        assert_eq!(found.to_string(), remote);
+        assert_eq!(*encapsulation, Encapsulation::Vxlan { vni, port, remote_mac: mac }, "{prefix}");
+    }
+}
+
+#[test]
+fn flannel_that_cannot_be_spoken_is_told() {
+    let other_network = FAR.replace("\"VNI\":1", "\"VNI\":2");
+    for (cluster, expected) in [
+        (
+            announced() + &flannel_node("n7", &FAR.replace("vxlan", "host-gw"), "10.7.0.0/24"),
+            "10.7.0.0/24 is unreachable: node n7 runs flannel's backend \"host-gw\"; vxlan is supported",
+        ),
+        (
+            announced() + &flannel_node("n7", &other_network, "10.7.0.0/24"),
+            "10.7.0.0/24 is unreachable: nodes n0 and n7 share no underlay family, or no VXLAN network",
+        ),
+        (
+            node("n0", "IPv4Address=192.0.2.1/24") + &flannel_node("n7", FAR, "10.7.0.0/24"),
+            "10.7.0.0/24 is unreachable: node n7 runs flannel, and this node is not announced to flannel's nodes yet",
+        ),
+    ] {
+        let Calculated { state, problems, .. } = calculated(&inputs(&cluster), "n0");
+        assert_eq!(problems, [expected]);
+        assert_eq!(state.routes[&"10.7.0.0/24".parse().unwrap()], NextHop::Unreachable);
+    }
+}
+
+#[test]
+fn every_node_may_send_to_us_whatever_its_mode() {
+    for mode in ["Never", "Always", "CrossSubnet", "Never, ipipMode: Always"] {
+        let state = state(&inputs(&two_nodes(mode)), "n0");
+        let remotes: BTreeSet<_> = state.tunnels.values().map(|tunnel| tunnel.remote.to_string()).collect();
+        assert_eq!(Vec::from_iter(remotes), ["192.0.2.2", "198.51.100.2"], "{mode}");
+    }
 }
 
 #[test]
@@ -152,7 +281,7 @@ fn the_node_tells_the_engine_what_it_is() {
         (local.node.as_str(), local.underlay_v4, local.underlay_v6),
         ("n0", "192.0.2.1".parse().ok(), None)
     );
-    assert_eq!((local.vtep_mac_v4, local.vtep_mac_v6), (Mac::vtep_v4("n0"), Mac::vtep_v6("n0")));
+    assert_eq!(local.networks, [VxlanNetwork::calico("n0")]);
     assert_eq!(local.host_addresses, ["10.0.0.1".parse::<IpAddr>().unwrap(), "fd00::1".parse().unwrap()]);
     assert_eq!(local.host_routes, ["10.0.0.0/16".parse().unwrap(), "fd00::/64".parse().unwrap()]);
 }
@@ -203,7 +332,7 @@ fn without_a_way_there_is_no_route_but_a_problem() {
     assert_eq!(
         problems,
         [
-            "10.0.6.0/26 is unreachable: nodes n0 and n6 share no underlay family",
+            "10.0.6.0/26 is unreachable: nodes n0 and n6 share no underlay family, or no VXLAN network",
             "10.0.7.0/26 is unreachable: there is no Node gone",
         ]
     );

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use foldhash::fast::FixedState;
-use vswitch_model::{DropReason, Encapsulation, Local, Mac, NextHop, PortName, Tunnel, TunnelId};
+use vswitch_model::{DropReason, Mac, NextHop, PortName, Tunnel, TunnelId};
 
-use super::{CompileInputs, Hop};
-use crate::tables::{Adjacency, AdjacencyIndex, NodeIndex, Role, TunnelPeer, VxlanTemplate};
+use super::{CompileInputs, Hop, headers};
+use crate::tables::{Adjacency, AdjacencyIndex, NodeIndex, Role, TunnelPeer};
 
 /// A next hop by reference, to be a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -121,81 +121,20 @@ impl<'a> Adjacencies<'a> {
         }
     }
 
-    /// Unresolved, too, when this node has no address of the tunnel's family: there is nothing to send from.
+    /// Unresolved, too, when this node has no address of the tunnel's family, or no end of its network: there is nothing to
+    /// send from.
     fn tunnel(&self, tunnel: &Tunnel, inner_v6: bool) -> Adjacency {
         let node = self.node(&tunnel.node);
         let local = self.inputs.desired.local.as_ref();
         let hop = self.inputs.underlay.hops.get(&tunnel.remote);
-        let template = local.zip(hop).and_then(|(local, hop)| template(local, tunnel, hop, inner_v6));
+        let template =
+            local.zip(hop).and_then(|(local, hop)| headers::template(local, tunnel, hop, inner_v6));
         match (hop, template) {
             (Some(hop), Some(template)) => {
                 let mtu = hop.mtu.saturating_sub(template.overhead());
-                Adjacency::Vxlan { port: hop.port, template, mtu, tunnel: tunnel.id, node }
+                Adjacency::Tunnel { port: hop.port, template, mtu, tunnel: tunnel.id, node }
             }
             _ => Adjacency::Unresolved { node, tunnelled: true },
         }
     }
-}
-
-/// Lays headers down one after the other.
-struct Writer {
-    bytes: [u8; VxlanTemplate::MAX],
-    length: usize,
-}
-
-impl Writer {
-    fn put(&mut self, bytes: &[u8]) {
-        self.bytes[self.length..self.length + bytes.len()].copy_from_slice(bytes);
-        self.length += bytes.len();
-    }
-
-    fn ethernet(&mut self, destination: Mac, source: Mac, v6: bool) {
-        self.put(&destination.0);
-        self.put(&source.0);
-        self.put(if v6 { &[0x86, 0xdd] } else { &[0x08, 0x00] });
-    }
-}
-
-const UDP: u8 = 17;
-const TTL: u8 = 64;
-
-/// The headers of a tunnel; None when this node has no address of its family. Layout: [`VxlanTemplate`].
-fn template(local: &Local, tunnel: &Tunnel, hop: &Hop, inner_v6: bool) -> Option<VxlanTemplate> {
-    let Encapsulation::Vxlan { vni, port, remote_mac } = tunnel.encapsulation;
-    let mut headers = Writer { bytes: [0; VxlanTemplate::MAX], length: 0 };
-    headers.ethernet(hop.dst_mac, hop.src_mac, tunnel.remote.is_ipv6());
-    match tunnel.remote {
-        IpAddr::V4(remote) => {
-            // Version 4, five words; DF; lengths and identification are the packet's.
-            headers.put(&[0x45, 0, 0, 0, 0, 0, 0x40, 0, TTL, UDP, 0, 0]);
-            headers.put(&local.underlay_v4?.octets());
-            headers.put(&remote.octets());
-            let checksum = checksum(&headers.bytes[14..34]);
-            headers.bytes[24..26].copy_from_slice(&checksum.to_be_bytes());
-        }
-        IpAddr::V6(remote) => {
-            headers.put(&[0x60, 0, 0, 0, 0, 0, UDP, TTL]);
-            headers.put(&local.underlay_v6?.octets());
-            headers.put(&remote.octets());
-        }
-    }
-    headers.put(&[0, 0]);
-    headers.put(&port.to_be_bytes());
-    headers.put(&[0; 4]);
-    // RFC 7348, section 5: flags with the I bit, 24 bits reserved, the VNI, 8 bits reserved.
-    headers.put(&[0x08, 0, 0, 0]);
-    headers.put(&(vni.get() << 8).to_be_bytes());
-    let source = if inner_v6 { local.vtep_mac_v6 } else { local.vtep_mac_v4 };
-    headers.ethernet(remote_mac, source, inner_v6);
-    Some(VxlanTemplate { bytes: headers.bytes, outer_v6: tunnel.remote.is_ipv6() })
-}
-
-/// The Internet checksum (RFC 1071) of a header of whole words, its own field being zero.
-fn checksum(header: &[u8]) -> u16 {
-    let words = header.chunks_exact(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
-    let mut sum: u32 = words.sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
 }

@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 use vswitch_model::{
-    Attachment, Encapsulation, Identity, IdentityId, IdentityKind, NextHop, Port, Tunnel, TunnelId, Vni,
+    Attachment, Dscp, Encapsulation, Identity, IdentityId, IdentityKind, Local, NextHop, Port, Tunnel,
+    TunnelId, Vni, VxlanNetwork,
 };
 
 use super::*;
@@ -100,7 +101,10 @@ impl World {
             Edit::Tunnel(mac) => {
                 let (id, remote) = (TunnelId(0), "192.0.2.9".parse().unwrap());
                 let remote_mac = Mac([2, 0, 0, 0, 0, *mac]);
-                let encapsulation = Encapsulation::Vxlan { vni: Vni::CALICO, port: 4789, remote_mac };
+                let encapsulation = match mac % 2 {
+                    0 => Encapsulation::IpIp,
+                    _ => Encapsulation::Vxlan { vni: Vni::CALICO, port: 4789, remote_mac },
+                };
                 self.desired.tunnels.insert(id, Tunnel { id, node: "two".into(), remote, encapsulation });
             }
             Edit::Local(host_mtu) => {
@@ -108,10 +112,8 @@ impl World {
                     node: "one".into(),
                     underlay_v4: Some("192.0.2.1".parse().unwrap()),
                     underlay_v6: None,
-                    vtep_mac_v4: Mac::vtep_v4("one"),
-                    vtep_mac_v6: Mac::vtep_v6("one"),
-                    vni: Vni::CALICO,
-                    vxlan_port: 4789,
+                    networks: vec![VxlanNetwork::calico("one")],
+                    dscp: Dscp::Inherit,
                     host_addresses: vec![IpAddr::from([10, 0, 0, (host_mtu % 2) as u8])],
                     host_routes: Vec::new(),
                     host_mtu: *host_mtu,

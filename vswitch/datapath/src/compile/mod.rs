@@ -3,6 +3,7 @@
 mod adjacency;
 #[cfg(test)]
 mod follow_tests;
+mod headers;
 #[cfg(test)]
 mod tests;
 mod ways;
@@ -11,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use vswitch_model::{DesiredState, Generation, Local, Mac, PortName, Touched};
+use vswitch_model::{DesiredState, Generation, Mac, PortName, Touched};
 
 use crate::PortIndex;
 use crate::fib::FibTooLarge;
@@ -141,7 +142,7 @@ impl Compiler {
             adjacencies: Arc::clone(&ways.adjacencies),
             policy,
             ports,
-            local: desired.local.as_ref().map(local_entry),
+            local: desired.local.as_ref().map(LocalEntry::new),
             tunnel_peers: ways.tunnel_peers.clone(),
             own: own_addresses(inputs).collect(),
         };
@@ -178,22 +179,6 @@ fn compile_ports(inputs: &CompileInputs<'_>) -> Result<Vec<PortEntry>, CompileEr
         entry.finishes_checksums = facts.finishes_checksums;
     }
     Ok(entries)
-}
-
-fn local_entry(local: &Local) -> LocalEntry {
-    let mut addresses = local.host_addresses.iter();
-    LocalEntry {
-        underlay_v4: local.underlay_v4,
-        underlay_v6: local.underlay_v6,
-        vtep_mac_v4: local.vtep_mac_v4,
-        vtep_mac_v6: local.vtep_mac_v6,
-        vni: local.vni,
-        vxlan_port: local.vxlan_port,
-        host_v4: addresses
-            .clone()
-            .find_map(|address| if let IpAddr::V4(a) = address { Some(*a) } else { None }),
-        host_v6: addresses.find_map(|address| if let IpAddr::V6(a) = address { Some(*a) } else { None }),
-    }
 }
 
 /// The node's own addresses: those control told, and those the kernel has.

@@ -3,15 +3,16 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use proptest::prelude::*;
 use vswitch_model::{
-    Action, Attachment, DropReason, Encapsulation, Identity, IdentityId, IdentityKind, NextHop, Policy,
-    PolicyId, Port, Rule, RuleId, Standing, Subject, Tier, TierDefault, Tunnel, TunnelId, Vni,
+    Action, Attachment, DropReason, Dscp, Encapsulation, Identity, IdentityId, IdentityKind, Local, NextHop,
+    Policy, PolicyId, Port, Rule, RuleId, Standing, Subject, Tier, TierDefault, Tunnel, TunnelId, Vni,
+    VxlanNetwork,
 };
 
 use super::*;
 use crate::BATCH;
 use crate::flow::{Direction, Flow, FlowKey, NewFlow, Now, TcpFlags};
 use crate::policy::FlowPorts;
-use crate::tables::{Adjacency, Leaf, NodeIndex, Question, VxlanTemplate};
+use crate::tables::{Adjacency, Leaf, NodeIndex, Question, TunnelTemplate};
 
 const POD: PortIndex = PortIndex(2);
 const HOST: PortIndex = PortIndex(1);
@@ -45,10 +46,8 @@ impl World {
             node: "node-1".into(),
             underlay_v4: Some(Ipv4Addr::new(192, 168, 0, 1)),
             underlay_v6: Some("2001:db8::1".parse().unwrap()),
-            vtep_mac_v4: Mac::vtep_v4("node-1"),
-            vtep_mac_v6: Mac::vtep_v6("node-1"),
-            vni: Vni::CALICO,
-            vxlan_port: 4789,
+            networks: vec![VxlanNetwork::calico("node-1")],
+            dscp: Dscp::Inherit,
             host_addresses: vec![ip("10.244.1.0"), ip("fd00:1::")],
             host_routes: vec![net("10.244.0.0/16")],
             host_mtu: 1450,
@@ -170,9 +169,9 @@ fn batches_find_what_single_lookups_find() {
     assert_eq!(leaves_v6.to_vec(), v6.iter().map(|a| tables.lookup_v6(*a)).collect::<Vec<_>>());
 }
 
-fn template<'a>(tables: &'a Tables, address: &str) -> (&'a VxlanTemplate, u16) {
+fn template<'a>(tables: &'a Tables, address: &str) -> (&'a TunnelTemplate, u16) {
     match way(tables, address) {
-        Adjacency::Vxlan { template, mtu, port: UPLINK, .. } => (template, *mtu),
+        Adjacency::Tunnel { template, mtu, port: UPLINK, .. } => (template, *mtu),
         other => panic!("{other:?}"),
     }
 }
@@ -182,9 +181,9 @@ fn an_ipv4_tunnel_is_a_template_of_64_bytes() {
     let tables = World::new().compile();
     let (template, mtu) = template(&tables, "10.244.2.9");
     assert_eq!((template.as_bytes().len(), template.overhead(), mtu), (64, 50, 1450));
-    let mut bytes = *template.as_v4();
+    let mut bytes = template.as_bytes().to_vec();
     bytes[17] = 50;
-    bytes[template.udp_offset() + 5] = 30;
+    bytes[34 + 5] = 30;
     let packet = etherparse::SlicedPacket::from_ethernet(&bytes).unwrap();
     let Some(etherparse::NetSlice::Ipv4(ipv4)) = &packet.net else { panic!("{packet:?}") };
     let mut header = ipv4.header().to_header();
@@ -205,9 +204,9 @@ fn an_ipv6_tunnel_is_a_template_of_84_bytes() {
     let tables = World::new().compile();
     let (template, mtu) = template(&tables, "fd00:2::9");
     assert_eq!((template.as_bytes().len(), template.overhead(), mtu), (84, 70, 1430));
-    let mut bytes = *template.as_v6();
+    let mut bytes = template.as_bytes().to_vec();
     bytes[19] = 30;
-    bytes[template.udp_offset() + 5] = 30;
+    bytes[54 + 5] = 30;
     let packet = etherparse::SlicedPacket::from_ethernet(&bytes).unwrap();
     let Some(etherparse::NetSlice::Ipv6(ipv6)) = &packet.net else { panic!("{packet:?}") };
     assert_eq!((ipv6.header().hop_limit(), ipv6.header().next_header().0), (64, 17));
@@ -219,6 +218,42 @@ fn an_ipv6_tunnel_is_a_template_of_84_bytes() {
     let (mixed, mtu) = self::template(&tables, "fd00:3::9");
     assert_eq!((mixed.as_bytes().len(), mtu), (64, 1450));
     assert_eq!(mixed.as_bytes()[56..], [Mac::vtep_v6("node-1").0.as_slice(), &[0x86, 0xdd]].concat());
+}
+
+#[test]
+fn an_ip_in_ip_tunnel_is_a_template_of_34_or_54_bytes() {
+    let mut world = World::new();
+    for tunnel in world.desired.tunnels.values_mut() {
+        tunnel.encapsulation = Encapsulation::IpIp;
+    }
+    let tables = world.compile();
+    for (address, carried, length, mtu) in
+        [("10.244.2.9", 4, 34, 1480), ("fd00:2::9", 41, 54, 1460), ("fd00:3::9", 41, 34, 1480)]
+    {
+        let (template, found) = template(&tables, address);
+        let bytes = template.as_bytes();
+        assert_eq!((bytes.len(), found, usize::from(template.overhead())), (length, mtu, length - 14));
+        let at = if length == 34 { 23 } else { 20 };
+        assert_eq!(bytes[at], carried, "{address}");
+        assert_eq!(template.station(), REMOTE_MAC);
+    }
+}
+
+#[test]
+fn a_tunnel_of_a_network_that_this_node_has_no_end_of_is_not_resolved() {
+    let mut world = World::new();
+    let local = world.desired.local.as_mut().unwrap();
+    local.networks = vec![VxlanNetwork { vni: Vni::FLANNEL, ..VxlanNetwork::calico("node-1") }];
+    assert!(world.desired.check().is_err());
+    let inputs = CompileInputs {
+        generation: Generation(5),
+        revision: Revision(1),
+        desired: &world.desired,
+        ports: &world.ports,
+        underlay: &world.underlay,
+    };
+    let tables = compile(&inputs).unwrap();
+    assert_eq!(way(&tables, "10.244.2.9").drop_reason(), Some(DropReason::NextHopUnresolved));
 }
 
 #[test]

@@ -28,10 +28,14 @@ pub const IPV6: u16 = 0x86dd;
 pub mod protocol {
     /// ICMP for IPv4.
     pub const ICMP: u8 = 1;
+    /// An IPv4 packet in an IP packet (RFC 2003).
+    pub const IPV4: u8 = 4;
     /// TCP.
     pub const TCP: u8 = 6;
     /// UDP.
     pub const UDP: u8 = 17;
+    /// An IPv6 packet in an IP packet (RFC 2473, RFC 4213).
+    pub const IPV6: u8 = 41;
     /// ICMP for IPv6.
     pub const ICMPV6: u8 = 58;
     /// SCTP.

@@ -107,7 +107,7 @@ fn headers<B: Buffer>(
     // It fits its way as it is.
     packet.offload.segment = None;
     if packet.offload.checksum.is_some() {
-        let tunnelled = matches!(way, Adjacency::Vxlan { .. });
+        let tunnelled = matches!(way, Adjacency::Tunnel { .. });
         if tunnelled || !context.tables.port(port).finishes_checksums {
             finish_checksum(context, packet)?;
         }
@@ -117,8 +117,8 @@ fn headers<B: Buffer>(
         Adjacency::Pod { dst_mac, src_mac, .. } | Adjacency::Direct { dst_mac, src_mac, .. } => {
             ethernet(packet.buffer.bytes_mut(), *dst_mac, *src_mac);
         }
-        Adjacency::Vxlan { template, .. } => {
-            encap::encapsulate(&mut packet.buffer, template.as_bytes(), traffic_class, entropy)?;
+        Adjacency::Tunnel { template, .. } => {
+            encap::encapsulate(&mut packet.buffer, template, traffic_class, entropy)?;
             context.counters.passed(Stage::Encapsulate, 1);
         }
         // The host port takes the Ethernet header off.

@@ -20,6 +20,7 @@ use std::net::IpAddr;
 use vswitch_model::{DropReason, RuleId, TunnelId};
 
 use crate::counters::Counters;
+use crate::encap::Carried;
 use crate::flow::FlowIndex;
 use crate::icmp::IcmpError;
 use crate::parse::Parsed;
@@ -117,8 +118,8 @@ pub(crate) struct Scratch {
     pub(crate) adjacency: [AdjacencyIndex; BATCH],
     /// The hash of its flow's key, which spreads tunnel packets over the underlay.
     pub(crate) entropy: [u64; BATCH],
-    /// For the trace: the tunnel it came by.
-    pub(crate) tunnel: [Option<TunnelId>; BATCH],
+    /// For the trace: a tunnel to the node it came from, and what it came in.
+    pub(crate) tunnel: [Option<(TunnelId, Carried)>; BATCH],
     /// For the trace: its flow, and whether it opened it.
     pub(crate) flow: [Option<(FlowIndex, bool)>; BATCH],
     /// For the trace: the rule that denied it.

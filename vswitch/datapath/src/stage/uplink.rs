@@ -7,13 +7,13 @@ use vswitch_model::DropReason;
 use super::source::addresses;
 use super::{Context, Indices, Scratch, receive};
 use crate::counters::Stage;
-use crate::encap::{self, Endpoint};
+use crate::encap::{self, Carried};
 use crate::parse::{Network, Parsed};
 use crate::tables::{Leaf, LocalEntry, TunnelPeer};
 use crate::{BATCH, Buffer, Packet};
 
-/// The tunnel a packet came by, and the outer traffic class. None: it came as it is.
-type Tunnelled = Option<(TunnelPeer, u8)>;
+/// Whose tunnel a packet came by, in what, and the outer traffic class. None: it came as it is.
+type Tunnelled = Option<(TunnelPeer, Carried, u8)>;
 
 pub(crate) fn run<B: Buffer>(
     context: &Context<'_>,
@@ -29,12 +29,11 @@ pub(crate) fn run<B: Buffer>(
         from.iter().for_each(|index| scratch.drop(index, DropReason::NotConfigured));
         return;
     };
-    let endpoint = endpoint(local);
     let mut came: [Tunnelled; BATCH] = [None; BATCH];
     let (mut entered, mut direct) = (Indices::new(), Indices::new());
     for index in from.iter() {
         let Some(packet) = packets.get_mut(index) else { continue };
-        match enter(context, local, &endpoint, packet, &mut scratch.parsed[index]) {
+        match enter(context, local, packet, &mut scratch.parsed[index]) {
             Ok(tunnelled) => {
                 came[index] = tunnelled;
                 entered.push(index);
@@ -53,9 +52,9 @@ pub(crate) fn run<B: Buffer>(
         let Some(packet) = packets.get_mut(index) else { continue };
         let parsed = &mut scratch.parsed[index];
         let checked = match came[index] {
-            Some((peer, outer)) => {
-                scratch.tunnel[index] = Some(peer.tunnel);
-                check_tunnelled(context, packet, parsed, (peer, outer), source)
+            Some((peer, carried, outer)) => {
+                scratch.tunnel[index] = Some((peer.tunnel, carried));
+                check_tunnelled(context, local, packet, parsed, (peer, outer), source)
             }
             None => check_direct(context, parsed, source, destinations.next().unwrap_or_default()),
         };
@@ -83,20 +82,11 @@ fn leaves(
     leaves
 }
 
-fn endpoint(local: &LocalEntry) -> Endpoint {
-    Endpoint {
-        addresses: [local.underlay_v4.map(IpAddr::V4), local.underlay_v6.map(IpAddr::V6)],
-        port: local.vxlan_port,
-        vni: local.vni.get(),
-    }
-}
-
 /// Takes the headers of a tunnel off. Whether who sent it may is asked later.
 #[inline]
 fn enter<B: Buffer>(
     context: &Context<'_>,
     local: &LocalEntry,
-    endpoint: &Endpoint,
     packet: &mut Packet<B>,
     parsed: &mut Parsed,
 ) -> Result<Tunnelled, DropReason> {
@@ -106,12 +96,12 @@ fn enter<B: Buffer>(
     if parsed.destination_mac != context.tables.port(packet.port).mac {
         return Err(DropReason::MacNotOurs);
     }
-    if !encap::is_tunnelled(parsed, endpoint)? {
+    let Some(carrier) = encap::carrier(parsed, local)? else {
         addresses(parsed)?;
         return Ok(None);
-    }
+    };
     let peer = context.tables.tunnel_from(parsed.source).ok_or(DropReason::TunnelPeerUnknown)?;
-    encap::decapsulate(&mut packet.buffer, parsed, endpoint)?;
+    let (carried, macs) = encap::decapsulate(&mut packet.buffer, parsed, carrier, local)?;
     let outer = parsed.traffic_class;
     // What the sender left undone concerns the outer packet, and is gone with its headers.
     packet.offload = crate::Offload::default();
@@ -119,15 +109,16 @@ fn enter<B: Buffer>(
     if parsed.network == Network::Arp {
         return Err(DropReason::ArpInvalid);
     }
-    if parsed.destination_mac != local.vtep_mac_v4 && parsed.destination_mac != local.vtep_mac_v6 {
+    if !macs.contains(&parsed.destination_mac) {
         return Err(DropReason::MacNotOurs);
     }
     addresses(parsed)?;
-    Ok(Some((peer, outer)))
+    Ok(Some((peer, carried, outer)))
 }
 
-/// As it is: for a pod of ours, and from anybody but one, or this node (policy always lets the node in), or whom a tunnel
-/// leads to: from there packets come by the tunnel, which knows its peers (RFC 3704, section 2.2).
+/// As it is: for a pod of ours, and from anybody but one, or this node (policy always lets the node in). Whom a tunnel leads
+/// to comes by a tunnel, which knows its peers (RFC 3704, section 2.2), or from the station that the tunnel's packets go to
+/// first: its node may have been told before us that nothing is encapsulated any more.
 #[inline]
 fn check_direct(
     context: &Context<'_>,
@@ -139,7 +130,8 @@ fn check_direct(
         return Err(DropReason::UplinkNotOurs);
     }
     let source = context.tables.adjacency(source.adjacency);
-    if source.is_pod() || source.is_tunnelled() || context.tables.is_own(parsed.source) {
+    let strange = source.is_tunnelled() && !source.leads_to_station(parsed.source_mac);
+    if source.is_pod() || strange || context.tables.is_own(parsed.source) {
         return Err(DropReason::SpoofedAddress);
     }
     Ok(())
@@ -149,6 +141,7 @@ fn check_direct(
 #[inline]
 fn check_tunnelled<B: Buffer>(
     context: &Context<'_>,
+    local: &LocalEntry,
     packet: &mut Packet<B>,
     parsed: &mut Parsed,
     (peer, outer): (TunnelPeer, u8),
@@ -157,5 +150,5 @@ fn check_tunnelled<B: Buffer>(
     if !context.tables.lives_behind(source, peer) {
         return Err(DropReason::TunnelSourceInvalid);
     }
-    encap::combine_ecn(packet.buffer.bytes_mut(), parsed, outer)
+    encap::combine_traffic_class(packet.buffer.bytes_mut(), parsed, outer, local.kept_of_outer)
 }

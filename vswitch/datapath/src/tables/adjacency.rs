@@ -2,6 +2,7 @@
 
 use vswitch_model::{DropReason, Mac, TunnelId};
 
+use super::TunnelTemplate;
 use crate::PortIndex;
 
 /// Dense number of an adjacency within one [`super::Tables`]; it means nothing in another.
@@ -52,13 +53,13 @@ pub enum Adjacency {
         /// Whose address the next hop is.
         node: NodeIndex,
     },
-    /// Onto the underlay, in VXLAN.
-    Vxlan {
+    /// Onto the underlay, encapsulated.
+    Tunnel {
         /// The uplink.
         port: PortIndex,
         /// What replaces the packet's Ethernet header.
-        template: VxlanTemplate,
-        /// The uplink's MTU less [`VxlanTemplate::overhead`].
+        template: TunnelTemplate,
+        /// The uplink's MTU less [`TunnelTemplate::overhead`].
         mtu: u16,
         /// The tunnel.
         tunnel: TunnelId,
@@ -85,7 +86,7 @@ impl Adjacency {
             Self::Pod { port, .. }
             | Self::Host { port, .. }
             | Self::Direct { port, .. }
-            | Self::Vxlan { port, .. } => Some(*port),
+            | Self::Tunnel { port, .. } => Some(*port),
             Self::Unresolved { .. } | Self::Drop(_) => None,
         }
     }
@@ -98,7 +99,7 @@ impl Adjacency {
             Self::Pod { mtu, .. }
             | Self::Host { mtu, .. }
             | Self::Direct { mtu, .. }
-            | Self::Vxlan { mtu, .. } => *mtu,
+            | Self::Tunnel { mtu, .. } => *mtu,
             Self::Unresolved { .. } | Self::Drop(_) => 0,
         }
     }
@@ -108,7 +109,7 @@ impl Adjacency {
     #[must_use]
     pub fn node(&self) -> NodeIndex {
         match self {
-            Self::Direct { node, .. } | Self::Vxlan { node, .. } | Self::Unresolved { node, .. } => *node,
+            Self::Direct { node, .. } | Self::Tunnel { node, .. } | Self::Unresolved { node, .. } => *node,
             Self::Pod { .. } | Self::Host { .. } | Self::Drop(_) => NodeIndex::NONE,
         }
     }
@@ -124,7 +125,18 @@ impl Adjacency {
     #[inline]
     #[must_use]
     pub fn is_tunnelled(&self) -> bool {
-        matches!(self, Self::Vxlan { .. } | Self::Unresolved { tunnelled: true, .. })
+        matches!(self, Self::Tunnel { .. } | Self::Unresolved { tunnelled: true, .. })
+    }
+
+    /// Whether it leads over the underlay to the station of this Ethernet address.
+    #[inline]
+    #[must_use]
+    pub fn leads_to_station(&self, mac: Mac) -> bool {
+        match self {
+            Self::Direct { dst_mac, .. } => *dst_mac == mac,
+            Self::Tunnel { template, .. } => template.station() == mac,
+            _ => false,
+        }
     }
 
     /// Why nothing leaves by it, when nothing does.
@@ -136,78 +148,5 @@ impl Adjacency {
             Self::Unresolved { .. } => Some(DropReason::NextHopUnresolved),
             _ => None,
         }
-    }
-}
-
-/// The headers in front of an encapsulated packet, ready but for what differs from packet to packet.
-///
-/// ```text
-///  0 Ethernet 14 | IPv4 20 | UDP 8 | VXLAN 8 | inner Ethernet 14   = 64 bytes
-///  0 Ethernet 14 | IPv6 40 | UDP 8 | VXLAN 8 | inner Ethernet 14   = 84 bytes
-/// ```
-///
-/// It goes where the packet's own Ethernet header was. Left at zero for the encapsulation to fill:
-/// IPv4 total length (16..18), identification (18..20) and DSCP/ECN (15); IPv6 traffic class and flow label (14..18)
-/// and payload length (18..20); UDP source port (0..2), length (4..6) and checksum (6..8) counted from
-/// [`Self::udp_offset`]. The IPv4 header checksum (24..26) is that of the header with those fields at zero, to be
-/// completed as RFC 1624 says. DF is set, the TTL or hop limit is 64.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VxlanTemplate {
-    pub(crate) bytes: [u8; Self::MAX],
-    pub(crate) outer_v6: bool,
-}
-
-impl VxlanTemplate {
-    /// Length with an IPv4 outer header.
-    pub const LENGTH_V4: usize = 64;
-    /// Length with an IPv6 outer header.
-    pub const LENGTH_V6: usize = 84;
-    /// The longer of the two.
-    pub const MAX: usize = Self::LENGTH_V6;
-
-    /// Whether the outer header is IPv6.
-    #[inline]
-    #[must_use]
-    pub fn is_outer_v6(&self) -> bool {
-        self.outer_v6
-    }
-
-    /// The headers.
-    #[inline]
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8] {
-        if self.outer_v6 { &self.bytes } else { self.as_v4() }
-    }
-
-    /// The headers of an IPv4 tunnel, as an array: a copy of constant length.
-    #[inline]
-    #[must_use]
-    pub fn as_v4(&self) -> &[u8; Self::LENGTH_V4] {
-        self.bytes.first_chunk().expect("LENGTH_V4 is less than MAX")
-    }
-
-    /// The headers of an IPv6 tunnel, as an array: a copy of constant length.
-    #[inline]
-    #[must_use]
-    pub fn as_v6(&self) -> &[u8; Self::LENGTH_V6] {
-        &self.bytes
-    }
-
-    /// Where the UDP header starts.
-    #[inline]
-    #[must_use]
-    pub fn udp_offset(&self) -> usize {
-        if self.outer_v6 { 54 } else { 34 }
-    }
-
-    /// By how much the underlay's IP packet is longer than the inner one: 50 or 70 bytes.
-    #[inline]
-    #[must_use]
-    pub fn overhead(&self) -> u16 {
-        Self::overhead_of(self.outer_v6)
-    }
-
-    pub(crate) const fn overhead_of(outer_v6: bool) -> u16 {
-        if outer_v6 { 70 } else { 50 }
     }
 }

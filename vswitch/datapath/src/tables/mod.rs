@@ -2,18 +2,22 @@
 
 mod adjacency;
 mod judge;
+mod local;
 mod port;
+mod template;
 
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
-use vswitch_model::{DropReason, Generation, IdentityId, Mac, TunnelId, Vni};
+use vswitch_model::{DropReason, Generation, IdentityId, TunnelId};
 
-pub use adjacency::{Adjacency, AdjacencyIndex, NodeIndex, VxlanTemplate};
+pub use adjacency::{Adjacency, AdjacencyIndex, NodeIndex};
 pub use judge::{Denied, Judgement, Question, StagedVerdict};
+pub use local::{LocalEntry, Networks};
 pub use port::{GATEWAY_V4, GATEWAY_V6, PortEntry, Role};
+pub use template::{Headers, TunnelTemplate};
 
 use crate::fib::Fib;
 use crate::policy::PolicyTables;
@@ -33,31 +37,11 @@ pub struct Leaf {
     pub identity: IdentityId,
 }
 
-/// What this node is to the underlay.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LocalEntry {
-    /// IPv4 tunnel packets must be addressed to it.
-    pub underlay_v4: Option<Ipv4Addr>,
-    /// IPv6 tunnel packets must be addressed to it.
-    pub underlay_v6: Option<Ipv6Addr>,
-    /// Ours, in tunnels that carry IPv4.
-    pub vtep_mac_v4: Mac,
-    /// Ours, in tunnels that carry IPv6.
-    pub vtep_mac_v6: Mac,
-    /// The VXLAN network we accept.
-    pub vni: Vni,
-    /// The UDP port we accept VXLAN at.
-    pub vxlan_port: u16,
-    /// The node's own IPv4 address among the pods: source of the ICMP errors we send.
-    pub host_v4: Option<Ipv4Addr>,
-    /// The same for IPv6.
-    pub host_v6: Option<Ipv6Addr>,
-}
-
-/// Who may send us tunnel packets from an underlay address.
+/// Who may send us tunnel packets from an underlay address, in whichever encapsulation: of nodes whose pool changes its
+/// mode some know of it before the others do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TunnelPeer {
-    /// The tunnel to it.
+    /// A tunnel to it.
     pub tunnel: TunnelId,
     /// The node it is.
     pub node: NodeIndex,

@@ -141,6 +141,15 @@ pub fn vxlan(outer: Ends, vni: u32, port: u16, inner: &[u8]) -> Vec<u8> {
     frame
 }
 
+/// `inner`, the IP packet of an Ethernet frame, behind another IP header.
+#[must_use]
+pub fn ip_in_ip(outer: Ends, inner: &[u8]) -> Vec<u8> {
+    let carried = if inner[12..14] == [0x08, 0x00] { protocol::IPV4 } else { protocol::IPV6 };
+    let mut frame = Vec::new();
+    written(outer.builder().write(&mut frame, carried.into(), &inner[ETHERNET..]).is_ok());
+    frame
+}
+
 /// An ARP request.
 #[must_use]
 pub fn arp_request(sender_mac: Mac, sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {

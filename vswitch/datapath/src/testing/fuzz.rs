@@ -2,8 +2,8 @@
 
 use std::cell::RefCell;
 
-use super::frames::vxlan;
-use super::world::{A, B, HOST, PORTS, UPLINK, World, pod_mac, uplink_mac, vtep};
+use super::frames::{ip_in_ip, vxlan};
+use super::world::{A, B, HOST, PORTS, UPLINK, World, flannel, pod_mac, uplink_mac, vtep};
 use crate::parse::parse;
 use crate::{Offload, Packet, PartialChecksum, PortIndex, VecBuffer, WalkConfig};
 
@@ -33,6 +33,14 @@ pub fn fuzz(data: &[u8]) {
             packet(*choice, UPLINK, &tunnelled(&with_macs(frame, vtep(1, false).0, vtep(2, false).0))),
             packet(*choice, PortIndex(99), frame),
         ];
+        if let Some(ip) = frame.get(12..).filter(|rest| rest.len() >= 2) {
+            let inner = [&[0; 12][..], ip].concat();
+            packets.push(packet(*choice, UPLINK, &ip_in_ip(world.tunnel_ends(choice & 1 != 0), &inner)));
+        }
+        let ends = flannel(1);
+        let inner = with_macs(frame, ends.mac_v4.0, flannel(2).mac_v4.0);
+        let outer = world.tunnel_ends(choice & 1 == 0);
+        packets.push(packet(*choice, UPLINK, &vxlan(outer, ends.vni.get(), ends.port, &inner)));
         // Twice: the second time flows and fragments may be known.
         packets.extend(packets.iter().map(copy).collect::<Vec<_>>());
         for packet in world.walk_packets(packets) {

@@ -19,9 +19,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, OnceLock};
 
 use vswitch_model::{
-    Action, Attachment, DesiredState, DropReason, Encapsulation, Generation, Identity, IdentityId,
+    Action, Attachment, DesiredState, DropReason, Dscp, Encapsulation, Generation, Identity, IdentityId,
     IdentityKind, IdentitySet, Local, Mac, NextHop, Policy, PolicyId, Port, PortMatch, PortName, Rule,
-    RuleId, SetId, Standing, Subject, Tier, TierDefault, Tunnel, TunnelId, Vni,
+    RuleId, SetId, Standing, Subject, Tier, TierDefault, Tunnel, TunnelId, Vni, VxlanNetwork,
 };
 
 use super::frames::Ends;
@@ -325,6 +325,13 @@ pub fn vtep(node: u8, v6: bool) -> Mac {
     if v6 { Mac::vtep_v6(&node_name(node)) } else { Mac::vtep_v4(&node_name(node)) }
 }
 
+/// A node's end of flannel's network.
+#[must_use]
+pub fn flannel(node: u8) -> VxlanNetwork {
+    let [mac_v4, mac_v6] = [4, 6].map(|family| Mac([0x72, 0, 0, 0, family, node]));
+    VxlanNetwork { vni: Vni::FLANNEL, port: 8472, mac_v4, mac_v6 }
+}
+
 fn ports(node: u8) -> PortMap {
     let facts =
         |index, role, mac, mtu| PortFacts { index, role, mac, mtu, finishes_checksums: role == Role::Host };
@@ -468,10 +475,8 @@ fn local(node: u8) -> Local {
         node: node_name(node),
         underlay_v4: Some(underlay_v4),
         underlay_v6: Some(underlay_v6),
-        vtep_mac_v4: vtep(node, false),
-        vtep_mac_v6: vtep(node, true),
-        vni: Vni::CALICO,
-        vxlan_port: 4789,
+        networks: vec![VxlanNetwork::calico(&node_name(node)), flannel(node)],
+        dscp: Dscp::Inherit,
         host_addresses: vec![v4(node, HOST), v6(node, HOST)],
         host_routes: Vec::new(),
         host_mtu: 1450,

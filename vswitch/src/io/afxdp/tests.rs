@@ -430,7 +430,7 @@ fn an_uplink_takes_only_what_is_ours_and_drops_out_cleanly() {
         let mut devices = Devices::new(pool.umem());
         devices.set_local_prefixes(&["10.1.2.0/24".parse().unwrap()]).unwrap();
         let mut port = Box::new(devices.open(&Options::uplink("io-a"), PORT).unwrap());
-        let tunnel = TunnelEndpoint { address: "192.0.2.1".parse().unwrap(), port: 4789, vni: 4096 };
+        let tunnel = TunnelEndpoint::Vxlan { address: "192.0.2.1".parse().unwrap(), port: 4789, vni: 4096 };
         devices.set_tunnels(&[tunnel]).unwrap();
         prime(&mut *port, &mut pool);
         let to = |address: &str, port: u16| (address.parse().unwrap(), port);

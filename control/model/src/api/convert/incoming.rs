@@ -8,9 +8,9 @@ use ipnet::IpNet;
 
 use crate::api::engine as pb;
 use crate::{
-    Action, Attachment, Change, Delta, DesiredState, Encapsulation, Generation, Identity, IdentityId,
+    Action, Attachment, Change, Delta, DesiredState, Dscp, Encapsulation, Generation, Identity, IdentityId,
     IdentityKind, IdentitySet, Invalid, Local, Mac, NextHop, Policy, PolicyEnd, PolicyId, Port, PortMatch,
-    PortName, Rule, RuleId, SetId, Standing, Subject, Tier, TierDefault, Tunnel, TunnelId, Vni,
+    PortName, Rule, RuleId, SetId, Standing, Subject, Tier, TierDefault, Tunnel, TunnelId, Vni, VxlanNetwork,
 };
 
 type Result<T> = std::result::Result<T, Invalid>;
@@ -74,18 +74,47 @@ fn keyed<M, K: Ord, T>(
 impl TryFrom<pb::Local> for Local {
     type Error = Invalid;
 
-    fn try_from(message: pb::Local) -> Result<Self> {
+    fn try_from(mut message: pb::Local) -> Result<Self> {
         Ok(Self {
             underlay_v4: optional::<Ipv4Addr>(&message.underlay_v4, "underlay_v4", "an IPv4 address")?,
             underlay_v6: optional::<Ipv6Addr>(&message.underlay_v6, "underlay_v6", "an IPv6 address")?,
-            vtep_mac_v4: mac(&message.vtep_mac_v4, "vtep_mac_v4")?,
-            vtep_mac_v6: mac(&message.vtep_mac_v6, "vtep_mac_v6")?,
-            vni: Vni::new(message.vni).map_err(|error| error.within("vni"))?,
-            vxlan_port: narrow(message.vxlan_port, "vxlan_port", 65_535)?,
+            networks: networks_of(&mut message)?,
+            dscp: match pb::DscpModel::try_from(message.dscp_model) {
+                Ok(pb::DscpModel::Inherit) => Dscp::Inherit,
+                Ok(pb::DscpModel::Uniform) => Dscp::Uniform,
+                Ok(pb::DscpModel::Pipe) => Dscp::pipe(message.dscp).map_err(|error| error.within("dscp"))?,
+                Err(_) => return Err(Invalid::new("dscp_model", "is unknown")),
+            },
             host_addresses: each(message.host_addresses, "host_addresses", |text| address(&text, ""))?,
             host_routes: each(message.host_routes, "host_routes", |text| prefix(&text, ""))?,
             host_mtu: narrow(message.host_mtu, "host_mtu", 65_535)?,
             node: message.node,
+        })
+    }
+}
+
+/// The networks, or the one of a state that an older version saved.
+fn networks_of(message: &mut pb::Local) -> Result<Vec<VxlanNetwork>> {
+    if !message.networks.is_empty() || message.vxlan_port == 0 {
+        return each(std::mem::take(&mut message.networks), "networks", VxlanNetwork::try_from);
+    }
+    Ok(vec![VxlanNetwork {
+        vni: Vni::new(message.vni).map_err(|error| error.within("vni"))?,
+        port: narrow(message.vxlan_port, "vxlan_port", 65_535)?,
+        mac_v4: mac(&message.vtep_mac_v4, "vtep_mac_v4")?,
+        mac_v6: mac(&message.vtep_mac_v6, "vtep_mac_v6")?,
+    }])
+}
+
+impl TryFrom<pb::VxlanNetwork> for VxlanNetwork {
+    type Error = Invalid;
+
+    fn try_from(message: pb::VxlanNetwork) -> Result<Self> {
+        Ok(Self {
+            vni: Vni::new(message.vni).map_err(|error| error.within("vni"))?,
+            port: narrow(message.port, "port", 65_535)?,
+            mac_v4: mac(&message.mac_v4, "mac_v4")?,
+            mac_v6: mac(&message.mac_v6, "mac_v6")?,
         })
     }
 }
@@ -200,6 +229,7 @@ impl TryFrom<pb::Tunnel> for Tunnel {
                 port: narrow(vxlan.port, "vxlan.port", 65_535)?,
                 remote_mac: mac(&vxlan.remote_mac, "vxlan.remote_mac")?,
             },
+            pb::tunnel::Encapsulation::IpIp(pb::IpIp {}) => Encapsulation::IpIp,
         };
         let remote = address(&message.remote, "remote")?;
         Ok(Self { id: TunnelId(message.id), node: message.node, remote, encapsulation })

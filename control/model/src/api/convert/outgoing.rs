@@ -6,9 +6,9 @@ use ipnet::IpNet;
 
 use crate::api::engine as pb;
 use crate::{
-    Action, Attachment, Change, Delta, DesiredState, Encapsulation, Generation, Identity, IdentityId,
+    Action, Attachment, Change, Delta, DesiredState, Dscp, Encapsulation, Generation, Identity, IdentityId,
     IdentityKind, IdentitySet, Local, NextHop, Policy, Port, PortMatch, Rule, Standing, Subject, Tier,
-    TierDefault, Tunnel,
+    TierDefault, Tunnel, VxlanNetwork,
 };
 
 /// The request that leads an engine to `generation`: by a delta from `base` where there is one, else by the whole state.
@@ -42,18 +42,30 @@ fn text<T: ToString>(value: Option<T>) -> String {
 
 impl From<Local> for pb::Local {
     fn from(local: Local) -> Self {
+        let (model, dscp) = match local.dscp {
+            Dscp::Inherit => (pb::DscpModel::Inherit, 0),
+            Dscp::Uniform => (pb::DscpModel::Uniform, 0),
+            Dscp::Pipe(dscp) => (pb::DscpModel::Pipe, dscp.into()),
+        };
         Self {
             node: local.node,
             underlay_v4: text(local.underlay_v4),
             underlay_v6: text(local.underlay_v6),
-            vtep_mac_v4: local.vtep_mac_v4.to_string(),
-            vtep_mac_v6: local.vtep_mac_v6.to_string(),
-            vni: local.vni.get(),
-            vxlan_port: local.vxlan_port.into(),
+            networks: local.networks.into_iter().map(Into::into).collect(),
+            dscp_model: model.into(),
+            dscp,
             host_addresses: local.host_addresses.iter().map(ToString::to_string).collect(),
             host_routes: local.host_routes.iter().map(ToString::to_string).collect(),
             host_mtu: local.host_mtu.into(),
+            ..Self::default()
         }
+    }
+}
+
+impl From<VxlanNetwork> for pb::VxlanNetwork {
+    fn from(network: VxlanNetwork) -> Self {
+        let VxlanNetwork { vni, port, mac_v4, mac_v6 } = network;
+        Self { vni: vni.get(), port: port.into(), mac_v4: mac_v4.to_string(), mac_v6: mac_v6.to_string() }
     }
 }
 
@@ -150,13 +162,19 @@ impl From<Tier> for pb::Tier {
 
 impl From<Tunnel> for pb::Tunnel {
     fn from(tunnel: Tunnel) -> Self {
-        let Encapsulation::Vxlan { vni, port, remote_mac } = tunnel.encapsulation;
-        let vxlan = pb::Vxlan { vni: vni.get(), port: port.into(), remote_mac: remote_mac.to_string() };
+        let encapsulation = match tunnel.encapsulation {
+            Encapsulation::Vxlan { vni, port, remote_mac } => pb::tunnel::Encapsulation::Vxlan(pb::Vxlan {
+                vni: vni.get(),
+                port: port.into(),
+                remote_mac: remote_mac.to_string(),
+            }),
+            Encapsulation::IpIp => pb::tunnel::Encapsulation::IpIp(pb::IpIp {}),
+        };
         Self {
             id: tunnel.id.0,
             node: tunnel.node,
             remote: tunnel.remote.to_string(),
-            encapsulation: Some(pb::tunnel::Encapsulation::Vxlan(vxlan)),
+            encapsulation: Some(encapsulation),
         }
     }
 }

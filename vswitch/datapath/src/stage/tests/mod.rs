@@ -3,6 +3,7 @@
 mod flows;
 mod forwarding;
 mod fragments;
+mod modes;
 mod pods;
 mod policy;
 mod source_ports;

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use crossbeam::queue::ArrayQueue;
 use vswitch_model::{DropReason, RuleId};
 
+use crate::encap::Carried;
 use crate::explain::{Query, RuleVerdict, explain};
 use crate::testing::World;
 use crate::testing::frames;
@@ -30,7 +31,10 @@ fn a_trace_tells_each_step() {
     let rules = (RuleId::NOT_ISOLATED, RULE_SERVER);
     let steps: Vec<_> = first.steps().copied().collect();
     let opened = Step::FlowOpened { egress: rules.0, ingress: rules.1 };
-    assert_eq!(steps, [Step::Decapsulated(TUNNEL_V4), parsed, opened, Step::Routed(Way::Pod)]);
+    assert_eq!(
+        steps,
+        [Step::Decapsulated(TUNNEL_V4, Carried::Vxlan(4096)), parsed, opened, Step::Routed(Way::Pod)]
+    );
     let second = records.pop().unwrap();
     assert_eq!(second.steps().nth(2), Some(&Step::FlowKnown { egress: rules.0, ingress: rules.1 }));
     world.walk.set_trace(None);

@@ -1,0 +1,199 @@
+//! What flannel's daemon writes at the object of its node, for the others to reach it by
+//! (flannel `pkg/subnet/kube/annotations.go`, `pkg/backend/vxlan/vxlan.go`).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use serde::{Deserialize, Serialize};
+use vswitch_model::{Invalid, Mac, Vni};
+
+use super::Node;
+use super::meta::check_address;
+
+/// Annotation: `true` where flannel keeps its state at the nodes' objects.
+const SUBNET_MANAGER: &str = "flannel.alpha.coreos.com/kube-subnet-manager";
+/// Annotation: how its nodes send to each other; `vxlan`.
+const BACKEND_TYPE: &str = "flannel.alpha.coreos.com/backend-type";
+/// Annotation: the node's end of the VXLAN network, [`Data`].
+const BACKEND_DATA: &str = "flannel.alpha.coreos.com/backend-data";
+/// Annotation: the same over IPv6; `null` where there is none.
+const BACKEND_DATA_V6: &str = "flannel.alpha.coreos.com/backend-v6-data";
+/// Annotation: the node's address on the underlay.
+const PUBLIC_IP: &str = "flannel.alpha.coreos.com/public-ip";
+/// Annotation: the same of IPv6.
+const PUBLIC_IP_V6: &str = "flannel.alpha.coreos.com/public-ipv6";
+
+/// A node of flannel's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flannel {
+    /// How its nodes send to each other.
+    pub backend: String,
+    /// Its end of the VXLAN network over IPv4.
+    pub v4: Option<Vtep>,
+    /// The same over IPv6.
+    pub v6: Option<Vtep>,
+}
+
+/// An end of flannel's VXLAN network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vtep {
+    /// The node's address on the underlay.
+    pub address: IpAddr,
+    /// The network.
+    pub vni: Vni,
+    /// Its Ethernet address in the network.
+    pub mac: Mac,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Data {
+    /// Older versions write none; it is 1 by default.
+    #[serde(rename = "VNI", default = "default_vni")]
+    vni: u32,
+    #[serde(rename = "VtepMAC")]
+    mac: Mac,
+}
+
+fn default_vni() -> u32 {
+    Vni::FLANNEL.get()
+}
+
+impl Flannel {
+    /// Annotations that say these things.
+    pub const ANNOTATIONS: [&str; 6] =
+        [SUBNET_MANAGER, BACKEND_TYPE, BACKEND_DATA, BACKEND_DATA_V6, PUBLIC_IP, PUBLIC_IP_V6];
+
+    /// What a node says of itself; None where flannel does not run.
+    pub fn of(node: &Node) -> Result<Option<Self>, Invalid> {
+        let annotation = |name: &str| node.metadata.annotations.get(name).map(String::as_str);
+        let backend = annotation(BACKEND_TYPE).filter(|_| annotation(SUBNET_MANAGER) == Some("true"));
+        let Some(backend) = backend else { return Ok(None) };
+        if backend != "vxlan" {
+            return Ok(Some(Self { backend: backend.to_owned(), v4: None, v6: None }));
+        }
+        let v4: Option<Ipv4Addr> = node.annotation(PUBLIC_IP, "192.0.2.1")?;
+        let v6: Option<Ipv6Addr> = node.annotation(PUBLIC_IP_V6, "2001:db8::1")?;
+        let vtep = |data: &str, public: &str, address: Option<IpAddr>| -> Result<Option<Vtep>, Invalid> {
+            let Some((address, text)) = address.zip(annotation(data)) else { return Ok(None) };
+            check_address(address).map_err(|problem| Invalid::new(field(public), problem))?;
+            read(text).map(|data| data.map(|(vni, mac)| Vtep { address, vni, mac })).map_err(|problem| {
+                let like = r#"{"VNI":1,"VtepMAC":"0a:58:0a:f4:01:00"}"#;
+                Invalid::new(field(data), format!("{problem}; a value like {like} would be right"))
+            })
+        };
+        Ok(Some(Self {
+            backend: backend.to_owned(),
+            v4: vtep(BACKEND_DATA, PUBLIC_IP, v4.map(IpAddr::V4))?,
+            v6: vtep(BACKEND_DATA_V6, PUBLIC_IP_V6, v6.map(IpAddr::V6))?,
+        }))
+    }
+
+    /// One of VXLAN with these ends.
+    #[must_use]
+    pub fn vxlan(v4: Option<Vtep>, v6: Option<Vtep>) -> Self {
+        Self { backend: "vxlan".to_owned(), v4, v6 }
+    }
+
+    /// Its end over a family of the underlay.
+    #[must_use]
+    pub fn over(&self, is_ipv4: bool) -> Option<Vtep> {
+        if is_ipv4 { self.v4 } else { self.v6 }
+    }
+
+    /// What a node writes at its object that is this.
+    #[must_use]
+    pub fn annotations(&self) -> Vec<(&'static str, String)> {
+        let data = |vtep: &Option<Vtep>| {
+            let data = vtep.map(|vtep| Data { vni: vtep.vni.get(), mac: vtep.mac });
+            serde_json::to_string(&data).unwrap_or_default()
+        };
+        let mut all = vec![
+            (SUBNET_MANAGER, "true".to_owned()),
+            (BACKEND_TYPE, self.backend.clone()),
+            (BACKEND_DATA, data(&self.v4)),
+            (BACKEND_DATA_V6, data(&self.v6)),
+        ];
+        all.extend(self.v4.map(|vtep| (PUBLIC_IP, vtep.address.to_string())));
+        all.extend(self.v6.map(|vtep| (PUBLIC_IP_V6, vtep.address.to_string())));
+        all
+    }
+}
+
+fn field(annotation: &str) -> String {
+    format!("metadata.annotations[{annotation}]")
+}
+
+fn read(text: &str) -> Result<Option<(Vni, Mac)>, String> {
+    let data: Option<Data> = serde_json::from_str(text).map_err(|error| format!("{text}: {error}"))?;
+    data.map(|data| Ok((Vni::new(data.vni).map_err(|error| error.problem)?, data.mac))).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::ObjectMeta;
+
+    fn node(annotations: &[(&str, &str)]) -> Node {
+        let mut metadata = ObjectMeta::named("n1");
+        metadata.annotations = annotations
+            .iter()
+            .map(|(name, value)| (format!("flannel.alpha.coreos.com/{name}"), (*value).to_owned()))
+            .collect();
+        Node { metadata, ..Node::default() }
+    }
+
+    const WHOLE: [(&str, &str); 6] = [
+        ("kube-subnet-manager", "true"),
+        ("backend-type", "vxlan"),
+        ("backend-data", r#"{"VNI":1,"VtepMAC":"7e:42:00:00:00:01"}"#),
+        ("backend-v6-data", r#"{"VNI":1,"VtepMAC":"7e:42:00:00:00:02"}"#),
+        ("public-ip", "192.0.2.7"),
+        ("public-ipv6", "2001:db8::7"),
+    ];
+
+    #[test]
+    fn what_is_written_is_what_flannel_writes() {
+        let vtep = |address: &str, last| Vtep {
+            address: address.parse().unwrap(),
+            vni: Vni::FLANNEL,
+            mac: Mac([0x7e, 0x42, 0, 0, 0, last]),
+        };
+        let whole = Flannel::vxlan(Some(vtep("192.0.2.7", 1)), Some(vtep("2001:db8::7", 2)));
+        assert_eq!(Flannel::of(&node(&WHOLE)), Ok(Some(whole.clone())));
+        let written: Vec<_> = whole.annotations();
+        let names = written.iter().map(|(name, value)| (name.rsplit('/').next().unwrap(), value.as_str()));
+        assert_eq!(names.collect::<Vec<_>>(), WHOLE);
+        // One family alone.
+        let mut one = WHOLE[..5].to_vec();
+        one[3].1 = "null";
+        let v4 = Flannel::vxlan(whole.v4, None);
+        assert_eq!(Flannel::of(&node(&one)), Ok(Some(v4.clone())));
+        assert_eq!(v4.annotations().len(), 5);
+        // An older version.
+        one[2].1 = r#"{"VtepMAC":"7e:42:00:00:00:01"}"#;
+        assert_eq!(Flannel::of(&node(&one)), Ok(Some(v4)));
+    }
+
+    #[test]
+    fn who_does_not_run_flannel_says_nothing_of_it() {
+        assert_eq!(Flannel::of(&node(&[])), Ok(None));
+        assert_eq!(Flannel::of(&node(&[("backend-type", "vxlan")])), Ok(None));
+        let other = Flannel::of(&node(&[WHOLE[0], ("backend-type", "host-gw")])).unwrap().unwrap();
+        assert_eq!((other.backend.as_str(), other.v4, other.v6), ("host-gw", None, None));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named() {
+        for (at, value, expected) in [
+            (2, "VNI=1", "metadata.annotations[flannel.alpha.coreos.com/backend-data]: VNI=1: "),
+            (2, r#"{"VNI":16777216,"VtepMAC":"7e:42:00:00:00:01"}"#, "16777216 is not a VNI"),
+            (3, r#"{"VNI":1,"VtepMAC":"7e:42"}"#, "backend-v6-data]: {\"VNI\":1,\"VtepMAC\":\"7e:42\"}: "),
+            (4, "192.0.2", "public-ip]: \"192.0.2\" cannot be read"),
+            (4, "127.0.0.1", "public-ip]: "),
+        ] {
+            let mut annotations = WHOLE;
+            annotations[at].1 = value;
+            let error = Flannel::of(&node(&annotations)).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}
