@@ -23,6 +23,8 @@ pub const ETCD: Ipv4Addr = Ipv4Addr::new(10, 89, 0, 1);
 pub const UNDERLAY_MTU: u16 = 1500;
 /// The uplink's name on every node.
 pub const UPLINK: &str = "eth0";
+/// The second uplink's, where there is one.
+pub const UPLINK_2: &str = "eth1";
 /// VXLAN network of all nodes, as Calico's.
 pub const VNI: u32 = 4096;
 /// UDP port of VXLAN.
@@ -54,6 +56,13 @@ impl Node {
     #[must_use]
     pub fn underlay_v4(&self) -> Ipv4Addr {
         Ipv4Addr::new(10, 89, 0, 10 + self.number)
+    }
+
+    /// Its addresses on the second underlay, where there is one.
+    #[must_use]
+    pub fn second_addresses(&self) -> (Ipv4Addr, Ipv6Addr) {
+        let number = 10 + self.number;
+        (Ipv4Addr::new(10, 90, 0, number), Ipv6Addr::new(0xfd90, 0, 0, 0, 0, 0, 0, number.into()))
     }
 
     /// Its IPv6 address on the underlay.

@@ -21,7 +21,7 @@ use crate::command::{run, wait_for};
 use crate::netns::Netns;
 use crate::process::Daemon;
 use crate::run::Run;
-use crate::topology::{self, Datapath, Node, Topology};
+use crate::topology::{self, Datapath, Node, Topology, UPLINK};
 use crate::{Error, Result};
 
 /// Where agents keep what they share.
@@ -46,12 +46,23 @@ pub struct Settings {
     pub frames: Option<u32>,
     /// Flows of each engine; None: its default.
     pub flows: Option<u32>,
+    /// Workers of each engine, a core each.
+    pub workers: usize,
+    /// Queues of each node's uplinks.
+    pub queues: u32,
+    /// Whether each node has a second uplink, plugged into another bridge: the addresses of the others lead that way, too, where
+    /// the first has no carrier.
+    pub two_uplinks: bool,
     /// Seconds before an address is used again; None: the agents' default.
     pub cool_down_s: Option<u32>,
     /// `mtu` in the configuration of the CNI plugin; None: what the agent says.
     pub cni_mtu: Option<u16>,
     /// Whether pods are attached when the bed comes up.
     pub attach: bool,
+}
+
+fn bridges(two: bool) -> &'static [&'static str] {
+    if two { &["br0", "br1"] } else { &["br0"] }
 }
 
 impl Default for Settings {
@@ -62,6 +73,9 @@ impl Default for Settings {
             log: "info".to_owned(),
             frames: None,
             flows: None,
+            workers: 1,
+            queues: 1,
+            two_uplinks: false,
             cool_down_s: None,
             cni_mtu: None,
             attach: true,
@@ -141,28 +155,23 @@ impl Bed {
 
     fn build_underlay(&self) -> Result<()> {
         let underlay = &self.underlay;
-        underlay.ip("link add br0 type bridge forward_delay 0 mcast_snooping 0")?;
+        for bridge in bridges(self.settings.two_uplinks) {
+            underlay.ip(&format!("link add {bridge} type bridge forward_delay 0 mcast_snooping 0"))?;
+            underlay.ip(&format!("link set {bridge} up"))?;
+        }
         underlay.ip(&format!("addr add {}/{} dev br0", topology::ETCD, topology::UNDERLAY_V4_LENGTH))?;
-        underlay.ip("link set br0 up")?;
         Ok(())
     }
 
     /// Plugs a node into the underlay: a cable without offloads, as frames on a wire are whole.
     fn plug(&self, node: &Node, netns: &Netns) -> Result<()> {
-        let (uplink, mtu) = (topology::UPLINK, topology::UNDERLAY_MTU);
         // A node of some age: its link-local address is no longer being checked for duplicates, and may be used to ask
         // for neighbours.
         for of in ["all", "default"] {
             netns.sysctl(&format!("net.ipv6.conf.{of}.accept_dad"), "0")?;
         }
-        netns.ip(&format!(
-            "link add {uplink} mtu {mtu} type veth peer name {} mtu {mtu} netns {}",
-            node.name,
-            self.underlay.name()
-        ))?;
-        self.underlay.ip(&format!("link set {} master br0 up", node.name))?;
-        self.underlay.run(&format!("ethtool -K {} tx off gro on", node.name))?;
-        netns.run(&format!("ethtool -K {uplink} tx off gro on"))?;
+        let uplink = UPLINK;
+        self.cable(netns, uplink, &node.name, "br0")?;
         netns.ip(&format!(
             "addr add {}/{} dev {uplink}",
             node.underlay_v4(),
@@ -175,6 +184,44 @@ impl Bed {
         ))?;
         netns.ip(&format!("link set {uplink} up"))?;
         netns.ip(&format!("route add default via {}", topology::ETCD))?;
+        if self.settings.two_uplinks { self.plug_again(node, netns) } else { Ok(()) }
+    }
+
+    fn cable(&self, netns: &Netns, near: &str, far: &str, bridge: &str) -> Result<()> {
+        let (underlay, mtu) = (&self.underlay, topology::UNDERLAY_MTU);
+        let queues = format!("numrxqueues {0} numtxqueues {0}", self.settings.queues);
+        netns.ip(&format!(
+            "link add {near} mtu {mtu} {queues} type veth peer name {far} mtu {mtu} {queues} netns {}",
+            underlay.name()
+        ))?;
+        underlay.ip(&format!("link set {far} master {bridge} up"))?;
+        underlay.run(&format!("ethtool -K {far} tx off gro on"))?;
+        netns.run(&format!("ethtool -K {near} tx off gro on"))?;
+        Ok(())
+    }
+
+    /// Plugs a node into the second bridge as well, with addresses there that are next hops to the node's own: by these the others
+    /// reach it where the first uplink has no carrier.
+    fn plug_again(&self, node: &Node, netns: &Netns) -> Result<()> {
+        let uplink = topology::UPLINK_2;
+        self.cable(netns, uplink, &format!("{}-2", node.name), "br1")?;
+        for of in ["all", UPLINK] {
+            netns.sysctl(&format!("net.ipv4.conf.{of}.ignore_routes_with_linkdown"), "1")?;
+            netns.sysctl(&format!("net.ipv6.conf.{of}.ignore_routes_with_linkdown"), "1")?;
+            netns.sysctl(&format!("net.ipv4.conf.{of}.rp_filter"), "0")?;
+        }
+        let (v4, v6) = node.second_addresses();
+        netns.ip(&format!("addr add {v4}/{} dev {uplink}", topology::UNDERLAY_V4_LENGTH))?;
+        netns.ip(&format!("addr add {v6}/{} dev {uplink} nodad", topology::UNDERLAY_V6_LENGTH))?;
+        netns.ip(&format!("link set {uplink} up"))?;
+        for other in self.topology.nodes.iter().filter(|other| other.number != node.number) {
+            let ((v4, v6), (via_v4, via_v6)) =
+                ((other.underlay_v4(), other.underlay_v6()), other.second_addresses());
+            netns.ip(&format!("route add {v4} dev {UPLINK} src {}", node.underlay_v4()))?;
+            netns.ip(&format!("route add {v4} via {via_v4} metric 500 src {}", node.underlay_v4()))?;
+            netns.ip(&format!("route add {v6} dev {UPLINK} metric 100"))?;
+            netns.ip(&format!("route add {v6} via {via_v6} metric 500"))?;
+        }
         Ok(())
     }
 

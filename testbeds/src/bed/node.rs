@@ -68,11 +68,13 @@ impl VswitchNode {
 
     fn engine_config(&self, node: &Node, settings: &Settings) -> String {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let uplinks: &[&str] =
+            if settings.two_uplinks { &[topology::UPLINK, topology::UPLINK_2] } else { &[topology::UPLINK] };
+        let first = usize::from(node.number - 1);
+        let workers: Vec<usize> = (0..settings.workers).map(|worker| (first + worker) % cores).collect();
         let mut text = format!(
-            "uplink = {uplink:?}\nhost_port = \"vswitch0\"\ncores = [{core}]\npoll = {poll:?}\napi_socket = {socket:?}\n\
+            "uplink = {uplinks:?}\nhost_port = \"vswitch0\"\ncores = {workers:?}\npoll = {poll:?}\napi_socket = {socket:?}\n\
              state_file = {state:?}\nmetrics = \"127.0.0.1:9101\"\nlog = {log:?}\n",
-            uplink = topology::UPLINK,
-            core = usize::from(node.number - 1) % cores,
             poll = settings.poll,
             socket = self.engine_socket(),
             state = self.folder.join("engine.state"),
