@@ -10,6 +10,7 @@ pub mod latency;
 pub mod lockstep;
 pub mod pods;
 pub mod policy;
+pub mod strain;
 pub mod throughput;
 
 use crate::session::Session;
@@ -62,6 +63,7 @@ pub static ALL: &[&dyn Scenario] = &[
     &pods::Pods,
     &churn::Churn,
     &policy::Policy,
+    &strain::Strain,
 ];
 
 /// The scenario of this name.

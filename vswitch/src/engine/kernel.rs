@@ -14,9 +14,13 @@ use super::devices::{Device, DeviceError, Devices};
 use super::ports::HOST_MTU;
 use crate::config::Config;
 use crate::io::afxdp::Options;
+use crate::io::frame::CHUNK;
 use crate::io::tun::{TunError, TunPort};
 use crate::io::{self, Port, Umem, UmemError};
 use crate::netlink::{HostDevice, Wanted};
+
+/// Bytes of a huge page, of the usual size: memory on them comes in whole ones.
+const HUGE_PAGE: usize = 2 << 20;
 
 /// Opens AF_XDP sockets on veths and uplinks, and a tun device towards the node's kernel.
 #[derive(Debug)]
@@ -27,8 +31,18 @@ pub struct KernelDevices {
 
 impl KernelDevices {
     /// Devices whose ports share `frames` frames. Needs root, or the capabilities that the error names.
+    ///
+    /// The frames are on huge pages where the node has enough of them set aside (`vm.nr_hugepages`).
     pub fn new(frames: u32) -> Result<Self, UmemError> {
-        let umem = Umem::registered(frames as usize, false)?;
+        let frames = frames as usize;
+        let huge = if (frames * CHUNK).is_multiple_of(HUGE_PAGE) {
+            Umem::registered(frames, true).ok()
+        } else {
+            None
+        };
+        let on_huge_pages = huge.is_some();
+        let umem = huge.map_or_else(|| Umem::registered(frames, false), Ok)?;
+        tracing::info!(frames, on_huge_pages, "memory of the frames is there");
         let sockets = io::Devices::new(&umem);
         Ok(Self { umem, sockets })
     }

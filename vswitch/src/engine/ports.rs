@@ -277,14 +277,23 @@ fn give(port: Box<dyn Port>, worker: &Handle) -> Result<(), String> {
     }
 }
 
+/// Reports that are asked for at once.
+const REPORTS: usize = 64;
+
 /// What all ports say of themselves, each with its worker's number. Workers that do not answer are left out.
 #[must_use]
 pub fn reports(workers: &[Handle]) -> Vec<(usize, PortReport)> {
-    let ask = |(number, worker): (usize, &Handle)| {
-        let answer = worker.ask(|reply| Command::Ports(Vec::with_capacity(PORTS_MAX), reply), PATIENCE);
-        answer.unwrap_or_default().into_iter().map(move |report| (number, report))
-    };
-    workers.iter().enumerate().flat_map(ask).collect()
+    let mut all = Vec::new();
+    for (number, worker) in workers.iter().enumerate() {
+        let mut from = Some(PortIndex(0));
+        while let Some(first) = from {
+            let ask = |reply| Command::Ports(first, Vec::with_capacity(REPORTS), reply);
+            let chunk = worker.ask(ask, PATIENCE).unwrap_or_default();
+            from = chunk.next;
+            all.extend(chunk.reports.into_iter().map(|report| (number, report)));
+        }
+    }
+    all
 }
 
 /// Roles by the names the API has for them.

@@ -11,6 +11,9 @@ use crate::io::{Port, PortState, PortStatistics};
 /// Flow records looked at for one [`Command::Flows`]: what a turn can spare.
 const FLOWS_LOOKED_AT: u32 = 1024;
 
+/// Ports asked for one [`Command::Ports`]: each makes two system calls.
+const PORTS_LOOKED_AT: usize = 16;
+
 /// A command. Its sender waits for the reply, where there is one, on a channel of its own.
 pub enum Command {
     /// Own this port from now on; gives it back when it cannot be waited for.
@@ -23,8 +26,8 @@ pub enum Command {
     Trace(Option<TraceSpec>),
     /// Append flows to the chunk, and move it on.
     Flows(FlowChunk, Sender<FlowChunk>),
-    /// Append a report of each port, within the capacity.
-    Ports(Vec<PortReport>, Sender<Vec<PortReport>>),
+    /// Append reports of the next ports from this number on, as many as a turn can spare, within the capacity.
+    Ports(PortIndex, Vec<PortReport>, Sender<PortChunk>),
     /// Hand nothing over to other workers any more: they are about to end. Needs an answer of each before the first is
     /// stopped.
     Retire(Sender<()>),
@@ -49,6 +52,15 @@ impl FlowChunk {
     pub fn starting_at(from: u32) -> Self {
         Self { flows: Vec::with_capacity(FLOWS_LOOKED_AT as usize), next: Some(from), now: Now(0) }
     }
+}
+
+/// What some of a worker's ports say of themselves.
+#[derive(Debug, Default)]
+pub struct PortChunk {
+    /// Of each port asked.
+    pub reports: Vec<PortReport>,
+    /// The first number that was not asked. None: all were.
+    pub next: Option<PortIndex>,
 }
 
 /// What a port says of itself.
@@ -93,9 +105,9 @@ impl Worker {
                 Command::TopUp => self.pool.top_up(),
                 Command::Trace(spec) => self.walk.set_trace(spec),
                 Command::Flows(chunk, reply) => drop(reply.send(self.append_flows(chunk))),
-                Command::Ports(mut reports, reply) => {
-                    self.ports.report(&mut reports);
-                    reply.send(reports).ok();
+                Command::Ports(from, mut reports, reply) => {
+                    let next = self.ports.report(from, &mut reports, PORTS_LOOKED_AT);
+                    reply.send(PortChunk { reports, next }).ok();
                 }
                 Command::Retire(reply) => {
                     if let Some(peers) = &mut self.peers {

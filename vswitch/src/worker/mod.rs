@@ -45,7 +45,7 @@ use crate::io::{Frame, FramePool};
 
 use bell::Bell;
 pub use bell::Ear;
-pub use command::{Command, FlowChunk, PortReport, Stopped};
+pub use command::{Command, FlowChunk, PortChunk, PortReport, Stopped};
 use held::HeldAnswers;
 use peers::Peers;
 pub use peers::{Place, owner, places};
@@ -265,6 +265,7 @@ impl Handle {
             rest,
             start: Instant::now(),
             ticked: 0,
+            due: 0,
         };
         worker.refill();
         let thread = start(worker)?;
@@ -371,6 +372,8 @@ pub struct Worker {
     start: Instant,
     /// When flows were last looked at for having expired, in nanoseconds of its clock.
     ticked: u64,
+    /// Flows still to be looked at for that.
+    due: u64,
 }
 
 impl std::fmt::Debug for Worker {

@@ -154,14 +154,26 @@ impl WorkerPorts {
         !self.queued.is_empty()
     }
 
-    pub(super) fn report(&mut self, reports: &mut Vec<PortReport>) {
-        for slot in self.slots.iter_mut().flatten() {
-            if reports.len() == reports.capacity() {
-                return;
+    /// Appends what the next ports say of themselves, from the number `from` on and at most `most` of them; gives the number to
+    /// go on with.
+    pub(super) fn report(
+        &mut self,
+        from: PortIndex,
+        reports: &mut Vec<PortReport>,
+        most: usize,
+    ) -> Option<PortIndex> {
+        let most = most.min(reports.capacity() - reports.len());
+        let slots = self.slots.iter_mut().skip(usize::from(from.0)).flatten();
+        let mut left = most;
+        for Slot { port, .. } in slots {
+            if left == 0 {
+                return Some(port.index());
             }
-            let statistics = slot.port.statistics();
-            reports.push(PortReport { port: slot.port.index(), statistics, state: slot.port.state() });
+            left -= 1;
+            let statistics = port.statistics();
+            reports.push(PortReport { port: port.index(), statistics, state: port.state() });
         }
+        None
     }
 }
 
@@ -211,6 +223,21 @@ mod tests {
         assert_eq!(ports.remove(PortIndex(1)).unwrap().name(), "mem1");
         assert!(ports.remove(PortIndex(1)).is_none());
         assert_eq!(turns(&mut ports, 2), [0, 0]);
+    }
+
+    #[test]
+    fn reports_come_in_pieces_and_leave_none_out() {
+        let mut ports = ports(40);
+        ports.remove(PortIndex(20));
+        let (mut from, mut seen, mut pieces) = (Some(PortIndex(0)), Vec::new(), 0);
+        while let Some(first) = from {
+            let mut reports = Vec::with_capacity(16);
+            from = ports.report(first, &mut reports, 16);
+            seen.extend(reports.iter().map(|report| report.port.0));
+            pieces += 1;
+        }
+        assert!(seen.iter().copied().eq((0..40).filter(|number| *number != 20)), "{seen:?}");
+        assert_eq!(pieces, 3);
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub(super) struct Section {
 }
 
 /// Scenarios with their headings and what a reader should know to judge the plots, in the order of the page.
-pub(super) const SCENARIOS: [(&str, &str, &str); 11] = [
+pub(super) const SCENARIOS: [(&str, &str, &str); 12] = [
     (
         "throughput",
         "Throughput",
@@ -67,6 +67,11 @@ pub(super) const SCENARIOS: [(&str, &str, &str); 11] = [
     ("game", "Game servers", "All players' packets at once, 64 or 128 times a second."),
     ("pods", "Pods", "From one port to 250."),
     ("churn", "Churn", "Policies, routes and pods that change under traffic."),
+    (
+        "strain",
+        "Strain",
+        "Single turns of a worker while tables are replaced and flows expire; known flows beside a flood of new ones; the start.",
+    ),
 ];
 
 /// What may be drawn of this run, in the order of the page.

@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use vswitch::engine::{Desire, Engine};
+use vswitch::engine::{Counts, Desire, Engine};
 use vswitch::io::Umem;
 use vswitch::worker::Worker;
 use vswitch_datapath::{Counters, Tables};
-use vswitch_model::{Change, Delta, DesiredState, Generation};
+use vswitch_model::{Change, Delta, DesiredState, Generation, PortName};
 
 use super::super::wire::{WireDevices, Wires};
 use crate::workload::Node;
@@ -80,6 +80,30 @@ impl Held {
         Ok(self.compiler_time().saturating_sub(before))
     }
 
+    /// Brings a state into force while `turn` turns the worker, again and again until the engine has answered.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setup`].
+    pub fn load_while(&mut self, desired: DesiredState, mut turn: impl FnMut(&mut Worker)) -> Result<()> {
+        let worker = self.worker.as_mut().ok_or_else(|| failed(&"its worker has ended"))?;
+        let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|e| failed(&e))?;
+        let (next, applier) = (Generation(self.generation.0 + 1), self.engine.applier());
+        let applied = std::thread::scope(|scope| {
+            let desire = Desire::Full(Box::new(desired));
+            let asking = scope.spawn(move || runtime.block_on(applier.apply(next, desire)));
+            while !asking.is_finished() {
+                turn(worker);
+            }
+            asking.join()
+        });
+        self.generation = next;
+        match applied {
+            Ok(outcome) => outcome.map(drop).map_err(|e| failed(&e)),
+            Err(_) => Err(failed(&"who asked panicked")),
+        }
+    }
+
     /// What the compiler thread has taken of a core since it was started.
     #[must_use]
     pub fn compiler_time(&self) -> Duration {
@@ -101,6 +125,14 @@ impl Held {
             Some((port, reason)) => Err(failed(&format!("port {port}: {reason}"))),
             None => Ok(()),
         }
+    }
+
+    /// What a port has counted; None when there is none of this name.
+    #[must_use]
+    pub fn counts(&self, port: &PortName) -> Option<Counts> {
+        let shared = self.engine.shared();
+        let index = shared.snapshot.load().ports.open.get(port)?.index;
+        Some(Counts::of(&shared.workers, index))
     }
 
     /// What the worker counts.

@@ -1,8 +1,10 @@
 //! An engine whose worker is turned by hand, and packets to turn it with.
 
 mod account;
+mod flood;
 mod held;
 mod took;
+mod turns;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -17,8 +19,10 @@ use crate::session::Interrupt;
 use crate::workload::{Case, Frames, Kind, Node, Stream, Traffic, Way};
 use crate::{Error, Result};
 
+pub use flood::Flooded;
 pub use held::Held;
 pub use took::Took;
+pub use turns::Turns;
 
 /// Packets laid ready at once: the turns over them follow each other as in a busy engine.
 const BURST: usize = 512;
