@@ -39,35 +39,65 @@ struct Node {
     engine: Option<Child>,
 }
 
-/// Two nodes on one link.
+/// Two nodes and what is between them.
 struct Net {
     nodes: [Node; 2],
+    /// The namespace of a router.
+    router: Option<String>,
     _directory: tempfile::TempDir,
 }
 
 impl Net {
     /// None, loudly, without the privilege. Where CI is set the privilege is promised.
-    fn make() -> Option<Self> {
+    fn make(kind: &str) -> Option<Self> {
         if !nix::unistd::geteuid().is_root() {
             assert!(std::env::var_os("CI").is_none(), "CI promises root");
             eprintln!("SKIPPED: needs root for network namespaces and AF_XDP");
             return None;
         }
         let directory = tempfile::tempdir().unwrap();
-        let prefix = format!("vswd{}", std::process::id() % 100_000);
+        let prefix = format!("vswd{kind}{}", std::process::id() % 100_000);
         let node = |number| Node {
             number,
             prefix: prefix.clone(),
             directory: directory.path().join(format!("node{number}")),
             engine: None,
         };
-        let net = Self { nodes: [node(1), node(2)], _directory: directory };
+        let net = Self { nodes: [node(1), node(2)], router: None, _directory: directory };
         net.nodes.iter().for_each(Node::make);
+        Some(net)
+    }
+
+    /// Both nodes on one link.
+    fn linked() -> Option<Self> {
+        let net = Self::make("l")?;
         let [one, two] = &net.nodes;
         ip(&format!("-n {} link add up0 type veth peer name up0 netns {}", one.netns(), two.netns()));
         for node in &net.nodes {
             ip(&format!("-n {} addr add 192.0.2.{}/24 dev up0", node.netns(), node.number));
             ip(&format!("-n {} link set up0 up", node.netns()));
+        }
+        Some(net)
+    }
+
+    /// A router between the nodes, whose link to the second takes `mtu` bytes; the nodes do not know.
+    fn routed(mtu: u16) -> Option<Self> {
+        let mut net = Self::make("r")?;
+        let router = format!("{}-r", net.nodes[0].prefix);
+        ip(&format!("netns add {router}"));
+        net.router = Some(router.clone());
+        ip(&format!("netns exec {router} sysctl -qw net.ipv4.ip_forward=1"));
+        for node in &net.nodes {
+            let (netns, number) = (node.netns(), node.number);
+            ip(&format!("-n {netns} link add up0 type veth peer name r{number} netns {router}"));
+            ip(&format!("-n {netns} addr add 192.0.2.{number}/24 dev up0"));
+            ip(&format!("-n {netns} link set up0 up"));
+            ip(&format!("-n {router} addr add 192.0.2.254/32 dev r{number}"));
+            // A veth refuses what is longer than its own end takes: the way in is wide, the way out is not.
+            let mtu = if number == 2 { mtu } else { 1500 };
+            ip(&format!("-n {router} link set r{number} mtu {mtu} up"));
+            ip(&format!("-n {router} route add 192.0.2.{number}/32 dev r{number}"));
+            ip(&format!("-n {netns} route add 192.0.2.{}/32 via 192.0.2.254", 3 - number));
         }
         Some(net)
     }
@@ -87,6 +117,9 @@ impl Drop for Net {
             for netns in [node.netns(), node.pod_netns(1), node.pod_netns(2)] {
                 run(&format!("ip netns del {netns}"));
             }
+        }
+        if let Some(router) = &self.router {
+            run(&format!("ip netns del {router}"));
         }
     }
 }
@@ -251,7 +284,7 @@ fn report(path: &Path) -> serde_json::Value {
 
 #[tokio::test]
 async fn two_nodes_forward_survive_and_account_for_every_frame() {
-    let Some(mut net) = Net::make() else { return };
+    let Some(mut net) = Net::linked() else { return };
     net.nodes.iter_mut().for_each(Node::start);
     let [one, two] = &net.nodes;
     for (node, other) in [(one, two), (two, one)] {
@@ -332,4 +365,31 @@ async fn two_nodes_forward_survive_and_account_for_every_frame() {
         assert!(report["ports"]["pod1"]["rx_packets"].as_u64().unwrap() > 0, "{report}");
         assert!(!node.path("engine.sock").exists());
     }
+}
+
+/// A path that is narrower than both its ends: the router's word reaches the engine, and the engine's the pod.
+#[tokio::test]
+async fn a_pod_is_told_of_a_narrow_place_between_the_nodes() {
+    let Some(mut net) = Net::routed(1400) else { return };
+    net.nodes.iter_mut().for_each(Node::start);
+    let [one, two] = &net.nodes;
+    for (node, other) in [(one, two), (two, one)] {
+        let request = apply_request(Generation(1), None, &node.desired(other));
+        node.client().await.apply(request).await.unwrap();
+    }
+    let (pod, remote) = (one.pod_netns(1), two.pod_address(1));
+    reaches(&pod, &remote);
+    // 1450 bytes fit both pods and both uplinks, and come to 1500 in the tunnel.
+    let words = format!("ip netns exec {pod} ping -n -c 1 -W 0.2 -M do -s 1422 {remote}");
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let output = run(&words);
+        let told = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        // From the engine as an error, from then on from the pod's own kernel.
+        if told.concat().to_lowercase().replace(' ', "").contains("mtu=1350") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "nobody told the pod: {told:?}");
+    }
+    assert!(ping(&pod, "-c 3 -W 1 -i 0.05 -M do -s 1322", &remote), "what fits passes");
 }

@@ -77,7 +77,7 @@ drop_reasons! {
     PolicyEgress = "policy-egress",
     /// The receiver's ingress policy denies it.
     PolicyIngress = "policy-ingress",
-    /// A reply or an ICMP error that belongs to no flow.
+    /// A reply or an ICMP error that belongs to no flow, or a redirect, which nobody may send to a pod.
     FlowUnknown = "flow-unknown",
     /// A TCP segment that opens no connection and belongs to none.
     TcpStateInvalid = "tcp-state-invalid",

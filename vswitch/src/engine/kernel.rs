@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use vswitch_datapath::PortIndex;
-use vswitch_model::{DesiredState, NextHop, PortName};
+use vswitch_model::{DesiredState, Encapsulation, NextHop, PortName};
 use vswitch_xdp::TunnelEndpoint;
 
 use super::devices::{Device, DeviceError, Devices};
@@ -140,11 +140,16 @@ pub(super) fn wanted(config: &Config, desired: &DesiredState) -> Wanted {
     });
     let remotes: BTreeSet<IpAddr> =
         desired.tunnels.values().map(|tunnel| tunnel.remote).chain(direct).collect();
+    let tunnel_ports = desired.tunnels.values().filter_map(|tunnel| match tunnel.encapsulation {
+        Encapsulation::Vxlan { port, .. } => Some(port),
+        Encapsulation::IpIp => None,
+    });
+    let tunnel_ports = tunnel_ports.collect();
     let host = desired.local.as_ref().map(|local| HostDevice {
         name: config.host_port.to_string(),
         mtu: u32::from(local.host_mtu),
         addresses: local.host_addresses.clone(),
         routes: local.host_routes.clone(),
     });
-    Wanted { remotes, uplinks: config.uplinks.iter().map(ToString::to_string).collect(), host }
+    Wanted { remotes, tunnel_ports, uplinks: config.uplinks.iter().map(ToString::to_string).collect(), host }
 }

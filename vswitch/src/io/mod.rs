@@ -31,6 +31,7 @@ pub mod umem;
 
 mod depot;
 mod ethtool;
+pub(crate) mod icmp;
 mod mapping;
 mod offload;
 mod rings;

@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Instant;
 
 use vswitch_model::Mac;
 
 use super::kernel::{Kernel, Way};
+use super::pmtu::PathMtus;
 use super::{NetlinkError, Wanted, host};
 
 /// An interface of the node.
@@ -31,7 +33,7 @@ pub struct Hop {
     pub source: Mac,
     /// The next hop's Ethernet address.
     pub destination: Mac,
-    /// Largest IP packet the way takes, in bytes, as far as the kernel knows.
+    /// Largest IP packet the way takes, in bytes, as far as the kernel knows and routers have said.
     pub mtu: u32,
 }
 
@@ -97,7 +99,7 @@ impl Looker {
     }
 
     /// Brings the host port to what is wanted, and gives the facts of now.
-    pub(super) async fn look(&mut self, wanted: &Wanted) -> Result<Facts, NetlinkError> {
+    pub(super) async fn look(&mut self, wanted: &Wanted, paths: &PathMtus) -> Result<Facts, NetlinkError> {
         let links = self.kernel.links().await?;
         let addresses = self.kernel.addresses().await?;
         let host_problem = match &wanted.host {
@@ -106,7 +108,13 @@ impl Looker {
         };
         let local_addresses =
             addresses.iter().map(|address| address.prefix.addr()).filter(is_global).collect();
-        let hops = self.hops(wanted, &links).await?;
+        let mut hops = self.hops(wanted, &links).await?;
+        let now = Instant::now();
+        for (remote, hop) in &mut hops {
+            if let (Ok(hop), Some(mtu)) = (hop, paths.of(*remote, now)) {
+                hop.mtu = hop.mtu.min(mtu.into());
+            }
+        }
         Ok(Facts { links, local_addresses, hops, host_problem })
     }
 

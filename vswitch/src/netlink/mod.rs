@@ -1,5 +1,5 @@
-//! The underlay as the node's kernel knows it: routes, neighbours, links and addresses, followed by netlink; and the
-//! host port's addresses and routes, kept as desired.
+//! The underlay as the node's kernel knows it: routes, neighbours, links and addresses, followed by netlink; what its routers
+//! say of path MTUs; and the host port's addresses and routes, kept as desired.
 //!
 //! One thread. Whatever changes, in the kernel or in what is wanted, it looks at all of it again and gives the
 //! resulting [`Facts`] to whoever started it when they differ from the last ones: facts follow from the kernel's state
@@ -8,11 +8,12 @@
 mod facts;
 mod host;
 mod kernel;
+mod pmtu;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::{FutureExt, Stream, StreamExt};
 use rtnetlink::MulticastGroup;
@@ -33,6 +34,8 @@ const AGAIN: Duration = Duration::from_secs(30);
 pub struct Wanted {
     /// Addresses of remote nodes to find the way to.
     pub remotes: BTreeSet<IpAddr>,
+    /// UDP ports our tunnel packets go to: what a router says of other packets is not about us.
+    pub tunnel_ports: BTreeSet<u16>,
     /// Interfaces the way may lead by.
     pub uplinks: BTreeSet<String>,
     /// The host port's addresses and routes. None: it is left alone.
@@ -135,10 +138,12 @@ async fn follow(
     mut tell: impl FnMut(Facts) + Send,
 ) {
     let mut looker = facts::Looker::new(kernel);
+    let (errors, mut paths) = (pmtu::Errors::open(), pmtu::PathMtus::default());
     let mut told: Option<Facts> = None;
     loop {
         let now_wanted = wanted.borrow_and_update().clone();
-        let again = match looker.look(&now_wanted).await {
+        paths.expire(&now_wanted, Instant::now());
+        let again = match looker.look(&now_wanted, &paths).await {
             Ok(facts) => {
                 let again = if facts.is_resolved() { AGAIN } else { AGAIN_UNRESOLVED };
                 if told.as_ref() != Some(&facts) {
@@ -152,13 +157,16 @@ async fn follow(
                 AGAIN_UNRESOLVED
             }
         };
+        let forgotten = paths.next().map(|at| at.saturating_duration_since(Instant::now()));
+        let own = told.as_ref().map(|facts| &facts.local_addresses);
         tokio::select! {
             event = events.next() => if event.is_none() {
                 tracing::error!("the kernel's events ended; routes are followed no more");
                 return;
             },
             changed = wanted.changed() => if changed.is_err() { return looker.release().await },
-            () = tokio::time::sleep(again) => {}
+            () = errors.narrow(&mut paths, &now_wanted, own) => {}
+            () = tokio::time::sleep(forgotten.map_or(again, |until| until.min(again))) => {}
         }
         tokio::time::sleep(GATHER).await;
         while let Some(Some(_)) = events.next().now_or_never() {}

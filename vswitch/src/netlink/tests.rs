@@ -104,6 +104,7 @@ fn until(what: &str, holds: impl Fn() -> bool) {
 fn wanted(remotes: &[&str]) -> Wanted {
     Wanted {
         remotes: remotes.iter().map(|remote| remote.parse().unwrap()).collect(),
+        tunnel_ports: BTreeSet::from([4789]),
         uplinks: BTreeSet::from(["up0".to_owned()]),
         host: None,
     }
@@ -152,6 +153,72 @@ fn next_hops_are_resolved_kept_and_followed() {
     // A link that goes down takes its hops with it.
     net.here("link set up0 down");
     wait(&told, "no hop by a link that is down", |facts| hop(facts, "203.0.113.1").is_err());
+    drop(follower);
+}
+
+/// A tunnel packet of `length` bytes that must not be cut, sent as the engine sends it: past the kernel's sockets.
+fn send_tunnel_packet(net: &Net, v6: bool, remote: &str, length: usize) {
+    use nix::sys::socket::{
+        AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrIn6, sendto, socket,
+    };
+    use std::net::{SocketAddrV4, SocketAddrV6};
+    use std::os::fd::AsRawFd;
+    let builder = |own: &str| match (own.parse().unwrap(), remote.parse().unwrap()) {
+        (IpAddr::V4(own), IpAddr::V4(to)) => etherparse::PacketBuilder::ipv4(own.octets(), to.octets(), 64),
+        (IpAddr::V6(own), IpAddr::V6(to)) => etherparse::PacketBuilder::ipv6(own.octets(), to.octets(), 64),
+        _ => panic!("{own} and {remote} are of two families"),
+    };
+    let builder = builder(if v6 { "2001:db8::1" } else { "192.0.2.1" }).udp(50_000, 4789);
+    let mut packet = Vec::new();
+    let headers = if v6 { 48 } else { 28 };
+    builder.write(&mut packet, &vec![0; length - headers]).unwrap();
+    let path = Path::new("/run/netns").join(&net.ours);
+    let remote: IpAddr = remote.parse().unwrap();
+    let send = move || {
+        setns(std::fs::File::open(path).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
+        let family = if v6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
+        let raw = socket(family, SockType::Raw, SockFlag::empty(), SockProtocol::Raw).unwrap();
+        let none = MsgFlags::empty();
+        match remote {
+            IpAddr::V4(to) => {
+                sendto(raw.as_raw_fd(), &packet, &SockaddrIn::from(SocketAddrV4::new(to, 0)), none)
+            }
+            IpAddr::V6(to) => {
+                sendto(raw.as_raw_fd(), &packet, &SockaddrIn6::from(SocketAddrV6::new(to, 0, 0, 0)), none)
+            }
+        }
+        .unwrap();
+    };
+    std::thread::spawn(send).join().unwrap();
+}
+
+#[test]
+fn a_router_of_the_underlay_says_how_wide_the_path_is() {
+    let Some(net) = Net::make("pmtu") else { return };
+    let routers = ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"];
+    for setting in routers {
+        let words = ["netns", "exec", &net.theirs, "sysctl", "-qw", setting];
+        assert!(Command::new("ip").args(words).status().unwrap().success(), "{setting}");
+    }
+    net.there("link add narrow type veth peer name wide");
+    net.there("link set wide up");
+    net.there("link set narrow mtu 1300 up");
+    net.there("route add 198.51.100.0/24 dev narrow");
+    net.there("route add 2001:db8:51::/48 dev narrow");
+    net.here("route add 198.51.100.0/24 via 192.0.2.2");
+    net.here("route add 2001:db8:51::/48 via 2001:db8::2");
+    let remotes = ["198.51.100.7", "2001:db8:51::7"];
+    let (follower, told) = net.follow(wanted(&remotes));
+    let mtus = |facts: &Facts| -> Vec<u32> {
+        facts.hops.values().filter_map(|hop| hop.as_ref().ok().map(|hop| hop.mtu)).collect()
+    };
+    wait(&told, "both ways are as wide as the uplink", |facts| mtus(facts) == [1500, 1500]);
+    for (v6, remote) in [(false, remotes[0]), (true, remotes[1])] {
+        send_tunnel_packet(&net, v6, remote, 1400);
+    }
+    wait(&told, "both are as narrow as the router says", |facts| mtus(facts) == [1300, 1300]);
+    // The kernel itself has learned nothing: what was sent was none of its own.
+    assert!(!net.shows("route get 198.51.100.7").contains("mtu 1300"));
     drop(follower);
 }
 

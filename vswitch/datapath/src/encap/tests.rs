@@ -206,18 +206,23 @@ fn what_is_behind_an_ip_header_must_be_what_it_says() {
 
 #[test]
 fn congestion_marks_come_out_of_the_tunnel() {
-    // Inner before, outer, inner after; RFC 6040, figure 4.
-    let table = [
+    // Inner before, outer, inner after; RFC 6040, figure 4, where 1 is ECT(1) and 2 is ECT(0).
+    let table: [(u8, u8, Option<u8>); 16] = [
         (0, 0, Some(0)),
+        (0, 1, Some(0)),
         (0, 2, Some(0)),
         (0, 3, None),
+        (1, 0, Some(1)),
+        (1, 1, Some(1)),
+        (1, 2, Some(1)),
+        (1, 3, Some(3)),
         (2, 0, Some(2)),
         (2, 1, Some(1)),
         (2, 2, Some(2)),
         (2, 3, Some(3)),
-        (1, 2, Some(1)),
-        (1, 3, Some(3)),
         (3, 0, Some(3)),
+        (3, 1, Some(3)),
+        (3, 2, Some(3)),
         (3, 3, Some(3)),
     ];
     for destination in [v4(1, A), v6(1, A)] {

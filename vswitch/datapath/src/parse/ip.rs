@@ -9,13 +9,13 @@ use crate::checksum;
 use crate::read::{be16, be32, byte, chunk, length16};
 
 /// Most extension headers of one packet. RFC 8200 sets no limit; RFC 8504 (5.3) lets a node have one, and 8 is its figure.
-const EXTENSIONS_MAX: usize = 8;
+pub(super) const EXTENSIONS_MAX: usize = 8;
 
-const HOP_BY_HOP: u8 = 0;
-const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
-const AUTHENTICATION: u8 = 51;
-const DESTINATION_OPTIONS: u8 = 60;
+pub(super) const HOP_BY_HOP: u8 = 0;
+pub(super) const ROUTING: u8 = 43;
+pub(super) const FRAGMENT: u8 = 44;
+pub(super) const AUTHENTICATION: u8 = 51;
+pub(super) const DESTINATION_OPTIONS: u8 = 60;
 
 /// Reads an IPv4 header and what follows it.
 pub(super) fn v4(frame: &[u8], parsed: &mut Parsed) -> Result<(), DropReason> {

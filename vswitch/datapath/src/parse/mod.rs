@@ -161,6 +161,12 @@ impl Parsed {
         }
     }
 
+    /// Whether it is an ICMP redirect (RFC 792). That of IPv6 is no error but neighbour discovery.
+    #[must_use]
+    pub const fn is_redirect(&self) -> bool {
+        matches!((self.protocol, self.network, self.icmp_type), (protocol::ICMP, Network::V4, 5))
+    }
+
     /// Whether it asks for an ICMP or ICMPv6 echo.
     #[must_use]
     pub const fn is_echo_request(&self) -> bool {

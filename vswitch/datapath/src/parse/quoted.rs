@@ -2,11 +2,12 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use super::ip::{self, EXTENSIONS_MAX};
 use super::{Network, Parsed, protocol};
-use crate::read::{be16, chunk};
+use crate::read::{be16, byte, chunk};
 
 /// Reads the packet that an ICMP or ICMPv6 error speaks of: as much of it as names a flow. `None` when it is cut too
-/// short, is a later fragment, has extension headers before its transport header, or is an error itself.
+/// short, is a later fragment, or is an error itself.
 pub(crate) fn quoted(frame: &[u8], error: &Parsed) -> Option<Parsed> {
     let quote = frame.get(usize::from(error.transport) + 8..usize::from(error.end))?;
     let mut parsed = Parsed { network: error.network, ..Parsed::EMPTY };
@@ -29,8 +30,9 @@ pub(crate) fn quoted(frame: &[u8], error: &Parsed) -> Option<Parsed> {
             }
             parsed.source = Ipv6Addr::from(*chunk::<16>(fixed, 8)?).into();
             parsed.destination = Ipv6Addr::from(*chunk::<16>(fixed, 24)?).into();
-            parsed.protocol = fixed[6];
-            40
+            let (protocol, transport) = behind_extensions(quote, fixed[6])?;
+            parsed.protocol = protocol;
+            transport
         }
         Network::Arp => return None,
     };
@@ -48,4 +50,23 @@ pub(crate) fn quoted(frame: &[u8], error: &Parsed) -> Option<Parsed> {
         _ => {}
     }
     (!parsed.is_icmp_error()).then_some(parsed)
+}
+
+/// The protocol behind IPv6 extension headers, and where its header is; None for a later fragment.
+fn behind_extensions(quote: &[u8], first: u8) -> Option<(u8, usize)> {
+    let (mut next, mut at) = (first, 40);
+    for _ in 0..=EXTENSIONS_MAX {
+        let length = match next {
+            ip::HOP_BY_HOP | ip::ROUTING | ip::DESTINATION_OPTIONS => {
+                (usize::from(byte(quote, at + 1)?) + 1) * 8
+            }
+            ip::AUTHENTICATION => (usize::from(byte(quote, at + 1)?) + 2) * 4,
+            ip::FRAGMENT if be16(quote, at + 2)? & !7 == 0 => 8,
+            ip::FRAGMENT => return None,
+            _ => return Some((next, at)),
+        };
+        next = byte(quote, at)?;
+        at += length;
+    }
+    None
 }

@@ -25,7 +25,10 @@ pub(super) fn related<B: Buffer>(
         let Some(packet) = packets.get(index) else { continue };
         let parsed = &scratch.parsed[index];
         let from_pod = context.tables.port(scratch.ingress[index]).role == Role::Pod;
-        let way = quoted(packet.buffer.bytes(), parsed)
+        let way = Some(parsed)
+            // Whom to send by is for a pod's own router to say, and that is us, who never does (RFC 1122, section 3.2.2.2).
+            .filter(|error| !error.is_redirect())
+            .and_then(|error| quoted(packet.buffer.bytes(), error))
             // To the one who sent what is quoted; and a pod only speaks of what was sent to itself.
             .filter(|quote| quote.source == parsed.destination)
             .filter(|quote| !from_pod || quote.destination == parsed.source)

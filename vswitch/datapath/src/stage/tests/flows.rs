@@ -304,6 +304,61 @@ fn icmp_errors_follow_the_flow_they_speak_of() {
 }
 
 #[test]
+fn an_error_may_quote_no_more_than_names_the_flow() {
+    for (destination, router) in [("8.8.8.8", "9.9.9.9"), ("2001:db8::8", "2001:db8::9")] {
+        let (destination, router): (IpAddr, IpAddr) = (destination.parse().unwrap(), router.parse().unwrap());
+        let mut world = World::node(1);
+        let out = world.ends(B, destination).udp(7, 53, &[0; 100]);
+        assert_eq!(world.send(B, &out).len(), 1);
+        let headers = if destination.is_ipv4() { 20 } else { 40 };
+        for (quoted, sent) in [(headers + 8, 1), (headers + 4, 1), (headers + 3, 0), (headers - 1, 0)] {
+            let mut error = error_about(&out, router, world.host_ends(destination));
+            error.truncate(14 + headers + 8 + quoted);
+            let length = (error.len() - 14) as u16;
+            if destination.is_ipv4() {
+                error[16..18].copy_from_slice(&length.to_be_bytes());
+                frames::mend_ipv4(&mut error);
+            } else {
+                error[18..20].copy_from_slice(&(length - 40).to_be_bytes());
+            }
+            assert_eq!(world.send(HOST, &error).len(), sent, "{destination}, {quoted} bytes");
+        }
+    }
+}
+
+#[test]
+fn an_error_may_quote_a_first_fragment() {
+    let (own, destination) = (v6(1, B), "2001:db8::8".parse().unwrap());
+    let mut world = World::node(1);
+    let out = world.ends(B, destination).udp(7, 53, &[0; 100]);
+    for (number, piece) in frames::cut_v6(&out, 48, 77).into_iter().enumerate() {
+        assert_eq!(world.send(B, &piece).len(), 1);
+        let about = parse(&piece).unwrap();
+        let mut buffer = VecBuffer::of(&piece);
+        let router = "2001:db8::9".parse().unwrap();
+        assert!(icmp::build(&mut buffer, &about, IcmpError::TooBig { mtu: 1280 }, router));
+        let mut error = buffer.bytes().to_vec();
+        let ends = world.host_ends(own);
+        error[..6].copy_from_slice(&ends.destination_mac.0);
+        error[6..12].copy_from_slice(&ends.source_mac.0);
+        assert_eq!(world.send(HOST, &error).len(), 1 - number, "of a later one the ports are not known");
+    }
+}
+
+#[test]
+fn redirects_go_nowhere() {
+    let mut world = World::node(1);
+    let out = world.ends(B, [8, 8, 8, 8].into()).udp(7, 53, &[0; 100]);
+    assert_eq!(world.send(B, &out).len(), 1);
+    let mut redirect = error_about(&out, [9, 9, 9, 9].into(), world.host_ends([8, 8, 8, 8].into()));
+    assert_eq!(world.send(HOST, &redirect).len(), 1);
+    redirect[34] = 5;
+    world.moved();
+    assert_eq!(world.send(HOST, &redirect), []);
+    assert_eq!(world.moved_ports(), ["host drop flow-unknown 1", "host rx 1"]);
+}
+
+#[test]
 fn a_pod_speaks_of_its_own_flows_only() {
     let mut world = World::node(1);
     let flow = world.ends(A, v4(1, B)).udp(7, 5000, &[0; 100]);

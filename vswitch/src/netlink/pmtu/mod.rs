@@ -1,0 +1,128 @@
+//! Path MTUs towards remote nodes: what routers of the underlay say of our tunnel packets (RFC 1191, RFC 8201).
+//!
+//! The kernel gets these errors and does nothing about them: no socket of its own sent what they quote. So they are read
+//! here, and the way to the remote node takes smaller packets for ten minutes. A pod that sends a larger one is told by the
+//! walk, as with any other way that is narrower than its own.
+
+mod said;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use tokio::io::unix::AsyncFd;
+
+use super::Wanted;
+use crate::io::icmp;
+use said::Said;
+
+/// How long a router's word counts (RFC 1191, section 6.3; RFC 8201, section 4).
+const KEPT: Duration = Duration::from_secs(600);
+/// Longest error: one over IPv6 fills the least MTU (RFC 4443, section 2.4 c); more of a longer one is not needed.
+const LENGTH_MAX: usize = 1280;
+/// Errors read at once.
+const AT_ONCE: usize = 64;
+
+/// What is known of the paths.
+#[derive(Debug, Default)]
+pub(super) struct PathMtus {
+    /// By remote node: the MTU in bytes of the outer packet, and until when it counts.
+    known: BTreeMap<IpAddr, (u16, Instant)>,
+}
+
+impl PathMtus {
+    /// Takes an error in, when it quotes a packet that we could have sent. Whether the path is another now.
+    fn take(&mut self, said: &Said, wanted: &Wanted, own: &BTreeSet<IpAddr>, now: Instant) -> bool {
+        let ours = own.contains(&said.source)
+            && wanted.remotes.contains(&said.remote)
+            && said.port.is_none_or(|port| wanted.tunnel_ports.contains(&port));
+        let before = self.of(said.remote, now);
+        if !ours || before.is_some_and(|known| known < said.mtu) {
+            return false;
+        }
+        self.known.insert(said.remote, (said.mtu, now + KEPT));
+        let changed = before != Some(said.mtu);
+        if changed {
+            tracing::info!(remote = %said.remote, said.mtu, "a router says that the path takes smaller packets");
+        }
+        changed
+    }
+
+    /// Forgets what is too old, and paths that nobody wants any more.
+    pub(super) fn expire(&mut self, wanted: &Wanted, now: Instant) {
+        self.known.retain(|remote, (_, until)| *until > now && wanted.remotes.contains(remote));
+    }
+
+    /// What is known of the path to a remote node.
+    pub(super) fn of(&self, remote: IpAddr, now: Instant) -> Option<u16> {
+        self.known.get(&remote).filter(|(_, until)| *until > now).map(|(mtu, _)| *mtu)
+    }
+
+    /// When something is to be forgotten next.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.known.values().map(|(_, until)| *until).min()
+    }
+}
+
+/// The errors of both families, as they come.
+pub(super) struct Errors {
+    sockets: Vec<(bool, AsyncFd<OwnedFd>)>,
+}
+
+impl Errors {
+    /// Without the privilege, or without IPv6, what cannot be had is missing and said so.
+    pub(super) fn open() -> Self {
+        let open = |v6| match icmp::open(v6) {
+            Ok(socket) => Some((v6, socket)),
+            Err(error) => {
+                let family = if v6 { "IPv6" } else { "IPv4" };
+                tracing::warn!(%error, "no errors of routers can be read: paths over {family} are taken as wide as their uplink");
+                None
+            }
+        };
+        Self { sockets: [false, true].into_iter().filter_map(open).collect() }
+    }
+
+    /// Reads errors as they come, until a path is another.
+    pub(super) async fn narrow(&self, paths: &mut PathMtus, wanted: &Wanted, own: Option<&BTreeSet<IpAddr>>) {
+        let none = BTreeSet::new();
+        loop {
+            self.wait().await;
+            if self.read(paths, wanted, own.unwrap_or(&none)) {
+                return;
+            }
+            // Whoever floods us with errors costs no more than this often.
+            tokio::time::sleep(super::GATHER).await;
+        }
+    }
+
+    /// Waits until there are any.
+    async fn wait(&self) {
+        let ready = self.sockets.iter().map(|(_, socket)| Box::pin(socket.readable()));
+        let ready: Vec<_> = ready.collect();
+        if ready.is_empty() || futures::future::select_all(ready).await.0.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Reads what there is, up to a number of them: the rest waits for the next time. Whether a path is another now.
+    fn read(&self, paths: &mut PathMtus, wanted: &Wanted, own: &BTreeSet<IpAddr>) -> bool {
+        let mut changed = false;
+        let mut buffer = [0; LENGTH_MAX];
+        for (v6, socket) in &self.sockets {
+            for _ in 0..AT_ONCE {
+                let read = socket
+                    .try_io(tokio::io::Interest::READABLE, |fd| Ok(nix::unistd::read(fd, &mut buffer)?));
+                let Ok(length) = read else { break };
+                let message = buffer.get(..length).unwrap_or_default();
+                if let Some(said) = if *v6 { said::read_v6(message) } else { said::read_v4(message) } {
+                    changed |= paths.take(&said, wanted, own, Instant::now());
+                }
+            }
+        }
+        changed
+    }
+}

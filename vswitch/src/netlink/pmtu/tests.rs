@@ -1,0 +1,135 @@
+use super::*;
+use vswitch_datapath::checksum;
+
+const OWN: [u8; 4] = [192, 0, 2, 1];
+const REMOTE: [u8; 4] = [192, 0, 2, 2];
+
+/// An outer IPv4 header with 8 bytes of what follows it, as most routers quote.
+fn quote_v4(length: u16, protocol: u8, ports: [u16; 2]) -> Vec<u8> {
+    let mut quote = vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, 63, protocol, 0, 0];
+    quote[2..4].copy_from_slice(&length.to_be_bytes());
+    quote.extend([OWN, REMOTE].concat());
+    quote.extend(ports.iter().flat_map(|port| port.to_be_bytes()));
+    quote.extend([0; 4]);
+    quote
+}
+
+/// The error of a router about it, as a raw socket gives it: with an IPv4 header.
+fn error_v4(mtu: u16, quote: &[u8]) -> Vec<u8> {
+    let mut message = vec![3, 4, 0, 0, 0, 0];
+    message.extend(mtu.to_be_bytes());
+    message.extend(quote);
+    let sum = checksum::of(&message);
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    let mut packet = vec![0x45];
+    packet.resize(20, 0);
+    packet.extend(message);
+    packet
+}
+
+fn error_v6(mtu: u32, payload: u16, next: u8, ports: [u16; 2]) -> Vec<u8> {
+    let mut message = vec![2, 0, 0, 0];
+    message.extend(mtu.to_be_bytes());
+    message.extend([0x60, 0, 0, 0]);
+    message.extend(payload.to_be_bytes());
+    message.extend([next, 64]);
+    message.extend([[0xfd; 16], [0xfe; 16]].concat());
+    message.extend(ports.iter().flat_map(|port| port.to_be_bytes()));
+    message.extend([0; 4]);
+    message
+}
+
+const PORTS: [u16; 2] = [50_000, 4789];
+
+#[test]
+fn a_router_says_what_passes() {
+    let said = |mtu, quote: &[u8]| said::read_v4(&error_v4(mtu, quote));
+    let tunnel = quote_v4(1500, 17, PORTS);
+    let expected = Said { source: OWN.into(), remote: REMOTE.into(), port: Some(4789), mtu: 1400 };
+    assert_eq!(said(1400, &tunnel), Some(expected));
+    assert_eq!(said(1400, &quote_v4(1500, 4, [0, 0])), Some(Said { port: None, ..expected }));
+    // A router of before RFC 1191, and one that says less than there is.
+    assert_eq!(said(0, &tunnel), Some(Said { mtu: 1492, ..expected }));
+    assert_eq!(said(0, &quote_v4(1492, 17, PORTS)), Some(Said { mtu: 1006, ..expected }));
+    assert_eq!(said(68, &tunnel), Some(Said { mtu: 576, ..expected }));
+    // IP options before the quoted header's end.
+    let mut options = tunnel.clone();
+    options[0] = 0x46;
+    options.splice(20..20, [1, 1, 1, 1]);
+    assert_eq!(said(1400, &options), Some(expected));
+    let said = |mtu, next| said::read_v6(&error_v6(mtu, 1460, next, PORTS));
+    let expected = Said { source: [0xfd; 16].into(), remote: [0xfe; 16].into(), ..expected };
+    assert_eq!(said(1400, 17), Some(expected));
+    assert_eq!(said(1400, 41), Some(Said { port: None, ..expected }));
+    assert_eq!(said(1280, 17), Some(Said { mtu: 1280, ..expected }));
+    assert_eq!((said(1279, 17), said(1500, 17), said(1 << 20, 17), said(1400, 6)), (None, None, None, None));
+}
+
+#[test]
+fn what_is_no_word_of_a_router_about_a_tunnel_packet_says_nothing() {
+    let good = error_v4(1400, &quote_v4(1500, 17, PORTS));
+    let changed = |at: usize, value: u8| {
+        let mut packet = good.clone();
+        packet[at] = value;
+        packet[22..24].fill(0);
+        let sum = checksum::of(&packet[20..]);
+        packet[22..24].copy_from_slice(&sum.to_be_bytes());
+        packet
+    };
+    assert!(said::read_v4(&changed(27, 0x79)).is_some(), "another MTU");
+    // Another type, another code, a later fragment, one that has more, TCP, no IPv4.
+    for (at, value) in [(20, 11), (21, 1), (35, 1), (34, 0x20), (37, 6), (28, 0x65)] {
+        assert_eq!(said::read_v4(&changed(at, value)), None, "{at}");
+    }
+    let mut broken = good.clone();
+    broken[27] ^= 1;
+    assert_eq!(said::read_v4(&broken), None, "its checksum is wrong");
+    for (mtu, ports) in [(1500, PORTS), (1400, [40_000, 4789])] {
+        assert_eq!(said::read_v4(&error_v4(mtu, &quote_v4(1500, 17, ports))), None);
+    }
+    for length in 0..52 {
+        assert_eq!(said::read_v4(&good[..length]), None, "cut to {length}");
+    }
+    let good = error_v6(1400, 1460, 17, PORTS);
+    for length in 0..52 {
+        assert_eq!(said::read_v6(&good[..length]), None, "cut to {length}");
+    }
+}
+
+#[test]
+fn only_what_we_could_have_sent_counts_and_for_ten_minutes() {
+    let start = Instant::now();
+    let remote = IpAddr::from(REMOTE);
+    let wanted = Wanted {
+        remotes: BTreeSet::from([remote]),
+        tunnel_ports: BTreeSet::from([4789]),
+        ..Wanted::default()
+    };
+    let own = BTreeSet::from([IpAddr::from(OWN)]);
+    let good = Said { source: OWN.into(), remote, port: Some(4789), mtu: 1400 };
+    let mut paths = PathMtus::default();
+    for other in [
+        Said { source: [9; 4].into(), ..good },
+        Said { remote: [9; 4].into(), ..good },
+        Said { port: Some(4790), ..good },
+    ] {
+        assert!(!paths.take(&other, &wanted, &own, start), "{other:?}");
+        assert_eq!(paths.of(remote, start), None);
+    }
+    assert!(paths.take(&good, &wanted, &own, start));
+    assert_eq!(paths.of(remote, start), Some(1400));
+    // A narrower place further on; what is wider says nothing new.
+    let later = start + Duration::from_secs(100);
+    assert!(paths.take(&Said { mtu: 1300, ..good }, &wanted, &own, later));
+    assert!(!paths.take(&good, &wanted, &own, later));
+    assert_eq!((paths.of(remote, later), paths.next()), (Some(1300), Some(later + KEPT)));
+    // Said again, it counts for longer.
+    let again = later + Duration::from_secs(100);
+    assert!(!paths.take(&Said { mtu: 1300, ..good }, &wanted, &own, again));
+    assert_eq!(paths.of(remote, later + KEPT), Some(1300));
+    assert_eq!(paths.of(remote, again + KEPT), None);
+    paths.expire(&wanted, again);
+    assert_eq!(paths.of(remote, again), Some(1300));
+    paths.expire(&Wanted::default(), again);
+    assert_eq!((paths.of(remote, again), paths.next()), (None, None));
+}
