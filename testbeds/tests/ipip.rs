@@ -1,8 +1,6 @@
 //! IP-in-IP: with the tunnels of a second Linux, any family in any, opened from either side; and pools whose mode changes
 //! while pods talk.
 
-#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
-
 mod common;
 
 use std::collections::BTreeSet;
