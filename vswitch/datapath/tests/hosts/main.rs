@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod net;
+mod way;
 
 use net::Net;
 use vswitch_datapath::testing::world::{A, B, C, HOST, v4, v6};

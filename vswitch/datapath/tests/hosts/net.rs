@@ -17,6 +17,8 @@ use vswitch_datapath::testing::world::{HOST, KERNEL_MAC, UPLINK, pod_mac, v4, v6
 use vswitch_datapath::{Now, PortIndex};
 use vswitch_model::Mac;
 
+use crate::way::{Moving, Way};
+
 /// A place: node and port.
 pub(crate) type At = (u8, PortIndex);
 
@@ -124,56 +126,6 @@ impl Host {
         frame.extend(if packet[0] >> 4 == 4 { [8, 0] } else { [0x86, 0xdd] });
         frame.extend(packet);
         Some(frame)
-    }
-}
-
-/// A frame, and where it enters or leaves the engine.
-type Moving = (At, Vec<u8>);
-
-/// A way that mistreats frames, where it is told to.
-#[derive(Default)]
-struct Way {
-    /// Of the generator (xorshift); 0: every frame arrives.
-    state: u64,
-    /// Frames that come later, and by how many moments.
-    late: Vec<(u64, Moving)>,
-}
-
-impl Way {
-    /// What arrives of these frames: of a hundred five are lost, five come twice, and ten one to eight moments later.
-    fn befall(&mut self, frames: Vec<Moving>) -> Vec<Moving> {
-        if self.state == 0 {
-            return frames;
-        }
-        let mut arriving = Vec::new();
-        for frame in frames {
-            match self.below(100) {
-                0..5 => {}
-                5..10 => arriving.extend([frame.clone(), frame]),
-                10..20 => {
-                    let moments = 1 + self.below(8);
-                    self.late.push((moments, frame));
-                }
-                _ => arriving.push(frame),
-            }
-        }
-        arriving
-    }
-
-    /// What arrives late, a moment later.
-    fn arrive(&mut self) -> Vec<Moving> {
-        let (now, late) = std::mem::take(&mut self.late).into_iter().partition(|(moments, _)| *moments <= 1);
-        let late: Vec<(u64, Moving)> = late;
-        self.late = late.into_iter().map(|(moments, frame)| (moments - 1, frame)).collect();
-        let now: Vec<(u64, Moving)> = now;
-        now.into_iter().map(|(_, frame)| frame).collect()
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.state ^= self.state << 13;
-        self.state ^= self.state >> 7;
-        self.state ^= self.state << 17;
-        self.state % bound
     }
 }
 

@@ -1,19 +1,14 @@
-use std::net::IpAddr;
-
 use vswitch_model::{IdentityId, NextHop, RuleId};
 
 use super::both;
 use crate::WalkConfig;
-use crate::flow::{Direction, FlowState, TcpState};
-use crate::icmp::{self, IcmpError};
-use crate::parse::parse;
+use crate::flow::{Direction, FlowState};
 use crate::testing::World;
 use crate::testing::frames::{self, Ends};
-use crate::testing::world::{A, B, C, HOST, RULE_SERVER, TUNNEL_V4, UPLINK, pod_mac, v4, v6};
-use crate::{Buffer, VecBuffer};
+use crate::testing::world::{A, B, C, RULE_SERVER, TUNNEL_V4, UPLINK, pod_mac, v4, v6};
 
 /// The answer of the pod a frame was for.
-fn answered(world: &World, frame: Ends) -> Ends {
+pub(super) fn answered(world: &World, frame: Ends) -> Ends {
     let back = frame.answered();
     Ends { source_mac: pod_mac(world.node, B), ..back }
 }
@@ -151,7 +146,7 @@ fn new_tables_judge_flows_anew_when_they_are_used() {
 }
 
 /// The world without what admits anybody to the server; with it again.
-fn without_rules(world: &mut World) -> Vec<vswitch_model::Rule> {
+pub(super) fn without_rules(world: &mut World) -> Vec<vswitch_model::Rule> {
     let rules = std::mem::take(&mut world.desired.policies.values_mut().next().unwrap().rules);
     world.recompile();
     world.moved();
@@ -260,131 +255,6 @@ fn the_other_end_of_a_revoked_connection_may_open_one_that_policy_allows() {
 }
 
 #[test]
-fn an_icmp_error_does_not_belong_to_a_revoked_flow() {
-    let mut world = World::node(1);
-    let client = world.ends(A, v4(1, B));
-    let out = client.udp(9, 5000, &[0; 100]);
-    assert_eq!(world.send(A, &out).len(), 1);
-    without_rules(&mut world);
-    assert_eq!(world.send(A, &out), []);
-    world.moved();
-    let error = error_about(&out, v4(1, B), world.ends(B, v4(1, A)));
-    assert_eq!(world.send(B, &error), []);
-    assert_eq!(world.moved_ports(), ["b drop flow-unknown 1", "b rx 1"]);
-}
-
-/// An ICMP error about `frame` from `source`, as it would come by a port with these Ethernet addresses.
-fn error_about(frame: &[u8], source: IpAddr, ends: Ends) -> Vec<u8> {
-    let mut buffer = VecBuffer::of(frame);
-    assert!(icmp::build(&mut buffer, &parse(frame).unwrap(), IcmpError::TooBig { mtu: 1300 }, source));
-    let mut error = buffer.bytes().to_vec();
-    error[..6].copy_from_slice(&ends.destination_mac.0);
-    error[6..12].copy_from_slice(&ends.source_mac.0);
-    error
-}
-
-#[test]
-fn icmp_errors_follow_the_flow_they_speak_of() {
-    for (world_address, router) in [("8.8.8.8", "9.9.9.9"), ("2001:db8::8", "2001:db8::9")] {
-        let (destination, router) = (world_address.parse().unwrap(), router.parse().unwrap());
-        let mut world = World::node(1);
-        let out = world.ends(B, destination).udp(7, 53, &[0; 100]);
-        let error = error_about(&out, router, world.host_ends(destination));
-        assert_eq!(world.send(HOST, &error), [], "nothing was sent yet");
-        assert_eq!(world.moved_ports(), ["host drop flow-unknown 1", "host rx 1"]);
-        assert_eq!(world.send(B, &out).len(), 1);
-        world.moved();
-        let sent = world.send(HOST, &error);
-        let [(B, told)] = &sent[..] else { panic!("{sent:?}") };
-        assert!(parse(told).unwrap().is_icmp_error());
-        assert_eq!(world.moved(), ["b tx 1", "host rx 1", "stage parse 1", "stage related-error 1"]);
-        let flow = world.walk.flows().next().unwrap();
-        assert_eq!(flow.packets, [1, 0], "it is no packet of the flow");
-    }
-}
-
-#[test]
-fn an_error_may_quote_no_more_than_names_the_flow() {
-    for (destination, router) in [("8.8.8.8", "9.9.9.9"), ("2001:db8::8", "2001:db8::9")] {
-        let (destination, router): (IpAddr, IpAddr) = (destination.parse().unwrap(), router.parse().unwrap());
-        let mut world = World::node(1);
-        let out = world.ends(B, destination).udp(7, 53, &[0; 100]);
-        assert_eq!(world.send(B, &out).len(), 1);
-        let headers = if destination.is_ipv4() { 20 } else { 40 };
-        for (quoted, sent) in [(headers + 8, 1), (headers + 4, 1), (headers + 3, 0), (headers - 1, 0)] {
-            let mut error = error_about(&out, router, world.host_ends(destination));
-            error.truncate(14 + headers + 8 + quoted);
-            let length = (error.len() - 14) as u16;
-            if destination.is_ipv4() {
-                error[16..18].copy_from_slice(&length.to_be_bytes());
-                frames::mend_ipv4(&mut error);
-            } else {
-                error[18..20].copy_from_slice(&(length - 40).to_be_bytes());
-            }
-            assert_eq!(world.send(HOST, &error).len(), sent, "{destination}, {quoted} bytes");
-        }
-    }
-}
-
-#[test]
-fn an_error_may_quote_a_first_fragment() {
-    let (own, destination) = (v6(1, B), "2001:db8::8".parse().unwrap());
-    let mut world = World::node(1);
-    let out = world.ends(B, destination).udp(7, 53, &[0; 100]);
-    for (number, piece) in frames::cut_v6(&out, 48, 77).into_iter().enumerate() {
-        assert_eq!(world.send(B, &piece).len(), 1);
-        let about = parse(&piece).unwrap();
-        let mut buffer = VecBuffer::of(&piece);
-        let router = "2001:db8::9".parse().unwrap();
-        assert!(icmp::build(&mut buffer, &about, IcmpError::TooBig { mtu: 1280 }, router));
-        let mut error = buffer.bytes().to_vec();
-        let ends = world.host_ends(own);
-        error[..6].copy_from_slice(&ends.destination_mac.0);
-        error[6..12].copy_from_slice(&ends.source_mac.0);
-        assert_eq!(world.send(HOST, &error).len(), 1 - number, "of a later one the ports are not known");
-    }
-}
-
-#[test]
-fn redirects_go_nowhere() {
-    let mut world = World::node(1);
-    let out = world.ends(B, [8, 8, 8, 8].into()).udp(7, 53, &[0; 100]);
-    assert_eq!(world.send(B, &out).len(), 1);
-    let mut redirect = error_about(&out, [9, 9, 9, 9].into(), world.host_ends([8, 8, 8, 8].into()));
-    assert_eq!(world.send(HOST, &redirect).len(), 1);
-    redirect[34] = 5;
-    world.moved();
-    assert_eq!(world.send(HOST, &redirect), []);
-    assert_eq!(world.moved_ports(), ["host drop flow-unknown 1", "host rx 1"]);
-}
-
-#[test]
-fn a_pod_speaks_of_its_own_flows_only() {
-    let mut world = World::node(1);
-    let flow = world.ends(A, v4(1, B)).udp(7, 5000, &[0; 100]);
-    assert_eq!(world.send(A, &flow).len(), 1);
-    world.moved();
-    let meddling = error_about(&flow, v4(1, C), world.ends(C, v4(1, A)));
-    assert_eq!(world.send(C, &meddling), []);
-    assert_eq!(world.moved_ports(), ["c drop flow-unknown 1", "c rx 1"]);
-    let honest = error_about(&flow, v4(1, B), world.ends(B, v4(1, A)));
-    assert!(matches!(world.send(B, &honest)[..], [(A, _)]));
-}
-
-#[test]
-fn an_error_goes_to_who_sent_what_it_quotes() {
-    let mut world = World::node(1);
-    let flow = world.ends(B, [8, 8, 8, 8].into()).udp(7, 53, &[0; 100]);
-    world.send(B, &flow);
-    world.moved();
-    let mut astray = error_about(&flow, [9, 9, 9, 9].into(), world.host_ends([8, 8, 8, 8].into()));
-    astray[33] = 10;
-    frames::mend_ipv4(&mut astray);
-    assert_eq!(world.send(HOST, &astray), [], "to another pod than the flow's");
-    assert_eq!(world.moved_ports(), ["host drop flow-unknown 1", "host rx 1"]);
-}
-
-#[test]
 fn a_flow_is_over_when_its_time_is_and_not_when_it_is_swept() {
     let mut world = World::node(1);
     let out = world.ends(B, v4(1, A));
@@ -430,23 +300,6 @@ fn a_responder_may_open_nothing_that_policy_denies_and_ends_nothing_by_trying() 
 }
 
 #[test]
-fn an_icmp_error_does_not_lead_a_flow_back_whose_responder_moved_to_another_node() {
-    let mut world = World::node(1);
-    let inner = world.inner_ends(A, v4(1, B)).udp(7, 5000, b"media");
-    let frame = frames::vxlan(world.tunnel_ends(false), 4096, 4789, &inner);
-    assert_eq!(world.send(UPLINK, &frame).len(), 1);
-    let error = error_about(&inner, [9, 9, 9, 9].into(), world.host_ends(v4(2, A)));
-    assert_eq!(world.send(HOST, &error).len(), 1, "it belongs to the flow");
-    world.desired.routes.insert(v4(1, B).into(), NextHop::Tunnel(TUNNEL_V4));
-    world.recompile();
-    world.moved();
-    assert_eq!(world.send(HOST, &error), []);
-    assert_eq!(world.send(UPLINK, &frame), []);
-    let drops = ["host drop flow-unknown 1", "host rx 1", "uplink drop route-loops 1", "uplink rx 1"];
-    assert_eq!(world.moved_ports(), drops);
-}
-
-#[test]
 fn a_flow_whose_responder_moved_to_another_node_is_not_led_back_there() {
     let mut world = World::node(1);
     let inner = world.inner_ends(A, v4(1, B)).udp(7, 5000, b"media");
@@ -457,64 +310,4 @@ fn a_flow_whose_responder_moved_to_another_node_is_not_led_back_there() {
     world.moved();
     assert_eq!(world.send(UPLINK, &frame), []);
     assert_eq!(world.moved_ports(), ["uplink drop route-loops 1", "uplink rx 1"]);
-}
-
-/// A connection of A to B that is open.
-fn connected(world: &mut World) -> (Ends, Ends) {
-    let client = world.ends(A, v4(1, B));
-    let server = answered(world, client);
-    let opening = [
-        (A, client.tcp(9, 80, 2, &[])),
-        (B, server.tcp(80, 9, 0x12, &[])),
-        (A, client.tcp(9, 80, 0x10, &[])),
-    ];
-    assert_eq!(world.send_all(opening).len(), 3);
-    world.moved();
-    (client, server)
-}
-
-#[test]
-fn a_segment_outside_of_the_window_ends_nothing() {
-    let mut world = World::node(1);
-    let (client, server) = connected(&mut world);
-    for flags in [0x10, 0x11, 0x04, 0x14] {
-        let forged = server.tcp_at(80, 9, flags, (0x4000_0000, 2), &[]);
-        assert_eq!(world.send(B, &forged), [], "flags {flags}");
-        assert_eq!(world.moved_ports(), ["b drop tcp-out-of-window 1", "b rx 1"], "flags {flags}");
-    }
-    let unsent = client.tcp_at(9, 80, 0x10, (2, 5000), b"more");
-    assert_eq!(world.send(A, &unsent), []);
-    assert_eq!(world.moved_ports(), ["a drop tcp-out-of-window 1", "a rx 1"]);
-    // Old ones are for the other end to judge; they do not end it either, nor does a reset that may be a guess.
-    for (flags, sequence) in [(0x11, 0xa000_0000), (0x04, 100)] {
-        let old = server.tcp_at(80, 9, flags, (sequence, 2), &[]);
-        assert_eq!(world.send(B, &old).len(), 1, "flags {flags}");
-    }
-    let flow = world.walk.flows().next().unwrap();
-    assert_eq!((flow.state, flow.packets), (FlowState::Tcp(TcpState::Established), [2, 3]));
-    assert_eq!(world.send(A, &client.tcp(9, 80, 0x10, b"more")).len(), 1);
-    assert_eq!(world.send(B, &server.tcp_at(80, 9, 0x04, (2, 0), &[])).len(), 1);
-    let flow = world.walk.flows().next().unwrap();
-    assert_eq!(flow.state, FlowState::Tcp(TcpState::Reset(Direction::Reply)));
-}
-
-#[test]
-fn a_liberal_walk_leaves_windows_to_both_ends() {
-    let mut world = World::with_config(1, &WalkConfig { tcp_windows: false, ..WalkConfig::default() });
-    let (client, server) = connected(&mut world);
-    assert_eq!(world.send(A, &client.tcp_at(9, 80, 0x10, (0x4000_0000, 0x4000_0000), b"?")).len(), 1);
-    assert_eq!(world.send(B, &server.tcp_at(80, 9, 0x04, (0x4000_0000, 0), &[])).len(), 1);
-    let flow = world.walk.flows().next().unwrap();
-    assert_eq!(flow.state, FlowState::Tcp(TcpState::Reset(Direction::Reply)));
-}
-
-#[test]
-fn of_a_connection_in_fragments_no_window_is_known() {
-    let mut world = World::node(1);
-    let (client, server) = connected(&mut world);
-    let long = frames::may_fragment(client.tcp(9, 80, 0x10, &[0x5a; 800]), 7);
-    for piece in frames::cut_v4(&long, 400) {
-        assert_eq!(world.send(A, &piece).len(), 1);
-    }
-    assert_eq!(world.send(B, &server.tcp_at(80, 9, 0x10, (2, 802), &[])).len(), 1);
 }

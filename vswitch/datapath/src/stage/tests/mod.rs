@@ -6,9 +6,11 @@ mod fragments;
 mod modes;
 mod pods;
 mod policy;
+mod related;
 mod source_ports;
 mod tracing;
 mod underlay;
+mod windows;
 
 use std::net::IpAddr;
 
