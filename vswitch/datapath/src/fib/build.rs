@@ -1,20 +1,20 @@
-//! From prefixes to ranges, from ranges to nodes.
+//! From prefixes to ranges, from ranges to groups and lines.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use super::{Address, DIRECT, Fib, NODE, Node};
+use super::lines::{BRANCHES, BRANCHES_MAX, LINE, LINES_MAX, Line, PIECES_MAX};
+use super::{Address, Fib, GROUP_BITS, Group, Levels, WINDOW_BITS};
 
-/// A FIB that its 31-bit numbers cannot hold.
+/// A FIB that its 30-bit numbers cannot hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the FIB would take {nodes} nodes and {entries} entries, but at most 2147483647 of each are supported"
+    "the FIB would take {lines} lines of 64 bytes, but at most 1073741824 are supported: fewer prefixes, or longer runs of \
+     equal neighbours, would fit"
 )]
 pub struct FibTooLarge {
-    /// Nodes it would take.
-    pub nodes: usize,
-    /// Entries it would take.
-    pub entries: usize,
+    /// Lines it would take.
+    pub lines: usize,
 }
 
 /// From `start` (an address, aligned to the left: IPv4 in the upper 32 bits) to the next range's start all addresses
@@ -87,129 +87,155 @@ pub fn merge(a: &[Range], b: &[Range], mut join: impl FnMut(u32, u32) -> u32) ->
 impl<A: Address> Fib<A> {
     /// The FIB of `ranges`, as [`ranges`] and [`merge`] give them.
     pub fn build(ranges: &[Range]) -> Result<Self, FibTooLarge> {
-        let mut builder = Builder { nodes: Vec::new(), entries: Vec::new(), compressed: A::COMPRESSED };
-        let mut direct = Arc::new([0; DIRECT]);
-        let mut value = 0;
-        let mut rest = ranges;
-        for (top, entry) in (0u128..).zip(Arc::make_mut(&mut direct).iter_mut()) {
-            if rest.first().is_none_or(|range| range.start >> 112 > top) {
-                *entry = value;
-                continue;
-            }
-            let start = top << 112;
-            let (here, after) = rest.split_at(rest.partition_point(|range| range.start >> 112 <= top));
-            *entry = builder.block(here, value, start, 2);
+        let first = ranges.first().map_or(0, |range| range.value);
+        let group_bits = A::TOP_BITS - GROUP_BITS;
+        // Zeroed memory is not touched before something is written to it: groups of the first value cost nothing.
+        let levels = Levels { groups: vec![0; 1 << group_bits], runs: vec![first], lines: Vec::new() };
+        let mut builder = Builder { levels, top_bits: A::TOP_BITS };
+        let (mut value, mut next) = (first, 0);
+        for here in ranges.chunk_by(|a, b| a.start >> (128 - group_bits) == b.start >> (128 - group_bits)) {
+            let number = (here[0].start >> (128 - group_bits)) as usize;
+            builder.fill(next..number, value);
+            builder.levels.groups[number] = builder.group(here, value);
             value = here.last().map_or(value, |range| range.value);
-            rest = after;
+            next = number + 1;
         }
-        let Builder { nodes, entries, .. } = builder;
-        if nodes.len() >= NODE as usize || entries.len() >= NODE as usize {
-            return Err(FibTooLarge { nodes: nodes.len(), entries: entries.len() });
+        builder.fill(next..1 << group_bits, value);
+        let Builder { mut levels, .. } = builder;
+        if levels.lines.len() > LINES_MAX {
+            return Err(FibTooLarge { lines: levels.lines.len() });
         }
-        Ok(Self { direct, nodes: nodes.into(), entries: entries.into(), family: PhantomData })
+        levels.runs.shrink_to_fit();
+        levels.lines.shrink_to_fit();
+        Ok(Self { levels: Arc::new(levels), family: PhantomData })
     }
 }
 
 struct Builder {
-    nodes: Vec<Node>,
-    entries: Vec<u32>,
-    compressed: bool,
-}
-
-/// The part of the address space a node stands for: `depth` bytes are given by `start`.
-struct Block<'a> {
-    /// The ranges that start in it, but not at its start.
-    ranges: &'a [Range],
-    /// The value at its start.
-    value: u32,
-    start: u128,
-    depth: u8,
+    levels: Levels,
+    top_bits: u32,
 }
 
 impl Builder {
-    /// The entry of the block of all addresses that share `depth` bytes with `start`. `ranges` start in it; `value`
-    /// holds before the first of them.
-    fn block(&mut self, ranges: &[Range], value: u32, start: u128, depth: u8) -> u32 {
-        let block = Block::new(ranges, value, start, depth);
-        if block.ranges.is_empty() {
-            return block.value;
+    /// Groups of one value.
+    fn fill(&mut self, groups: std::ops::Range<usize>, value: u32) {
+        if groups.is_empty() || self.levels.runs[0] == value {
+            return;
         }
-        let aside = block.value;
-        let block = if self.compressed { block.skip(aside) } else { block };
-        let number = self.nodes.len();
-        let node =
-            Node { starts: [0; 4], path: block.start, base: 0, aside, ranks: [0; 4], depth: block.depth };
-        self.nodes.push(node);
-        let runs = self.runs(&block);
-        let base = self.entries.len() as u32;
-        self.entries.extend(runs.iter().map(|(_, entry)| entry));
-        let node = &mut self.nodes[number];
-        node.base = base;
-        for (first, _) in &runs {
-            node.starts[usize::from(first >> 6)] |= 1 << (first & 63);
-        }
-        for word in 1..4 {
-            node.ranks[word] = node.ranks[word - 1] + node.starts[word - 1].count_ones() as u8;
-        }
-        number as u32 | NODE
+        let base = self.first_run(value);
+        self.levels.groups[groups].fill(group_of(0, base));
     }
 
-    /// The runs of equal entries of a node: first byte, entry.
-    fn runs(&mut self, block: &Block<'_>) -> Vec<(u8, u32)> {
-        let mut runs: Vec<(u8, u32)> = Vec::new();
-        let mut run = |first: usize, entry: u32| {
-            if runs.last().is_none_or(|(_, last)| *last != entry) {
-                runs.push((first as u8, entry));
+    /// The place of a run that a group begins with: the last one of the group before serves, when it is the same.
+    fn first_run(&mut self, entry: u32) -> usize {
+        let runs = &mut self.levels.runs;
+        if runs.last() != Some(&entry) {
+            runs.push(entry);
+        }
+        runs.len() - 1
+    }
+
+    /// The group that `ranges` start in; `value` holds before the first of them.
+    fn group(&mut self, ranges: &[Range], value: u32) -> Group {
+        let bits = self.top_bits;
+        let entry_of = |range: &Range| (range.start >> (128 - bits)) as u32 % (1 << GROUP_BITS);
+        let (mut marks, mut base) = (0, None);
+        let last = (1 << GROUP_BITS) - 1;
+        self.stretches(ranges, value, (entry_of, last), bits, |this, first, entry| {
+            if base.is_none() {
+                base = Some(this.first_run(entry));
+            } else if this.levels.runs.last() != Some(&entry) {
+                this.levels.runs.push(entry);
+                marks |= 1 << first;
             }
-        };
-        let (mut rest, mut value, mut covered) = (block.ranges, block.value, 0usize);
-        while let Some(range) = rest.first() {
-            let byte = range.start.byte(block.depth);
-            if usize::from(byte) > covered {
-                run(covered, value);
+        });
+        group_of(marks, base.unwrap_or(0))
+    }
+
+    /// Says where in a block of addresses the entry may be another than before, and which it is: first at 0. `ranges` start
+    /// in the block; `value` holds before the first of them; `place_of` is where in the block one starts, at most `last`;
+    /// what shares a place shares `bits` bits of the address.
+    fn stretches(
+        &mut self,
+        ranges: &[Range],
+        mut value: u32,
+        (place_of, last): (impl Fn(&Range) -> u32, u32),
+        bits: u32,
+        mut tell: impl FnMut(&mut Self, u32, u32),
+    ) {
+        // The first place that nothing was said of; None: there is none.
+        let mut next = Some(0);
+        for here in ranges.chunk_by(|a, b| place_of(a) == place_of(b)) {
+            let place = place_of(&here[0]);
+            if let Some(before) = next.filter(|next| *next < place) {
+                tell(self, before, value);
             }
-            let (here, after) = rest.split_at(rest.partition_point(|r| r.start.byte(block.depth) <= byte));
-            run(usize::from(byte), self.block(here, value, block.child(byte), block.depth + 1));
+            let entry = self.entry(here, value, bits);
+            tell(self, place, entry);
             value = here.last().map_or(value, |range| range.value);
-            covered = usize::from(byte) + 1;
-            rest = after;
+            next = (place < last).then(|| place + 1);
         }
-        if covered < 256 {
-            run(covered, value);
+        if let Some(next) = next {
+            tell(self, next, value);
         }
-        runs
+    }
+
+    /// The entry of the block of addresses that share `depth` bits with all of `ranges`, which start in it; `value` holds
+    /// before the first of them.
+    fn entry(&mut self, ranges: &[Range], value: u32, depth: u32) -> u32 {
+        let inside = |range: &Range| range.start.checked_shl(depth).unwrap_or(0);
+        if let [range] = ranges
+            && inside(range) == 0
+        {
+            return range.value;
+        }
+        let window_of = |range: &Range| (inside(range) >> (128 - WINDOW_BITS)) as u32;
+        let mut pieces: Vec<(u32, u32)> = Vec::new();
+        self.stretches(ranges, value, (window_of, u32::MAX), depth + WINDOW_BITS, |_, first, entry| {
+            if pieces.last().is_none_or(|(_, last)| *last != entry) {
+                pieces.push((first, entry));
+            }
+        });
+        match pieces[..] {
+            [(_, entry)] => entry,
+            _ => self.tree(&pieces),
+        }
+    }
+
+    /// The entry of what leads to these pieces: lines of pieces, and above them as many of branches as it takes. All of a
+    /// level are filled alike, and follow each other.
+    fn tree(&mut self, pieces: &[(u32, u32)]) -> u32 {
+        let lines = &mut self.levels.lines;
+        let mut first = LINE | lines.len() as u32;
+        let mut firsts: Vec<u32> = Vec::new();
+        for here in evenly(pieces, PIECES_MAX) {
+            firsts.push(here[0].0);
+            lines.push(Line::of_pieces(here));
+        }
+        while firsts.len() > 1 {
+            let above = LINE | BRANCHES | lines.len() as u32;
+            let mut firsts_above = Vec::new();
+            for here in evenly(&firsts, BRANCHES_MAX) {
+                firsts_above.push(here[0]);
+                lines.push(Line::of_branches(here, first));
+                first += here.len() as u32;
+            }
+            (first, firsts) = (above, firsts_above);
+        }
+        first
     }
 }
 
-impl<'a> Block<'a> {
-    fn new(ranges: &'a [Range], value: u32, start: u128, depth: u8) -> Self {
-        match ranges.split_first() {
-            Some((first, rest)) if first.start == start => {
-                Self { ranges: rest, value: first.value, start, depth }
-            }
-            _ => Self { ranges, value, start, depth },
-        }
-    }
+fn group_of(marks: u32, base: usize) -> Group {
+    u64::from(marks) | (base as u64) << 32
+}
 
-    fn child(&self, byte: u8) -> u128 {
-        self.start | u128::from(byte) << ((15 - self.depth) * 8)
-    }
-
-    /// The deepest block below this one outside of which all addresses of this one have the value `aside`.
-    fn skip(self, aside: u32) -> Self {
-        let (Some(first), Some(last)) = (self.ranges.first(), self.ranges.last()) else { return self };
-        let byte = first.start.byte(self.depth);
-        let inside = self.ranges.partition_point(|range| range.start.byte(self.depth) == byte);
-        let beyond = &self.ranges[inside..];
-        let ends_at_child = match beyond {
-            [] => true,
-            [end] => byte < 255 && end.start == self.child(byte + 1),
-            _ => false,
-        };
-        if self.value != aside || last.value != aside || !ends_at_child {
-            return self;
-        }
-        let child = Self::new(&self.ranges[..inside], self.value, self.child(byte), self.depth + 1);
-        if child.ranges.is_empty() { self } else { child.skip(aside) }
-    }
+/// As few parts as have at most `most` items each, of sizes that differ by one at most.
+fn evenly<T>(items: &[T], most: usize) -> impl Iterator<Item = &[T]> {
+    let mut rest = items;
+    (1..=items.len().div_ceil(most)).rev().map(move |left| {
+        let (part, after) = rest.split_at(rest.len().div_ceil(left));
+        rest = after;
+        part
+    })
 }

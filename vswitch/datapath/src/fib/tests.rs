@@ -83,13 +83,14 @@ fn every_length_nested_in_the_one_before() {
 }
 
 #[test]
-fn chains_are_skipped_and_what_leaves_them_is_not_lost() {
+fn what_leaves_a_long_chain_is_not_lost() {
     let base = 0xfd00_0010_0244_0000u128 << 64;
     let prefixes =
         vec![(0, 0, 1), (base, 64, 2), (base | 0x40, 122, 3), (base | 0x41, 128, 4), (base | 0x7f, 128, 5)];
     check_v6(prefixes.clone(), &[base | 1 << 63, base ^ 1 << 100, base ^ 1 << 70]);
     let fib = Fib::<u128>::build(&ranges(prefixes, 0)).unwrap();
-    assert!(fib.nodes.len() <= 3, "{} nodes", fib.nodes.len());
+    let lines = fib.levels.lines.len();
+    assert!(lines <= 4, "{lines} lines");
 }
 
 #[test]
@@ -103,8 +104,45 @@ fn a_chain_ends_where_another_value_begins() {
 }
 
 #[test]
-fn a_node_is_one_cache_line() {
-    assert_eq!(size_of::<Node>(), 64);
+fn a_line_is_one_of_the_cache() {
+    assert_eq!((size_of::<Line>(), align_of::<Line>()), (64, 64));
+}
+
+/// As many neighbours as the lines of one window take three levels for, and one more for hosts behind some of them.
+#[test]
+fn many_pieces_in_one_window_are_found_through_branches() {
+    let base = 0x2001_0dbcu128 << 96;
+    let mut prefixes: Vec<(u128, u8, u32)> =
+        (0..3000).map(|number| (base | number << 72, 56, 1 + number as u32 % 7)).collect();
+    let hosts = (0..3000).step_by(100);
+    prefixes.extend(hosts.map(|number| (base | number << 72 | 0xabcd, 128, 9)));
+    check_v6(prefixes, &[base | 0xabce, base | 5 << 72 | 0xabcd]);
+    let hosts = |many: u128| (0..many).map(|host| ((0x0a01_0200 + host) << 96, 32, 1 + host as u32 % 5));
+    for many in [8, 9, 128, 129, 256] {
+        check_v4(hosts(many).collect(), &[0x0a01_0300, 0x0a01_01ff]);
+    }
+}
+
+#[test]
+fn an_empty_group_costs_nothing_and_is_that_of_the_first_value() {
+    let fib = Fib::<u32>::build(&ranges(vec![(0, 0, 7), (0x0a00_0000 << 96, 24, 8)], 0)).unwrap();
+    assert_eq!((fib.levels.runs.len(), fib.levels.lines.len()), (3, 0));
+    assert_eq!(fib.levels.groups.iter().filter(|group| **group != 0).count(), 1);
+    assert_eq!([0x0a00_00ff, 0x0a00_0100, 0x0900_0000].map(|it| fib.lookup(it)), [8, 7, 7]);
+}
+
+#[test]
+fn few_addresses_and_many_are_found_alike() {
+    let fib = Fib::<u32>::build(&ranges(vec![(0, 1, 3), (0x0a00_0001 << 96, 32, 4)], 1)).unwrap();
+    let addresses: Vec<u32> = (0..200).map(|number| 0x0a00_0000 | (number % 3)).collect();
+    for count in [0, 1, 3, 4, 63, 64, 65, 200] {
+        let mut found = vec![u32::MAX; count];
+        fib.lookup_batch(&addresses, &mut found);
+        assert!(found.iter().zip(&addresses).all(|(found, address)| *found == fib.lookup(*address)));
+    }
+    let mut less = [u32::MAX; 5];
+    fib.lookup_batch(&addresses[..4], &mut less);
+    assert_eq!(less, [3, 4, 3, 3, u32::MAX]);
 }
 
 #[test]
