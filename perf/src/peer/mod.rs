@@ -5,6 +5,7 @@
 //! goes, and by the kernel when this process dies; its files are in a folder that goes with it.
 
 pub mod bare;
+pub mod dpdk;
 pub mod kernel;
 
 mod ovs;

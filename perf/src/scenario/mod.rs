@@ -11,6 +11,7 @@ pub mod lockstep;
 pub mod pods;
 pub mod policy;
 pub mod strain;
+pub mod tables;
 pub mod throughput;
 
 use crate::session::Session;
@@ -64,6 +65,7 @@ pub static ALL: &[&dyn Scenario] = &[
     &churn::Churn,
     &policy::Policy,
     &strain::Strain,
+    &tables::Tables,
 ];
 
 /// The scenario of this name.
