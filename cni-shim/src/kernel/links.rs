@@ -215,7 +215,7 @@ impl Link {
                 LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
                 LinkAttribute::Link(peer) => link.peer = Some(*peer),
                 LinkAttribute::LinkInfo(infos) => {
-                    link.is_tun = infos.iter().any(|info| *info == LinkInfo::Kind(InfoKind::Tun));
+                    link.is_tun = infos.contains(&LinkInfo::Kind(InfoKind::Tun));
                 }
                 LinkAttribute::IfAlias(alias) => link.alias = Some(alias.clone()),
                 _ => {}
