@@ -28,6 +28,7 @@ impl Sum {
     }
 
     /// Adds one 16-bit number.
+    #[inline]
     #[must_use]
     pub const fn word(self, word: u16) -> Self {
         Self(self.0 + word as u64)
@@ -48,18 +49,20 @@ impl Sum {
     }
 
     /// The sum folded to 16 bits, not inverted.
+    #[inline]
     #[must_use]
-    pub fn fold(self) -> u16 {
-        let mut sum = self.0;
-        while let high @ 1.. = sum >> 16 {
-            sum = (sum & 0xffff) + high;
-        }
-        (sum & 0xffff) as u16
+    pub const fn fold(self) -> u16 {
+        // At most 2^33, 2^18, 2^16 + 2, and 2^16 - 1: no step depends on what the one before left over.
+        let sum = (self.0 >> 32) + (self.0 & 0xffff_ffff);
+        let sum = (sum >> 16) + (sum & 0xffff);
+        let sum = (sum >> 16) + (sum & 0xffff);
+        ((sum >> 16) + (sum & 0xffff)) as u16
     }
 
     /// The checksum: the folded sum, inverted.
+    #[inline]
     #[must_use]
-    pub fn finish(self) -> u16 {
+    pub const fn finish(self) -> u16 {
         !self.fold()
     }
 }
@@ -70,6 +73,16 @@ pub fn of(bytes: &[u8]) -> u16 {
     Sum::ZERO.bytes(bytes).finish()
 }
 
+/// Whether the checksum inside an IPv4 header without options is right.
+#[inline]
+#[must_use]
+pub fn is_right_v4(header: &[u8; 20]) -> bool {
+    // Whether a sum is 0xffff does not depend on which byte of its words comes first (RFC 1071, section 2.B).
+    let (words, _) = header.as_chunks::<4>();
+    let sum: u64 = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
+    sum != 0 && sum.is_multiple_of(0xffff)
+}
+
 /// Whether the checksum inside `bytes` is right.
 #[must_use]
 pub fn is_right(bytes: &[u8]) -> bool {
@@ -77,9 +90,13 @@ pub fn is_right(bytes: &[u8]) -> bool {
 }
 
 /// The checksum after one 16-bit word it covers changed from `old` to `new` (RFC 1624, equation 3).
+#[inline]
 #[must_use]
 pub fn updated(checksum: u16, old: u16, new: u16) -> u16 {
-    Sum::ZERO.word(!checksum).word(!old).word(new).finish()
+    let sum = u32::from(!checksum) + u32::from(!old) + u32::from(new);
+    // At most 3 * 0xffff, so that two steps fold it.
+    let sum = (sum >> 16) + (sum & 0xffff);
+    !((sum >> 16) + sum) as u16
 }
 
 /// Finishes a checksum that the sender left, as `skb_checksum_help` (net/core/dev.c) does: sums from `start` to the end,
@@ -116,6 +133,27 @@ mod tests {
         #[test]
         fn equals_the_definition(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             prop_assert_eq!(of(&bytes), slow(&bytes));
+        }
+
+        #[test]
+        fn a_fold_is_the_sum_of_the_words(sum: u64) {
+            let mut slow = sum;
+            while slow >> 16 != 0 {
+                slow = (slow >> 16) + (slow & 0xffff);
+            }
+            prop_assert_eq!(u64::from(Sum(sum).fold()), slow);
+        }
+
+        #[test]
+        fn a_header_is_right_when_its_sum_is(mut header: [u8; 20], wrong in 0usize..40) {
+            put(&mut header, 10, [0, 0]);
+            let sum = of(&header);
+            put(&mut header, 10, sum.to_be_bytes());
+            prop_assert!(is_right_v4(&header));
+            if let Some(byte) = header.get_mut(wrong) {
+                *byte ^= 0x10;
+            }
+            prop_assert_eq!(is_right_v4(&header), is_right(&header));
         }
 
         #[test]

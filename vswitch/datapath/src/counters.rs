@@ -119,6 +119,29 @@ stages! {
     IcmpErrorLimitedSource = "icmp-error-limited-source",
 }
 
+/// Packets of one port that follow each other, to be counted together.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Run {
+    /// Theirs.
+    pub(crate) port: PortIndex,
+    packets: u64,
+    bytes: u64,
+}
+
+impl Run {
+    /// None yet.
+    pub(crate) const fn of(port: PortIndex) -> Self {
+        Self { port, packets: 0, bytes: 0 }
+    }
+
+    /// One more of `length` bytes.
+    #[inline]
+    pub(crate) const fn add(&mut self, length: usize) {
+        self.packets += 1;
+        self.bytes += length as u64;
+    }
+}
+
 /// All counters of one worker.
 #[derive(Debug)]
 pub struct Counters {
@@ -193,6 +216,22 @@ impl Counters {
         let counters = self.port(port);
         counters.rx_packets.add(1);
         counters.rx_bytes.add(length as u64);
+    }
+
+    /// The same of packets that followed each other.
+    #[inline]
+    pub(crate) fn received_all(&self, run: &Run) {
+        let counters = self.port(run.port);
+        counters.rx_packets.add(run.packets);
+        counters.rx_bytes.add(run.bytes);
+    }
+
+    /// Counts packets that followed each other and leave by one port.
+    #[inline]
+    pub(crate) fn sent_all(&self, run: &Run) {
+        let counters = self.port(run.port);
+        counters.tx_packets.add(run.packets);
+        counters.tx_bytes.add(run.bytes);
     }
 
     /// Counts a packet of `length` bytes that leaves by `port`. The walk does it itself; the worker calls it for what it

@@ -172,12 +172,11 @@ pub fn answer_echo<B: Buffer>(buffer: &mut B, parsed: &Parsed, mac: Mac) {
 }
 
 /// Sets an IPv4 packet's TTL and mends its header's checksum.
+#[inline]
 pub(crate) fn set_ttl_v4(frame: &mut [u8], ttl: u8) {
-    if let (Some([old, protocol]), Some(sum)) =
-        (chunk::<2>(frame, ETHERNET + 8).copied(), be16(frame, ETHERNET + 10))
-    {
-        let [before, after] = [old, ttl].map(|ttl| u16::from_be_bytes([ttl, protocol]));
-        put(frame, ETHERNET + 8, [ttl]);
-        put(frame, ETHERNET + 10, checksum::updated(sum, before, after).to_be_bytes());
-    }
+    let Some(word) = frame.get_mut(ETHERNET + 8..).and_then(<[u8]>::first_chunk_mut::<4>) else { return };
+    let [old, protocol, high, low] = *word;
+    let [before, after] = [old, ttl].map(|ttl| u16::from_be_bytes([ttl, protocol]));
+    let [high, low] = checksum::updated(u16::from_be_bytes([high, low]), before, after).to_be_bytes();
+    *word = [ttl, protocol, high, low];
 }

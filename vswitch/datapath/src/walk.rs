@@ -131,7 +131,7 @@ impl Walk {
         let Self { flows, fragments, limiter, log, counters, scratch, keys, misses, tracer } = self;
         let context = Context { tables, now, counters };
         let packets = &mut batch[..count];
-        scratch.reset(count);
+        scratch.reset(count, tracer.is_some());
         if let Some(tracer) = tracer {
             tracer.capture(packets);
         }
@@ -153,9 +153,11 @@ impl Walk {
             dns::tell(&context, scratch, packets, out);
         }
         probe.mark(Mark::Forward);
-        forward::report(&context, scratch, packets, limiter);
+        if !scratch.reports.is_empty() {
+            forward::report(&context, scratch, packets, limiter);
+        }
         probe.mark(Mark::Report);
-        transmit::run(&context, scratch, batch.drain(..count), out);
+        transmit::run(&context, scratch, batch, count, out);
         probe.mark(Mark::Leave);
 
         if let Some(tracer) = tracer {

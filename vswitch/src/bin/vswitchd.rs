@@ -12,6 +12,9 @@ use vswitch::engine::{Engine, FinalReport, KernelDevices};
 use vswitch::metrics;
 use vswitch_model::api::Socket;
 
+#[global_allocator]
+static HEAP: vswitch::io::Heap = vswitch::io::Heap;
+
 /// The engine of one node: forwards and filters the packets of its pods.
 #[derive(Debug, Parser)]
 #[command(version, about)]

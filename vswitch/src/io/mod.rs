@@ -31,6 +31,7 @@ pub mod umem;
 
 mod depot;
 mod ethtool;
+mod heap;
 pub(crate) mod icmp;
 mod mapping;
 mod offload;
@@ -41,6 +42,7 @@ pub(crate) mod testing;
 
 pub use afxdp::{AfXdpPort, Devices};
 pub use frame::Frame;
+pub use heap::Heap;
 pub use memory::{MemoryPeer, MemoryPort};
 pub use pcap::PcapPort;
 pub use pool::FramePool;

@@ -153,6 +153,8 @@ impl Worker {
     /// Gives what is to leave to its ports.
     #[inline]
     fn transmit(&mut self) {
+        // Packets to one port follow each other as a rule.
+        let mut queued = None;
         for packet in self.out.tx.drain(..) {
             let index = packet.port;
             let refused = match self.ports.get(index) {
@@ -165,7 +167,11 @@ impl Worker {
                 },
             };
             match refused {
-                None => self.ports.queue(index),
+                None if queued == Some(index) => {}
+                None => {
+                    self.ports.queue(index);
+                    queued = Some(index);
+                }
                 Some((frame, reason)) => {
                     self.counters.dropped(index, reason);
                     self.pool.put(frame);

@@ -8,13 +8,18 @@
 /// Entries of a bucket.
 pub(super) const WAYS: usize = 8;
 const FREE: u16 = 0;
+/// The lowest bit of each tag of a word.
+const LOW: u64 = 0x0001_0001_0001_0001;
+/// All but the highest bit of each.
+const LOWER: u64 = 0x7fff * LOW;
 
 /// One cache line.
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(align(64))]
 pub(super) struct Bucket {
-    /// [`FREE`], or 16 bits of the hash.
-    tags: [u16; WAYS],
+    /// [`FREE`], or 16 bits of the hash: four to a word, way `w` in word `w % 2` at bit `w / 2 * 16`. Words, so that
+    /// all are compared in a few instructions of every processor.
+    tags: [u64; 2],
     /// Numbers of records.
     records: [u32; WAYS],
     /// How many records are in their second bucket because this one was full.
@@ -70,8 +75,7 @@ impl Index {
     #[inline]
     pub(super) fn candidate(&self, hash: u64) -> Option<u32> {
         let bucket = self.bucket(self.first(hash));
-        let matches = bucket.matches(tag(hash));
-        bucket.records.get(matches.trailing_zeros() as usize).copied()
+        bucket.records.get(first_way(bucket.matches(tag(hash)))).copied()
     }
 
     /// Adds a record. `hash_of` gives the hash of any other. False when neither bucket has room, nor could be given any.
@@ -100,7 +104,7 @@ impl Index {
             let (first, second) = (self.first(hash), self.second(hash));
             let to = if from == first { second } else { first };
             if self.put(to, hash, record) {
-                self.buckets[from].tags[way] = FREE;
+                self.buckets[from].free(way);
                 if to == second {
                     self.buckets[first].moved += 1;
                 } else {
@@ -112,11 +116,13 @@ impl Index {
         false
     }
 
+    #[inline]
     fn put(&mut self, at: usize, hash: u64, record: u32) -> bool {
-        let bucket = &mut self.buckets[at];
-        let Some(way) = bucket.tags.iter().position(|tag| *tag == FREE) else { return false };
-        bucket.tags[way] = tag(hash);
-        bucket.records[way] = record;
+        let bucket = &mut self.buckets[at & self.mask];
+        let way = first_way(bucket.matches(FREE));
+        let Some(number) = bucket.records.get_mut(way) else { return false };
+        *number = record;
+        bucket.tags[way % 2] |= u64::from(tag(hash)) << (way / 2 * 16);
         true
     }
 
@@ -135,27 +141,29 @@ impl Index {
     /// Entries in use, and how many of them are in their second bucket: for tests.
     #[cfg(test)]
     pub(super) fn occupancy(&self) -> (usize, usize) {
-        let used = self.buckets.iter().flat_map(|bucket| bucket.tags).filter(|tag| *tag != FREE).count();
+        let used = |bucket: &Bucket| WAYS - bucket.matches(FREE).count_ones() as usize;
+        let used = self.buckets.iter().map(used).sum();
         (used, self.buckets.iter().map(|bucket| usize::from(bucket.moved)).sum())
     }
 }
 
 impl Bucket {
-    /// One bit for each entry with this tag.
+    /// One bit for each entry with this tag: of way `w` bit `w % 2 + w / 2 * 16`.
     #[inline]
-    fn matches(&self, tag: u16) -> u32 {
-        let mut matches = 0;
-        for (way, other) in self.tags.iter().enumerate() {
-            matches |= u32::from(*other == tag) << way;
-        }
-        matches
+    fn matches(&self, tag: u16) -> u64 {
+        let [even, odd] = self.tags.map(|tags| {
+            let differs = tags ^ (u64::from(tag) * LOW);
+            // The highest bit of each: set by the sum when a lower one is. No sum carries into the next tag.
+            !(((differs & LOWER) + LOWER) | differs | LOWER)
+        });
+        even >> 15 | odd >> 14
     }
 
     #[inline]
     fn find(&self, tag: u16, same: &mut impl FnMut(u32) -> bool) -> Option<u32> {
         let mut matches = self.matches(tag);
         while matches != 0 {
-            let record = self.records[matches.trailing_zeros() as usize & (WAYS - 1)];
+            let record = self.records[first_way(matches) % WAYS];
             if same(record) {
                 return Some(record);
             }
@@ -165,11 +173,28 @@ impl Bucket {
     }
 
     fn take(&mut self, record: u32) -> bool {
-        let held = |way: &usize| self.tags[*way] != FREE && self.records[*way] == record;
-        let Some(way) = (0..WAYS).find(held) else { return false };
-        self.tags[way] = FREE;
-        true
+        let mut held = !self.matches(FREE) & (LOW | LOW << 1);
+        while held != 0 {
+            let way = first_way(held);
+            if self.records[way % WAYS] == record {
+                self.free(way);
+                return true;
+            }
+            held &= held - 1;
+        }
+        false
     }
+
+    fn free(&mut self, way: usize) {
+        self.tags[way % 2] &= !(0xffff << (way / 2 * 16));
+    }
+}
+
+/// The way of the lowest of the bits of [`Bucket::matches`]; beyond [`WAYS`] when there is none.
+#[inline]
+fn first_way(matches: u64) -> usize {
+    let bit = matches.trailing_zeros() as usize;
+    bit / 16 * 2 + bit % 16
 }
 
 /// 16 bits of the hash that choose no bucket of a table of less than 2^48 buckets, and are not [`FREE`].

@@ -44,7 +44,13 @@ impl FlowKey {
         destination_port: u16,
         protocol: u8,
     ) -> (Self, Orientation) {
-        Self::of((u128::from(source), source_port), (u128::from(destination), destination_port), protocol, 4)
+        // Address and port in one number: one comparison, and no branch that depends on the packet.
+        let [source, destination] = [(source, source_port), (destination, destination_port)]
+            .map(|(address, port)| u64::from(address) << 16 | u64::from(port));
+        let (low, high) = (source.min(destination), source.max(destination));
+        let rest = (low & 0xffff) << 48 | (high & 0xffff) << 32 | u64::from(protocol) << 24 | 4 << 16;
+        let orientation = if source > destination { Orientation::FromHigh } else { Orientation::FromLow };
+        (Self { words: [0, low >> 16, 0, high >> 16, rest] }, orientation)
     }
 
     /// The key of a packet between IPv6 addresses.
@@ -57,7 +63,12 @@ impl FlowKey {
         destination_port: u16,
         protocol: u8,
     ) -> (Self, Orientation) {
-        Self::of((source, source_port), (destination, destination_port), protocol, 6)
+        let (source, destination) = ((source, source_port), (destination, destination_port));
+        let from_high = source > destination;
+        let (low, high) = if from_high { (destination, source) } else { (source, destination) };
+        let rest = u64::from(low.1) << 48 | u64::from(high.1) << 32 | u64::from(protocol) << 24 | 6 << 16;
+        let words = [(low.0 >> 64) as u64, low.0 as u64, (high.0 >> 64) as u64, high.0 as u64, rest];
+        (Self { words }, if from_high { Orientation::FromHigh } else { Orientation::FromLow })
     }
 
     /// The key of a packet between addresses of one family; None when they are not.
@@ -78,16 +89,12 @@ impl FlowKey {
         }
     }
 
+    /// Whether it is this key: `==` without the call of memcmp that comparing arrays compiles to.
     #[inline]
-    fn of(source: (u128, u16), destination: (u128, u16), protocol: u8, family: u8) -> (Self, Orientation) {
-        let from_high = source > destination;
-        let (low, high) = if from_high { (destination, source) } else { (source, destination) };
-        let rest = u64::from(low.1) << 48
-            | u64::from(high.1) << 32
-            | u64::from(protocol) << 24
-            | u64::from(family) << 16;
-        let words = [(low.0 >> 64) as u64, low.0 as u64, (high.0 >> 64) as u64, high.0 as u64, rest];
-        (Self { words }, if from_high { Orientation::FromHigh } else { Orientation::FromLow })
+    pub(super) fn is(&self, other: &Self) -> bool {
+        let [a, b, c, d, e] = self.words;
+        let [v, w, x, y, z] = other.words;
+        (a ^ v) | (b ^ w) | (c ^ x) | (d ^ y) | (e ^ z) == 0
     }
 
     /// Address and port of the end that `orientation` says sends.

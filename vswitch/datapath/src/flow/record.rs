@@ -133,6 +133,8 @@ impl Flow {
     /// How long a revoked flow is kept at most without a packet of its originator: longer than the other end of a TCP
     /// connection sends again what is not acknowledged (15 to 30 minutes, `net.ipv4.tcp_retries2`).
     pub const REVOKED_S: u64 = 1800;
+    /// Nothing expires sooner, whatever its state: packets of a flow that is in use ask no further.
+    pub(super) const SHORTEST_S: u64 = 10;
 
     /// The record of a new flow, before its first packet is counted: [`Flow::advance`] is not called for that one but
     /// [`Flow::count`].
@@ -231,6 +233,17 @@ impl Flow {
     #[inline]
     #[must_use]
     pub fn is_expired(&self, now: Now) -> bool {
+        self.is_silent(now) && self.is_over(now)
+    }
+
+    /// Whether nothing came for as long as the shortest timeout is.
+    #[inline]
+    pub(super) fn is_silent(&self, now: Now) -> bool {
+        now.since(self.last_seen) > Self::SHORTEST_S * 1_000_000_000
+    }
+
+    #[cold]
+    fn is_over(&self, now: Now) -> bool {
         let timeout = self.state.timeout_s();
         let timeout = if self.is_revoked { timeout.min(Self::REVOKED_S) } else { timeout };
         now.since(self.last_seen) > timeout * 1_000_000_000

@@ -124,15 +124,36 @@ impl FlowTable {
         }
     }
 
+    /// Whether any of these flows may have been silent for too long, so that each is to be asked. It reads of all records
+    /// what their packets are about to write, so that this waiting overlaps, too.
+    #[inline]
+    #[must_use]
+    pub fn any_silent(&self, flows: &[Option<FlowIndex>], now: Now) -> bool {
+        let flows = flows.iter().filter_map(|flow| self.get((*flow)?));
+        flows.fold(false, |any, flow| any | flow.is_silent(now))
+    }
+
     #[inline]
     fn is(&self, record: u32, key: &FlowKey) -> bool {
-        self.get(FlowIndex(record)).is_some_and(|flow| flow.key == *key)
+        self.get(FlowIndex(record)).is_some_and(|flow| flow.key.is(key))
     }
 
     /// Adds a flow; one that has its key already is replaced. `hash` is that of its key. When there is no room a few
     /// records are looked at for expired ones, and if there are none one of those goes that was never answered, or is revoked.
     pub fn insert(&mut self, hash: u64, flow: Flow) -> Result<FlowIndex, FlowTableFull> {
-        if let Some(there) = self.lookup(&flow.key, hash) {
+        let there = self.lookup(&flow.key, hash);
+        self.insert_at(there, hash, flow)
+    }
+
+    /// The same for who has just looked the key up, and what came of it.
+    #[inline]
+    pub(crate) fn insert_at(
+        &mut self,
+        there: Option<FlowIndex>,
+        hash: u64,
+        flow: Flow,
+    ) -> Result<FlowIndex, FlowTableFull> {
+        if let Some(there) = there {
             *self.held(&flow) += 1;
             if let Some(before) = self.record(there).and_then(|record| record.replace(flow)) {
                 *self.held(&before) -= 1;

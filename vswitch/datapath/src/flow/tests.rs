@@ -303,6 +303,23 @@ fn times_depend_on_the_state() {
     assert_eq!(flow.policy_ports().destination, 5060);
 }
 
+#[test]
+fn no_time_is_shorter_than_the_shortest() {
+    use TcpState::{Closing, Established, HalfClosed, PickedUp, Reset, SynReceived, SynSent};
+    let ended = [HalfClosed(Direction::Reply), Closing, Reset(Direction::Original)];
+    let tcp = [SynSent, SynReceived, PickedUp, Established].into_iter().chain(ended).map(FlowState::Tcp);
+    let others = [false, true].into_iter().flat_map(|replied| {
+        [
+            FlowState::Udp { replied },
+            FlowState::Icmp { replied },
+            FlowState::Sctp { replied },
+            FlowState::Other { replied },
+        ]
+    });
+    assert!(tcp.chain(others).all(|state| state.timeout_s() >= Flow::SHORTEST_S));
+    assert_eq!(FlowState::Tcp(Reset(Direction::Reply)).timeout_s(), Flow::SHORTEST_S);
+}
+
 /// What a table is, told simply.
 #[derive(Default)]
 struct Oracle {

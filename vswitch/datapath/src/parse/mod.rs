@@ -3,6 +3,7 @@
 //! [`parse`] reads and judges the form only. Whether an address may be used by who uses it is the source check's
 //! business. Checksums of transport headers are the receiver's business (RFC 1812 asks a router for none).
 
+mod common;
 mod ip;
 mod quoted;
 mod transport;
@@ -198,6 +199,11 @@ pub fn parse(frame: &[u8]) -> Result<Parsed, DropReason> {
 /// Reads a frame into the place where the walk keeps what it knows; half-filled when it is refused.
 #[inline]
 pub(crate) fn parse_into(frame: &[u8], parsed: &mut Parsed) -> Result<(), DropReason> {
+    if common::v4(frame, parsed) || common::v6(frame, parsed) { Ok(()) } else { parse_any(frame, parsed) }
+}
+
+/// The long way, for any frame that there can be.
+fn parse_any(frame: &[u8], parsed: &mut Parsed) -> Result<(), DropReason> {
     let header = chunk::<ETHERNET>(frame, 0).ok_or(DropReason::Truncated)?;
     let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, high, low] = *header;
     *parsed = Parsed {

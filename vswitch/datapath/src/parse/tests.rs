@@ -202,6 +202,36 @@ proptest! {
     }
 
     #[test]
+    fn the_short_way_reads_what_the_long_way_reads(
+        v6: bool,
+        tcp: bool,
+        body in proptest::collection::vec(any::<u8>(), 0..40),
+        padding in 0usize..4,
+        changed in proptest::collection::vec((0usize..64, any::<u8>()), 0..3),
+        mend: bool,
+    ) {
+        let ends = ends(v6);
+        let mut frame = if tcp { ends.tcp(1, 2, 0x12, &body) } else { ends.udp(3, 4, &body) };
+        frame.resize(frame.len() + padding, 0);
+        for (at, byte) in changed {
+            if let Some(place) = frame.get_mut(at) {
+                *place = byte;
+            }
+        }
+        if mend && frame[14] == 0x45 {
+            frames::mend_ipv4(&mut frame);
+        }
+        let (mut short, mut long) = (Parsed::EMPTY, Parsed::EMPTY);
+        let read = common::v4(&frame, &mut short) || common::v6(&frame, &mut short);
+        let outcome = parse_any(&frame, &mut long);
+        prop_assert_eq!(read.then_some((Ok(()), short)), read.then_some((outcome, long)));
+        // And whatever it is for is read by it.
+        let plain = matches!(long.protocol, protocol::UDP | protocol::TCP) && long.piece == Piece::Whole;
+        let header = if long.network == Network::V6 { 54 } else { 34 };
+        prop_assert!(read || outcome.is_err() || !plain || long.transport != header || frame[20] & 0x80 != 0);
+    }
+
+    #[test]
     fn a_cut_frame_is_refused(length in 0usize..62, v6: bool) {
         let frame = ends(v6).udp(1, 2, &[9; 8]);
         prop_assert_eq!(parse(&frame[..length.min(frame.len() - 1)]), Err(DropReason::Truncated));

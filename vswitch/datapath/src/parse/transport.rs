@@ -6,6 +6,7 @@ use super::{Network, Parsed, Piece, protocol};
 use crate::read::{byte, chunk};
 
 /// Reads the transport header. Its whole fixed part must be there, in a first fragment too (RFC 1858, RFC 7112).
+#[inline]
 pub(super) fn read(frame: &[u8], parsed: &mut Parsed) -> Result<(), DropReason> {
     const INVALID: DropReason = DropReason::TransportHeaderInvalid;
     if parsed.piece == Piece::Later {
@@ -41,6 +42,7 @@ pub(super) fn read(frame: &[u8], parsed: &mut Parsed) -> Result<(), DropReason> 
     Ok(())
 }
 
+#[inline]
 fn ports<const N: usize>(parsed: &mut Parsed, header: &[u8; N]) {
     if let Some([a, b, c, d]) = header.first_chunk() {
         parsed.source_port = u16::from_be_bytes([*a, *b]);

@@ -24,22 +24,22 @@ pub(crate) fn run<B: Buffer>(
     for index in from.iter() {
         let Some(packet) = packets.get_mut(index) else { continue };
         let parsed = &scratch.parsed[index];
-        let way = scratch.adjacency[index];
-        scratch.fate[index] = match check(context, packet, parsed, way) {
+        let way = context.tables.adjacency(scratch.adjacency[index]);
+        let fate = match check(packet, parsed, way) {
             Fate::Walking => {
                 decrement_ttl(packet.buffer.bytes_mut(), parsed);
-                leave(context, packet, parsed.traffic_class, way, scratch.entropy[index])
+                leave_by(context, packet, parsed.traffic_class, way, scratch.entropy[index])
             }
             fate => fate,
         };
+        scratch.end(index, fate);
     }
 }
 
 /// Whether a packet goes on by a way: [`Fate::Walking`] when it does. Nothing has been changed, so that an error quotes
 /// what was sent.
 #[inline]
-fn check<B>(context: &Context<'_>, packet: &Packet<B>, parsed: &Parsed, way: AdjacencyIndex) -> Fate {
-    let way = context.tables.adjacency(way);
+fn check<B>(packet: &Packet<B>, parsed: &Parsed, way: &Adjacency) -> Fate {
     if let Some(reason) = way.drop_reason() {
         return match reason {
             DropReason::NoRoute | DropReason::RouteUnreachable | DropReason::NextHopUnresolved => {
@@ -78,7 +78,7 @@ fn decrement_ttl(frame: &mut [u8], parsed: &Parsed) {
 }
 
 /// Gives a packet the headers of its way and the port it leaves by. Everything has been checked but the headroom.
-#[inline]
+#[inline(never)]
 pub(crate) fn leave<B: Buffer>(
     context: &Context<'_>,
     packet: &mut Packet<B>,
@@ -86,13 +86,24 @@ pub(crate) fn leave<B: Buffer>(
     way: AdjacencyIndex,
     entropy: u64,
 ) -> Fate {
-    match headers(context, packet, traffic_class, context.tables.adjacency(way), entropy) {
+    leave_by(context, packet, traffic_class, context.tables.adjacency(way), entropy)
+}
+
+#[inline(always)]
+fn leave_by<B: Buffer>(
+    context: &Context<'_>,
+    packet: &mut Packet<B>,
+    traffic_class: u8,
+    way: &Adjacency,
+    entropy: u64,
+) -> Fate {
+    match headers(context, packet, traffic_class, way, entropy) {
         Ok(()) => Fate::Sent,
         Err(reason) => Fate::Dropped(reason),
     }
 }
 
-#[inline]
+#[inline(always)]
 fn headers<B: Buffer>(
     context: &Context<'_>,
     packet: &mut Packet<B>,
@@ -156,7 +167,8 @@ pub(crate) fn report<B: Buffer>(
     packets: &mut [Packet<B>],
     limiter: &mut SourceLimiter,
 ) {
-    for (index, packet) in packets.iter_mut().enumerate() {
+    for index in scratch.reports.iter() {
+        let Some(packet) = packets.get_mut(index) else { continue };
         let Fate::Reported(reason, error) = scratch.fate[index] else { continue };
         scratch.drop(index, reason);
         let parsed = &scratch.parsed[index];

@@ -62,46 +62,47 @@ impl Fate {
     }
 }
 
-/// Numbers of packets of a batch, ascending as a rule.
+/// Numbers of packets of a batch: a bit for each, so that they are ascending, whoever came first.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Indices {
-    items: [u8; BATCH],
-    len: usize,
-}
+pub(crate) struct Indices(u64);
+
+const _: () = assert!(BATCH == u64::BITS as usize);
 
 impl Indices {
     pub(crate) const fn new() -> Self {
-        Self { items: [0; BATCH], len: 0 }
+        Self(0)
     }
 
-    /// Adds one. There are never more than a batch has packets.
+    /// Adds one.
     #[inline]
-    pub(crate) fn push(&mut self, index: usize) {
-        if let Some(item) = self.items.get_mut(self.len) {
-            *item = index as u8;
-            self.len += 1;
-        }
+    pub(crate) const fn push(&mut self, index: usize) {
+        self.0 |= 1 << (index % BATCH);
     }
 
     #[inline]
     pub(crate) const fn clear(&mut self) {
-        self.len = 0;
+        self.0 = 0;
     }
 
     #[inline]
     pub(crate) const fn len(&self) -> usize {
-        self.len
+        self.0.count_ones() as usize
     }
 
     #[inline]
     pub(crate) const fn is_empty(&self) -> bool {
-        self.len == 0
+        self.0 == 0
     }
 
     #[inline]
     pub(crate) fn iter(&self) -> impl Iterator<Item = usize> + Clone + use<> {
-        // Less than BATCH by construction; the mask tells the compiler, so that no access checks bounds.
-        self.items.into_iter().take(self.len).map(|item| usize::from(item) & (BATCH - 1))
+        let mut left = self.0;
+        std::iter::from_fn(move || {
+            let first = left.trailing_zeros() as usize;
+            // Of zero nothing is left; the rest tells the compiler, so that no access checks bounds.
+            left &= left.wrapping_sub(1);
+            (first < BATCH).then_some(first)
+        })
     }
 }
 
@@ -114,6 +115,8 @@ pub(crate) struct Scratch {
     pub(crate) parsed: [Parsed; BATCH],
     /// How its walk ended.
     pub(crate) fate: [Fate; BATCH],
+    /// Those that are [`Fate::Reported`].
+    pub(crate) reports: Indices,
     /// The way it leaves.
     pub(crate) adjacency: [AdjacencyIndex; BATCH],
     /// The hash of its flow's key, which spreads tunnel packets over the underlay.
@@ -142,6 +145,7 @@ impl Scratch {
             ingress: [PortIndex(0); BATCH],
             parsed: [Parsed::EMPTY; BATCH],
             fate: [Fate::Walking; BATCH],
+            reports: Indices::new(),
             adjacency: [AdjacencyIndex(0); BATCH],
             entropy: [0; BATCH],
             tunnel: [None; BATCH],
@@ -155,21 +159,39 @@ impl Scratch {
         }
     }
 
-    /// Forgets the batch before.
-    pub(crate) fn reset(&mut self, count: usize) {
+    /// Forgets the batch before: of what is for the trace, where it is `traced`.
+    #[inline]
+    pub(crate) fn reset(&mut self, count: usize, traced: bool) {
         self.fate[..count].fill(Fate::Walking);
+        self.reports.clear();
+        self.answers.clear();
+        if traced {
+            self.reset_traced(count);
+        }
+    }
+
+    #[cold]
+    fn reset_traced(&mut self, count: usize) {
         self.tunnel[..count].fill(None);
         self.flow[..count].fill(None);
         self.denied[..count].fill(None);
         self.reported[..count].fill(None);
         self.answered[..count].fill(false);
-        self.answers.clear();
     }
 
     /// Whether a way was chosen for it: it belongs to a flow, or is an ICMP error about one that went on.
     pub(crate) fn routed(&self, index: usize) -> bool {
         let related = self.parsed[index].is_icmp_error() && self.fate[index] == Fate::Sent;
         self.flow[index].is_some() || related
+    }
+
+    /// Its walk ends so.
+    #[inline]
+    pub(crate) fn end(&mut self, index: usize, fate: Fate) {
+        self.fate[index] = fate;
+        if matches!(fate, Fate::Reported(..)) {
+            self.reports.push(index);
+        }
     }
 
     #[inline]

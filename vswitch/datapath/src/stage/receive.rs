@@ -3,10 +3,10 @@
 use vswitch_model::DropReason;
 
 use super::{Context, Indices, Scratch};
-use crate::counters::Stage;
+use crate::counters::{Run, Stage};
 use crate::parse::{Network, Parsed, parse_into, protocol};
 use crate::tables::Role;
-use crate::{Buffer, Packet, PartialChecksum};
+use crate::{BATCH, Buffer, Packet, PartialChecksum};
 
 /// Packets by the kind of port they came by.
 pub(crate) struct Received {
@@ -21,9 +21,18 @@ pub(crate) fn run<B: Buffer>(
     packets: &mut [Packet<B>],
 ) -> Received {
     let mut received = Received { pods: Indices::new(), uplinks: Indices::new(), hosts: Indices::new() };
-    for (index, packet) in packets.iter_mut().enumerate() {
+    let Some(first) = packets.first() else { return received };
+    // What came by one port lies together.
+    let mut run = Run::of(first.port);
+    let mut role = context.tables.port(run.port).role;
+    for (index, packet) in packets.iter_mut().enumerate().take(BATCH) {
+        if packet.port != run.port {
+            context.counters.received_all(&run);
+            run = Run::of(packet.port);
+            role = context.tables.port(run.port).role;
+        }
+        run.add(packet.buffer.bytes().len());
         scratch.ingress[index] = packet.port;
-        context.counters.received(packet.port, packet.buffer.bytes().len());
         let parsed = &mut scratch.parsed[index];
         if let Err(reason) = read(&mut packet.buffer, parsed) {
             scratch.drop(index, reason);
@@ -33,13 +42,14 @@ pub(crate) fn run<B: Buffer>(
             scratch.drop(index, DropReason::TransportHeaderInvalid);
             continue;
         }
-        match context.tables.port(packet.port).role {
+        match role {
             Role::Pod => received.pods.push(index),
             Role::Uplink => received.uplinks.push(index),
             Role::Host => received.hosts.push(index),
             Role::None => scratch.drop(index, DropReason::NotConfigured),
         }
     }
+    context.counters.received_all(&run);
     context.counters.passed(Stage::Parse, packets.len());
     received
 }
@@ -57,7 +67,7 @@ fn is_of_transport(parsed: &Parsed, partial: PartialChecksum) -> bool {
 }
 
 /// Reads a frame and cuts off what follows its IP packet.
-#[inline]
+#[inline(always)]
 pub(crate) fn read<B: Buffer>(buffer: &mut B, parsed: &mut Parsed) -> Result<(), DropReason> {
     if let Err(reason) = parse_into(buffer.bytes(), parsed) {
         *parsed = Parsed::EMPTY;

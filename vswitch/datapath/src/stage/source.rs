@@ -24,41 +24,43 @@ pub(crate) fn pods<B: Buffer>(
     for index in from.iter() {
         let Some(packet) = packets.get_mut(index) else { continue };
         let station = context.tables.port(packet.port);
+        if goes(&scratch.parsed[index], station) {
+            next.push(index);
+            continue;
+        }
         match pod(packet, &scratch.parsed[index], station) {
-            Ok(Entry::Goes) => next.push(index),
-            Ok(Entry::Answered) => {
+            Ok(()) => {
                 scratch.fate[index] = Fate::Sent;
                 scratch.answered[index] = true;
                 answered += 1;
             }
-            Ok(Entry::Refused(error)) => {
-                scratch.fate[index] = Fate::Reported(DropReason::DestinationInvalid, error);
-            }
-            Err(reason) => scratch.drop(index, reason),
+            Err(fate) => scratch.end(index, fate),
         }
     }
     context.counters.passed(Stage::Answer, answered);
 }
 
-enum Entry {
-    Goes,
-    Answered,
-    /// It is for the gateway, which has no such service.
-    Refused(IcmpError),
+/// Whether a packet is its sender's own, and for somebody behind the gateway.
+#[inline(always)]
+fn goes(parsed: &Parsed, station: &PortEntry) -> bool {
+    let to_gateway = parsed.destination_mac == Mac::GATEWAY && parsed.network != Network::Arp;
+    // Neighbour discovery never leaves its link: a pod may ask for another's address by unicast, too.
+    parsed.source_mac == station.mac
+        && to_gateway
+        && is_destination(parsed.destination)
+        && !is_gateway(parsed.destination)
+        && owns(station, parsed.source)
+        && !is_discovery(parsed)
 }
 
-#[inline]
-fn pod<B: Buffer>(packet: &mut Packet<B>, parsed: &Parsed, station: &PortEntry) -> Result<Entry, DropReason> {
+/// Answers a packet that does not go on, or says why it is not answered.
+#[cold]
+fn pod<B: Buffer>(packet: &mut Packet<B>, parsed: &Parsed, station: &PortEntry) -> Result<(), Fate> {
     if parsed.source_mac != station.mac {
-        return Err(DropReason::SpoofedMac);
+        return Err(Fate::Dropped(DropReason::SpoofedMac));
     }
     if parsed.destination_mac != Mac::GATEWAY || parsed.network == Network::Arp {
-        return to_group(packet, parsed, station);
-    }
-    let forwarded = is_destination(parsed.destination) && !is_gateway(parsed.destination);
-    // Neighbour discovery never leaves its link: a pod may ask for another's address by unicast, too.
-    if forwarded && owns(station, parsed.source) && !is_discovery(parsed) {
-        return Ok(Entry::Goes);
+        return to_group(packet, parsed, station).map_err(Fate::Dropped);
     }
     to_gateway(packet, parsed, station)
 }
@@ -69,7 +71,7 @@ fn to_group<B: Buffer>(
     packet: &mut Packet<B>,
     parsed: &Parsed,
     station: &PortEntry,
-) -> Result<Entry, DropReason> {
+) -> Result<(), DropReason> {
     if parsed.destination_mac != Mac::GATEWAY && !parsed.destination_mac.is_multicast() {
         return Err(DropReason::MacNotOurs);
     }
@@ -80,42 +82,38 @@ fn to_group<B: Buffer>(
     } else {
         return Err(DropReason::DestinationInvalid);
     }
-    Ok(Entry::Answered)
+    Ok(())
 }
 
 /// Packets to the gateway itself, and those that are wrong.
 #[cold]
-fn to_gateway<B: Buffer>(
-    packet: &mut Packet<B>,
-    parsed: &Parsed,
-    station: &PortEntry,
-) -> Result<Entry, DropReason> {
+fn to_gateway<B: Buffer>(packet: &mut Packet<B>, parsed: &Parsed, station: &PortEntry) -> Result<(), Fate> {
     if is_discovery(parsed) {
-        neighbour::answer_solicitation(&mut packet.buffer, parsed, station)?;
-        return Ok(Entry::Answered);
+        return neighbour::answer_solicitation(&mut packet.buffer, parsed, station).map_err(Fate::Dropped);
     }
     let link_local = matches!(parsed.source, IpAddr::V6(source) if source.is_unicast_link_local());
     let own = owns(station, parsed.source) || (link_local && is_gateway(parsed.destination));
     if !own {
-        return Err(if is_source(parsed.source) || link_local {
+        return Err(Fate::Dropped(if is_source(parsed.source) || link_local {
             DropReason::SpoofedAddress
         } else {
             DropReason::SourceInvalid
-        });
+        }));
     }
     if !is_gateway(parsed.destination) || parsed.piece != Piece::Whole {
-        return Err(DropReason::DestinationInvalid);
+        return Err(Fate::Dropped(DropReason::DestinationInvalid));
     }
     if !parsed.is_echo_request() {
-        return refused(parsed).map(Entry::Refused).ok_or(DropReason::DestinationInvalid);
+        const INVALID: DropReason = DropReason::DestinationInvalid;
+        return Err(refused(parsed).map_or(Fate::Dropped(INVALID), |error| Fate::Reported(INVALID, error)));
     }
     if let Some(partial) = packet.offload.checksum.take()
         && !checksum::finish_partial(packet.buffer.bytes_mut(), partial)
     {
-        return Err(DropReason::TransportHeaderInvalid);
+        return Err(Fate::Dropped(DropReason::TransportHeaderInvalid));
     }
     neighbour::answer_echo(&mut packet.buffer, parsed, station.mac);
-    Ok(Entry::Answered)
+    Ok(())
 }
 
 /// What is said of a packet to the gateway that is no ping (RFC 1812, section 5.2.7.1; RFC 4443, sections 3.1 and 3.4). None:
@@ -129,10 +127,12 @@ fn refused(parsed: &Parsed) -> Option<IcmpError> {
     }
 }
 
+#[inline]
 pub(crate) fn is_gateway(address: IpAddr) -> bool {
     address == IpAddr::V4(GATEWAY_V4) || address == IpAddr::V6(GATEWAY_V6)
 }
 
+#[inline]
 fn is_discovery(parsed: &Parsed) -> bool {
     parsed.network == Network::V6
         && parsed.protocol == protocol::ICMPV6

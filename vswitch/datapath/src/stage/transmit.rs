@@ -3,22 +3,28 @@
 use vswitch_model::DropReason;
 
 use super::{Context, Fate, Scratch, forward};
-use crate::counters::Stage;
+use crate::counters::{Run, Stage};
 use crate::output::Output;
 use crate::parse::Parsed;
 use crate::{Buffer, Offload, Packet, fragment, neighbour};
 
+/// Takes the first `count` packets of `batch`.
 pub(crate) fn run<B: Buffer>(
     context: &Context<'_>,
     scratch: &mut Scratch,
-    packets: impl Iterator<Item = Packet<B>>,
+    batch: &mut Vec<Packet<B>>,
+    count: usize,
     out: &mut Output<B>,
 ) {
-    for (index, packet) in packets.enumerate() {
+    if count == batch.len() && scratch.fate[..count].iter().all(|fate| *fate == Fate::Sent) {
+        return send_all(context, scratch, batch, out);
+    }
+    for (index, packet) in batch.drain(..count).enumerate() {
         match scratch.fate[index] {
             Fate::Sent => {
                 scratch.egress[index] = packet.port;
-                send(context, packet, out);
+                context.counters.sent(packet.port, packet.buffer.bytes().len());
+                out.tx.push(packet);
             }
             Fate::Held => {
                 scratch.egress[index] = packet.port;
@@ -42,10 +48,25 @@ pub(crate) fn run<B: Buffer>(
     }
 }
 
-#[inline]
-fn send<B: Buffer>(context: &Context<'_>, packet: Packet<B>, out: &mut Output<B>) {
-    context.counters.sent(packet.port, packet.buffer.bytes().len());
-    out.tx.push(packet);
+/// All packets of `batch` go on, as nearly always: counted port by port, and moved at once.
+fn send_all<B: Buffer>(
+    context: &Context<'_>,
+    scratch: &mut Scratch,
+    batch: &mut Vec<Packet<B>>,
+    out: &mut Output<B>,
+) {
+    let Some(first) = batch.first() else { return };
+    let mut run = Run::of(first.port);
+    for (packet, egress) in batch.iter().zip(&mut scratch.egress) {
+        if packet.port != run.port {
+            context.counters.sent_all(&run);
+            run = Run::of(packet.port);
+        }
+        run.add(packet.buffer.bytes().len());
+        *egress = packet.port;
+    }
+    context.counters.sent_all(&run);
+    out.tx.append(batch);
 }
 
 /// Cuts a packet that may be cut and sends the pieces. The error says why it was dropped instead, or why some piece was.

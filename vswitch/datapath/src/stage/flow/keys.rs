@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use crate::BATCH;
 use crate::flow::{FlowIndex, FlowKey, FlowTable, Orientation};
 use crate::parse::Parsed;
-use crate::stage::Indices;
 
-/// The keys of a batch's packets, in the order of `packets`: dense, for the batched look-up.
+/// The keys of a batch's packets, one after another: dense, for the batched look-up.
 #[derive(Debug)]
 pub(crate) struct Keys {
-    pub(super) packets: Indices,
+    /// Whose each is.
+    packets: [u8; BATCH],
+    count: usize,
     pub(super) keys: [FlowKey; BATCH],
     pub(super) hashes: [u64; BATCH],
     pub(super) orientations: [Orientation; BATCH],
@@ -21,7 +22,8 @@ impl Keys {
     pub(crate) fn new() -> Self {
         let (key, orientation) = FlowKey::v4(0, 0, 0, 0, 0);
         Self {
-            packets: Indices::new(),
+            packets: [0; BATCH],
+            count: 0,
             keys: [key; BATCH],
             hashes: [0; BATCH],
             orientations: [orientation; BATCH],
@@ -29,10 +31,27 @@ impl Keys {
         }
     }
 
+    pub(super) const fn clear(&mut self) {
+        self.count = 0;
+    }
+
+    /// How many there are: as many as a batch has packets at most.
+    #[inline]
+    pub(super) fn count(&self) -> usize {
+        self.count.min(BATCH)
+    }
+
+    /// The packet whose key is at `at`.
+    #[inline]
+    pub(super) fn packet(&self, at: usize) -> usize {
+        usize::from(self.packets[at % BATCH]) % BATCH
+    }
+
     #[inline]
     pub(super) fn push(&mut self, flows: &FlowTable, index: usize, key: (FlowKey, Orientation)) -> u64 {
-        let at = self.packets.len() & (BATCH - 1);
-        self.packets.push(index);
+        let at = self.count % BATCH;
+        self.count += 1;
+        self.packets[at] = index as u8;
         (self.keys[at], self.orientations[at]) = key;
         self.hashes[at] = flows.hash(&key.0);
         self.hashes[at]

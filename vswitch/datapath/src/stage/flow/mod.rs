@@ -14,7 +14,7 @@ use crate::flow_log::FlowLog;
 use crate::fragment::FragmentTable;
 use crate::parse::{Parsed, Piece, protocol};
 use crate::tables::{Adjacency, Denied, Role};
-use crate::{BATCH, Buffer, Mark, Packet, PortIndex, Probe, dns};
+use crate::{Buffer, Mark, Packet, PortIndex, Probe, dns};
 
 use asked::tell_again;
 use keys::key_of;
@@ -42,7 +42,7 @@ pub(crate) fn run<B: Buffer, P: Probe>(
     next: &mut Indices,
     probe: &mut P,
 ) {
-    memory.keys.packets = Indices::new();
+    memory.keys.clear();
     let mut errors = Indices::new();
     for index in from.iter() {
         if scratch.parsed[index].piece != Piece::Whole && !join(context, scratch, memory.fragments, index) {
@@ -57,7 +57,7 @@ pub(crate) fn run<B: Buffer, P: Probe>(
             scratch.drop(index, DropReason::FlowUnknown);
         }
     }
-    let count = memory.keys.packets.len().min(BATCH);
+    let count = memory.keys.count();
     probe.mark(Mark::Key);
     let keys = &mut *memory.keys;
     memory.flows.lookup_batch(&keys.keys[..count], &keys.hashes[..count], &mut keys.found[..count]);
@@ -65,13 +65,13 @@ pub(crate) fn run<B: Buffer, P: Probe>(
     let misses = hits(context, scratch, packets, memory, next);
     probe.mark(Mark::Advance);
     if !misses.is_empty() {
-        let numbers = memory.keys.packets;
-        let index = |at: usize| usize::from(numbers.items[at]);
-        memory.misses.ask(context, scratch, misses.iter().map(index));
+        let keys = &*memory.keys;
+        memory.misses.ask(context, scratch, misses.iter().map(|at| keys.packet(at)));
         for (number, at) in misses.iter().enumerate() {
-            match miss(context, scratch, packets, memory, (number, at), index(at)) {
-                Ok(()) => next.push(index(at)),
-                Err(fate) => scratch.fate[index(at)] = fate,
+            let index = memory.keys.packet(at);
+            match miss(context, scratch, packets, memory, (number, at), index) {
+                Ok(()) => next.push(index),
+                Err(fate) => scratch.end(index, fate),
             }
         }
         memory.misses.count(context);
@@ -110,8 +110,9 @@ fn hits<B: Buffer>(
 ) -> Indices {
     let mut misses = Indices::new();
     let Memory { flows, keys, log, .. } = memory;
-    for (at, index) in keys.packets.iter().enumerate() {
-        let at = at & (BATCH - 1);
+    let silent = flows.any_silent(&keys.found[..keys.count()], context.now);
+    for at in 0..keys.count() {
+        let index = keys.packet(at);
         // A flow that an earlier packet of the batch ended is found no more.
         let flow = keys.found[at].and_then(|found| Some((found, flows.get_with_windows(found)?)));
         let Some((found, (flow, windows))) = flow else {
@@ -125,7 +126,7 @@ fn hits<B: Buffer>(
             misses.push(at);
             continue;
         }
-        if flow.is_expired(context.now) {
+        if silent && flow.is_expired(context.now) {
             flows.remove(found);
             misses.push(at);
             continue;
@@ -177,7 +178,7 @@ fn tcp_segment<'a, B: Buffer>(
 }
 
 /// Takes a packet into its flow. `segment` is None for what is not TCP, and for fragments, whose numbers are not known.
-#[inline]
+#[inline(always)]
 fn advance(
     context: &Context<'_>,
     (flow, windows): (&mut Flow, Option<&mut Windows>),
@@ -270,7 +271,8 @@ fn miss<B: Buffer>(
         (memory.keys.keys[at], memory.keys.hashes[at], memory.keys.orientations[at]);
     let parsed = &scratch.parsed[index];
     // An earlier packet of the batch may have opened it; and one that this packet opens anew is still there.
-    if let Some(found) = memory.flows.lookup(&key, hash)
+    let there = memory.flows.lookup(&key, hash);
+    if let Some(found) = there
         && let Some((flow, windows)) = memory.flows.get_with_windows(found)
         && let direction = flow.direction(orientation)
         && !flow.is_reopened_by(direction, TcpFlags(parsed.tcp_flags))
@@ -298,7 +300,8 @@ fn miss<B: Buffer>(
     })?;
     let flow = asked.open(judgement, key, orientation)?;
     let (adjacency, rules) = (flow.adjacencies[Direction::Original as usize], [flow.egress, flow.ingress]);
-    let found = memory.flows.insert(hash, flow).map_err(|_| Fate::Dropped(DropReason::FlowTableFull))?;
+    let found =
+        memory.flows.insert_at(there, hash, flow).map_err(|_| Fate::Dropped(DropReason::FlowTableFull))?;
     context.counters.flows_evicted.add(memory.flows.take_evicted());
     if let Some((flow, windows)) = memory.flows.get_with_windows(found) {
         flow.count(Direction::Original, parsed.ip_length());

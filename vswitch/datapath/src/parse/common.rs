@@ -1,0 +1,114 @@
+//! The short way: UDP and TCP in whole packets without options or extension headers, as nearly all are. What is not of
+//! that form, or not right, is left to the long way, which says what it is or what is wrong with it.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use vswitch_model::Mac;
+
+use super::{ETHERNET, IPV4, IPV6, Network, Parsed, Piece, protocol};
+use crate::checksum;
+use crate::read::chunk;
+
+/// Where the transport header begins.
+const TRANSPORT_V4: usize = ETHERNET + 20;
+const TRANSPORT_V6: usize = ETHERNET + 40;
+/// The shortest frames that are read here: up to the end of a UDP header.
+const SHORTEST_V4: usize = TRANSPORT_V4 + 8;
+const SHORTEST_V6: usize = TRANSPORT_V6 + 8;
+/// IPv4's don't-fragment flag, among flags and fragment offset.
+const DONT_FRAGMENT: u16 = 0x4000;
+
+/// Reads a frame of IPv4; false, and nothing changed, when it goes the long way.
+#[inline(always)]
+pub(super) fn v4(frame: &[u8], parsed: &mut Parsed) -> bool {
+    let Some(header) = frame.first_chunk::<SHORTEST_V4>() else { return false };
+    let fragment = be16(header, 20);
+    if be16(header, 12) != IPV4 || header[14] != 0x45 || fragment & !DONT_FRAGMENT != 0 {
+        return false;
+    }
+    let end = ETHERNET + usize::from(be16(header, 16));
+    let Some(flags) = transport(frame, header, (TRANSPORT_V4, end), header[23]) else { return false };
+    if !header[ETHERNET..].first_chunk().is_some_and(checksum::is_right_v4) {
+        return false;
+    }
+    *parsed = Parsed {
+        network: Network::V4,
+        fragment_id: u32::from(be16(header, 18)),
+        source: Ipv4Addr::new(header[26], header[27], header[28], header[29]).into(),
+        destination: Ipv4Addr::new(header[30], header[31], header[32], header[33]).into(),
+        protocol: header[23],
+        ttl: header[22],
+        traffic_class: header[15],
+        dont_fragment: fragment != 0,
+        ..ends(header, (TRANSPORT_V4, end), flags)
+    };
+    true
+}
+
+/// The same for IPv6.
+#[inline(always)]
+pub(super) fn v6(frame: &[u8], parsed: &mut Parsed) -> bool {
+    let Some(header) = frame.first_chunk::<SHORTEST_V6>() else { return false };
+    if be16(header, 12) != IPV6 || header[14] >> 4 != 6 {
+        return false;
+    }
+    let end = TRANSPORT_V6 + usize::from(be16(header, 18));
+    let Some(flags) = transport(frame, header, (TRANSPORT_V6, end), header[20]) else { return false };
+    let (source, destination) = (chunk::<16>(header, 22), chunk::<16>(header, 38));
+    let Some((source, destination)) = source.zip(destination) else { return false };
+    *parsed = Parsed {
+        network: Network::V6,
+        source: Ipv6Addr::from_octets(*source).into(),
+        destination: Ipv6Addr::from_octets(*destination).into(),
+        protocol: header[20],
+        ttl: header[21],
+        traffic_class: header[14] << 4 | header[15] >> 4,
+        dont_fragment: true,
+        ..ends(header, (TRANSPORT_V6, end), flags)
+    };
+    true
+}
+
+/// The TCP flags, 0 of UDP, when the header of either at `start` is right and lies, with what it announces, before `end`,
+/// and that in the frame.
+#[inline(always)]
+fn transport<const N: usize>(
+    frame: &[u8],
+    header: &[u8; N],
+    (start, end): (usize, usize),
+    protocol: u8,
+) -> Option<u8> {
+    let (length, least, flags) = match protocol {
+        protocol::UDP => (usize::from(be16(header, start + 4)), 8, 0),
+        protocol::TCP => {
+            let [offset, flags] = *chunk::<2>(frame, start + 12)?;
+            (usize::from(offset >> 4) * 4, 20, flags)
+        }
+        _ => return None,
+    };
+    // Ends of longer packets do not fit where they are kept.
+    let fits = start + length <= end && end <= frame.len().min(usize::from(u16::MAX));
+    (length >= least && fits).then_some(flags)
+}
+
+/// What both families have in the same place, or as far behind the IP header.
+#[inline(always)]
+fn ends<const N: usize>(header: &[u8; N], (start, end): (usize, usize), tcp_flags: u8) -> Parsed {
+    Parsed {
+        destination_mac: Mac([header[0], header[1], header[2], header[3], header[4], header[5]]),
+        source_mac: Mac([header[6], header[7], header[8], header[9], header[10], header[11]]),
+        piece: Piece::Whole,
+        transport: start as u16,
+        end: end as u16,
+        source_port: be16(header, start),
+        destination_port: be16(header, start + 2),
+        tcp_flags,
+        ..Parsed::EMPTY
+    }
+}
+
+/// A number of the header. All places are constants, so that nothing is compared with its length.
+#[inline(always)]
+fn be16<const N: usize>(header: &[u8; N], at: usize) -> u16 {
+    u16::from_be_bytes([header[at], header[at + 1]])
+}
