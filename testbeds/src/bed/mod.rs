@@ -13,6 +13,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use vswitch_model::Mac;
 
 use self::cni::{Answer, Container};
 use self::kernel::{KernelNode, Peer};
@@ -155,8 +156,13 @@ impl Bed {
 
     fn build_underlay(&self) -> Result<()> {
         let underlay = &self.underlay;
-        for bridge in bridges(self.settings.two_uplinks) {
-            underlay.ip(&format!("link add {bridge} type bridge forward_delay 0 mcast_snooping 0"))?;
+        for (number, bridge) in (1..).zip(bridges(self.settings.two_uplinks)) {
+            // An address of its own: else it is the lowest of its ports', another when a node is plugged in later, and etcd
+            // is away until neighbours ask anew.
+            let address = Mac([2, 0, 0, 0, 0xbb, number]);
+            underlay.ip(&format!(
+                "link add {bridge} address {address} type bridge forward_delay 0 mcast_snooping 0"
+            ))?;
             underlay.ip(&format!("link set {bridge} up"))?;
         }
         underlay.ip(&format!("addr add {}/{} dev br0", topology::ETCD, topology::UNDERLAY_V4_LENGTH))?;
