@@ -146,7 +146,7 @@ fn nodes_of_flannels_and_of_calicos_are_reached_at_once() {
         assert!(ours.len() >= 20 && theirs.len() >= 20, "{} and {}", ours.len(), theirs.len());
         assert!(ours.iter().all(|p| p.3 == 1 && p.5 == mac(MACS[usize::from(v6)])), "{ours:?}");
         // We take a checksum over IPv4 and none over IPv6, and send it the other way round.
-        assert!(ours.iter().all(|p| (p.4 == 0) == !v6) && theirs.iter().all(|p| (p.4 == 0) == v6));
+        assert!(ours.iter().all(|p| (p.4 == 0) != v6) && theirs.iter().all(|p| (p.4 == 0) == v6));
         let calicos = of(last(1), 4789);
         assert!(calicos.len() >= 20 && calicos.iter().all(|p| p.3 == 4096), "{calicos:?}");
     }
