@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use nix::errno::Errno;
 use rscni_plugin::error::Error as CniError;
+use vswitch_model::limits::LARGE_PACKET_MAX;
 use vswitch_model::{Mac, PortKind};
 
 use crate::error::{CODE_DIFFERS, During, Failure};
@@ -102,6 +103,8 @@ impl Pod {
         }
         if self.kind == PortKind::Veth {
             self.set_offloads(link.index)?;
+        } else {
+            links.set_large_max(&self.ifname, LARGE_PACKET_MAX).await?;
         }
         links.set_up(&self.ifname).await?;
         for address in &self.addresses {

@@ -97,6 +97,8 @@ pub struct Pod {
     pub node: String,
     /// Its labels.
     pub labels: Vec<(String, String)>,
+    /// Whether it asks for a tun.
+    pub tun: bool,
 }
 
 impl Pod {
@@ -190,7 +192,17 @@ impl Topology {
             name: name.to_owned(),
             node: node.to_owned(),
             labels: owned(labels),
+            tun: false,
         });
+        self
+    }
+
+    /// The same with a tun as the port of the pod that came last.
+    #[must_use]
+    pub fn with_tun(mut self) -> Self {
+        if let Some(pod) = self.pods.last_mut() {
+            pod.tun = true;
+        }
         self
     }
 
@@ -249,6 +261,9 @@ impl Pod {
             self.name, self.namespace
         );
         write_labels(&mut text, self.labels.iter());
+        if self.tun {
+            text.push_str("  annotations:\n    vswitch/port: tun\n");
+        }
         let _ = write!(text, "spec:\n  nodeName: {}\n", self.node);
         text
     }

@@ -141,6 +141,14 @@ impl Links {
         self.handle.link().change(up).execute().await.during(|| format!("set {name} up"))
     }
 
+    /// Bounds the packets that the kernel leaves to an interface to be cut, in bytes.
+    pub async fn set_large_max(&self, name: &str, bytes: u32) -> Result<(), Failure> {
+        let bound = LinkAttribute::GsoMaxSize(bytes);
+        let change = LinkUnspec::new_with_name(name).append_extra_attribute(bound).build();
+        let step = || format!("bound the large packets of {name}");
+        self.handle.link().change(change).execute().await.during(step)
+    }
+
     /// Sets an interface up.
     pub async fn set_up(&self, name: &str) -> Result<(), Failure> {
         let up = LinkUnspec::new_with_name(name).up().build();

@@ -22,6 +22,8 @@ pub const POLICIES_MAX: usize = 65_536;
 pub const RULES_MAX: usize = 1_000_000;
 /// Port matches of all rules together.
 pub const PORT_MATCHES_MAX: usize = 4_000_000;
+/// Largest packet that a sender may leave to be cut into segments, in bytes: what the engine has frames for.
+pub const LARGE_PACKET_MAX: u32 = 65_000;
 /// Smallest MTU a pod may have: what IPv6 asks of every link (RFC 8200, section 5).
 pub const MTU_MIN: u16 = 1280;
 /// Largest MTU a pod may have: a frame of 2048 bytes less headroom and the longest encapsulation.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 
-use vswitch_model::{Attachment, DesiredState, Mac, NextHop};
+use vswitch_model::{Attachment, DesiredState, Mac, NextHop, Port, PortName};
 
 use super::{Namespace, Veth, link};
 use crate::{Error, Result};
@@ -38,7 +38,7 @@ impl Default for Layout {
     }
 }
 
-/// A pod's veth.
+/// A pod's veth, or its tun.
 #[derive(Debug, Clone)]
 pub struct Pod {
     /// Its port's name, which is that of the host end.
@@ -51,6 +51,8 @@ pub struct Pod {
     pub mac: Mac,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
+    /// It is a tun, which the switch makes.
+    pub tun: bool,
 }
 
 /// What is behind the uplink.
@@ -83,14 +85,22 @@ impl Topology {
         let (switch, outside) = (Namespace::new()?, Namespace::new()?);
         let mut pods = Vec::with_capacity(desired.ports.len());
         for (number, port) in desired.ports.values().enumerate() {
-            let Attachment::Veth { interface: host, .. } = &port.attachment else { continue };
             let namespace = if layout.separate { Namespace::new()? } else { outside.clone() };
+            let host = match &port.attachment {
+                Attachment::Veth { interface, .. } => interface,
+                Attachment::Tun { interface, .. } => {
+                    let (host, interface) = (port.name.to_string(), interface.to_string());
+                    let (mac, addresses, tun) = (port.mac, port.addresses.clone(), true);
+                    pods.push(Pod { host, namespace, interface, mac, addresses, tun });
+                    continue;
+                }
+            };
             let interface = if layout.separate { "eth0".to_owned() } else { format!("pod{number}") };
             let far = (&namespace, interface.as_str(), port.mac);
             let near = (&switch, host.as_str(), Mac::GATEWAY);
             Veth { near, far, mtu: port.mtu, queues: layout.queues }.make()?;
             let (host, mac, addresses) = (host.to_string(), port.mac, port.addresses.clone());
-            let pod = Pod { host, namespace, interface, mac, addresses };
+            let pod = Pod { host, namespace, interface, mac, addresses, tun: false };
             if layout.separate {
                 pod.configure()?;
             }
@@ -98,6 +108,25 @@ impl Topology {
         }
         let remote = if layout.uplink { Some(uplink(&switch, desired, layout.queues)?) } else { None };
         Ok(Self { switch, pods, remote })
+    }
+
+    /// Tells `desired` where pods with tuns are.
+    pub fn place_tuns(&self, desired: &mut DesiredState) {
+        for port in desired.ports.values_mut() {
+            let pod = self.pods.iter().find(|pod| pod.host == port.name.as_str());
+            if let (Attachment::Tun { netns, .. }, Some(pod)) = (&mut port.attachment, pod) {
+                *netns = pod.namespace.path().display().to_string();
+            }
+        }
+    }
+
+    /// Gives tuns, which the switch has made, what a pod's has.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setup`].
+    pub fn configure_tuns(&self) -> Result<()> {
+        self.pods.iter().filter(|pod| pod.tun).try_for_each(Pod::configure_tun)
     }
 
     /// The pod whose port has this name.
@@ -148,6 +177,20 @@ impl Pod {
     }
 
     /// Gives the pod its addresses, and a default route to the host end, as a CNI plugin does.
+    fn configure_tun(&self) -> Result<()> {
+        let dev = &self.interface;
+        let mut lines = format!("link set {dev} up\n");
+        for address in &self.addresses {
+            let (length, family, nodad) =
+                if address.is_ipv6() { (128, "::/0", "nodad") } else { (32, "0.0.0.0/0", "") };
+            let _ = writeln!(
+                lines,
+                "addr add {address}/{length} dev {dev} {nodad}\nroute replace {family} dev {dev}"
+            );
+        }
+        self.namespace.ip(&lines)
+    }
+
     fn configure(&self) -> Result<()> {
         let (dev, gateway) = (&self.interface, Mac::GATEWAY);
         let mut lines = String::new();
@@ -166,6 +209,15 @@ impl Pod {
             let _ = writeln!(lines, "route replace {family} via {hop} dev {dev}");
         }
         self.namespace.ip(&lines)
+    }
+}
+
+/// Makes the port of a pod a tun, of which [`Topology::place_tuns`] says where it is.
+pub fn to_tun(port: &mut Port) {
+    if let Attachment::Veth { .. } = port.attachment
+        && let Ok(interface) = PortName::new("eth0")
+    {
+        (port.attachment, port.mac) = (Attachment::Tun { interface, netns: String::new() }, Mac::default());
     }
 }
 

@@ -46,6 +46,7 @@ fn desired_states_are_valid_and_compile() {
                         mac: Mac::GATEWAY,
                         mtu: 1500,
                         finishes_checksums: false,
+                        takes_large: false,
                     };
                     (node::port_name(name), facts)
                 })

@@ -51,7 +51,7 @@ fn compiles(state: &DesiredState) {
     }
     let facts = |(index, name): (usize, &vswitch_model::PortName)| {
         let index = PortIndex(u16::try_from(index).expect("a state has at most 1024 ports"));
-        let facts = PortFacts { index, role: Role::Pod, mac: Mac::GATEWAY, mtu: 1500, finishes_checksums: false };
+        let facts = PortFacts { index, role: Role::Pod, mac: Mac::GATEWAY, mtu: 1500, finishes_checksums: false, takes_large: false };
         (name.clone(), facts)
     };
     let ports: PortMap = state.ports.keys().enumerate().map(facts).collect();

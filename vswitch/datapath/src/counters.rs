@@ -109,6 +109,10 @@ stages! {
     Checksum = "checksum",
     /// Packets cut into IPv4 fragments.
     Split = "split",
+    /// Large packets cut into segments.
+    Segment = "segment",
+    /// Segments that became part of a large packet.
+    Coalesce = "coalesce",
     /// Tunnel headers put on.
     Encapsulate = "encapsulate",
     /// ICMP errors built.

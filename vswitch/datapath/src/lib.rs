@@ -6,6 +6,7 @@
 pub mod anchor;
 pub mod buffer;
 pub mod checksum;
+pub mod coalesce;
 pub mod compile;
 pub mod counters;
 pub mod dns;
@@ -23,6 +24,7 @@ pub mod parse;
 pub mod policy;
 pub mod probe;
 mod read;
+pub mod segment;
 mod stage;
 pub mod tables;
 pub mod tally;

@@ -14,9 +14,12 @@ pub struct Output<B> {
     pub told: bool,
     /// Buffers of packets that ended; counted already.
     pub dropped: Vec<B>,
-    /// Empty buffers with headroom, which the walk may take to cut packets into fragments. The worker refills it between
+    /// Empty buffers with headroom, which the walk may take to cut packets into fragments or segments. The worker refills it between
     /// batches; while it is empty such packets end as [`vswitch_model::DropReason::FramesExhausted`].
     pub spare: Vec<B>,
+    /// Empty buffers of up to 64 KB, which the walk may take to coalesce packets into; refilled in the same way. While it is
+    /// empty packets stay as they are.
+    pub large: Vec<B>,
 }
 
 impl<B> Output<B> {
@@ -29,6 +32,7 @@ impl<B> Output<B> {
             told: false,
             dropped: Vec::with_capacity(BATCH + spare),
             spare: Vec::with_capacity(spare),
+            large: Vec::with_capacity(BATCH),
         }
     }
 }

@@ -266,7 +266,9 @@ impl Tracer {
         for index in 0..count.min(BATCH) {
             let outcome = match (scratch.reported[index], scratch.fate[index]) {
                 (Some(reason), _) | (None, Fate::Dropped(reason) | Fate::Reported(reason, _)) => Err(reason),
-                (None, Fate::Sent | Fate::Held | Fate::Split | Fate::Walking) => Ok(scratch.egress[index]),
+                (None, Fate::Sent | Fate::Held | Fate::Split | Fate::Segmented | Fate::Walking) => {
+                    Ok(scratch.egress[index])
+                }
             };
             let parsed = Some(&scratch.parsed[index]).filter(|parsed| parsed.network != Network::Arp);
             let in_port = scratch.ingress[index];

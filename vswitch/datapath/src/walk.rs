@@ -12,7 +12,7 @@ use crate::output::Output;
 use crate::stage::{Context, Indices, Scratch, flow, forward, receive, source, transmit, uplink};
 use crate::tables::Tables;
 use crate::trace::{TraceSpec, Tracer};
-use crate::{BATCH, Buffer, Mark, NoProbe, Now, Packet, Probe, dns};
+use crate::{BATCH, Buffer, Mark, NoProbe, Now, Packet, Probe, Stage, coalesce, dns};
 
 /// Sizes and limits of a worker's walk. Memory for them is taken at creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,7 +157,13 @@ impl Walk {
             forward::report(&context, scratch, packets, limiter);
         }
         probe.mark(Mark::Report);
+        let left = out.tx.len();
         transmit::run(&context, scratch, batch, count, out);
+        if tables.coalesces {
+            let takes_large = |packet: &Packet<B>| tables.port(packet.port).takes_large;
+            let coalesced = coalesce::run(out, left, takes_large);
+            context.counters.passed(Stage::Coalesce, coalesced);
+        }
         probe.mark(Mark::Leave);
 
         if let Some(tracer) = tracer {

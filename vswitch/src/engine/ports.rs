@@ -214,7 +214,9 @@ impl Ports {
                 }
             };
             let finishes_checksums = open.capabilities.partial_checksum;
-            Some((name.clone(), PortFacts { index: open.index, role, mac, mtu, finishes_checksums }))
+            let takes_large = open.capabilities.large;
+            let facts = PortFacts { index: open.index, role, mac, mtu, finishes_checksums, takes_large };
+            Some((name.clone(), facts))
         };
         self.open.iter().filter_map(entry).collect()
     }

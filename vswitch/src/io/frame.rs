@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use vswitch_datapath::Buffer;
 
+use super::large::{LARGE, LARGE_HEADROOM};
+
 /// Bytes of a chunk: headroom, packet and tailroom together. The smallest the kernel allows.
 pub const CHUNK: usize = 2048;
 /// Bytes before a packet as it is received: what the kernel keeps free for XDP programs (`XDP_PACKET_HEADROOM`).
@@ -22,12 +24,13 @@ static LOST: AtomicU64 = AtomicU64::new(0);
 ///
 /// ```text
 /// chunk: | headroom | bytes   | tailroom |
-///        0        start      end       CHUNK
+///        0        start      end       CHUNK, or LARGE of a large frame
 /// ```
 pub struct Frame {
     chunk: NonNull<u8>,
     start: u16,
     end: u16,
+    large: bool,
 }
 
 // SAFETY: the token is the only right to its chunk, and the chunk's memory is not bound to a thread.
@@ -51,7 +54,33 @@ impl Frame {
     pub(super) unsafe fn mint(chunk: NonNull<u8>, start: usize, length: usize) -> Self {
         let start = start.min(CHUNK);
         let end = (start + length.min(CHUNK)).min(CHUNK);
-        Self { chunk, start: start as u16, end: end as u16 }
+        Self { chunk, start: start as u16, end: end as u16, large: false }
+    }
+
+    /// The token of the large frame at `chunk`, empty and with its headroom.
+    ///
+    /// # Safety
+    ///
+    /// As of [`Frame::mint`], with [`LARGE`] bytes.
+    pub(super) unsafe fn mint_large(chunk: NonNull<u8>) -> Self {
+        Self { chunk, start: LARGE_HEADROOM as u16, end: LARGE_HEADROOM as u16, large: true }
+    }
+
+    /// Whether it is one for packets of up to 64 KB.
+    pub(super) fn is_large(&self) -> bool {
+        self.large
+    }
+
+    /// Bytes of its chunk.
+    #[inline]
+    fn capacity(&self) -> usize {
+        if self.large { LARGE } else { CHUNK }
+    }
+
+    /// Bytes before a packet as it is received.
+    #[inline]
+    fn usual_headroom(&self) -> usize {
+        if self.large { LARGE_HEADROOM } else { HEADROOM }
     }
 
     /// Ends the token without giving the chunk back: it is now somewhere else (free list, ring), as the ledger says.
@@ -81,41 +110,43 @@ impl Frame {
 
     /// The chunk behind the usual headroom, to be written before [`Frame::set_received`] says how much was.
     pub(super) fn receive_area(&mut self) -> &mut [u8] {
-        &mut self.memory_mut()[HEADROOM..]
+        let (start, capacity) = (self.usual_headroom(), self.capacity());
+        self.memory_mut(start, capacity)
     }
 
+    /// Bytes of the chunk. `start` to `end` lie within its capacity, in this order.
     #[inline]
-    fn memory(&self) -> &[u8; CHUNK] {
-        // SAFETY: the chunk is mapped and CHUNK bytes long while the token lives (contract of `mint`), and only who
-        // holds the token, borrowed here, may write it.
-        unsafe { self.chunk.cast().as_ref() }
-    }
-
-    #[inline]
-    fn memory_mut(&mut self) -> &mut [u8; CHUNK] {
-        // SAFETY: as in `memory`; the only token is borrowed mutably, so that nobody else reads or writes the chunk.
-        unsafe { self.chunk.cast().as_mut() }
+    fn memory_mut(&mut self, start: usize, end: usize) -> &mut [u8] {
+        debug_assert!(start <= end && end <= self.capacity());
+        // SAFETY: 1. the chunk is mapped and as long as its capacity while the token lives (contracts of `mint` and
+        // `mint_large`), and the callers keep within it; 2. the only token is borrowed mutably, so that nobody else reads or
+        // writes the chunk.
+        unsafe { std::slice::from_raw_parts_mut(self.chunk.as_ptr().wrapping_add(start), end - start) }
     }
 
     /// The packet is now the `length` bytes that start `skip` bytes into the area of [`Frame::receive_area`].
     pub(super) fn set_received(&mut self, skip: usize, length: usize) {
-        let start = (HEADROOM + skip).min(CHUNK);
+        let start = (self.usual_headroom() + skip).min(self.capacity());
         self.start = start as u16;
-        self.end = (start + length).min(CHUNK) as u16;
+        self.end = (start + length).min(self.capacity()) as u16;
     }
 }
 
 impl Buffer for Frame {
     #[inline]
     fn bytes(&self) -> &[u8] {
-        // start <= end <= CHUNK: every function here keeps it.
-        &self.memory()[usize::from(self.start)..usize::from(self.end)]
+        let (start, end) = (usize::from(self.start), usize::from(self.end));
+        debug_assert!(start <= end && end <= self.capacity());
+        // SAFETY: 1. start <= end <= capacity: every function here keeps it; 2. the chunk is mapped and as long as its
+        // capacity while the token lives (contracts of `mint` and `mint_large`); 3. only who holds the token, borrowed here,
+        // may write it.
+        unsafe { std::slice::from_raw_parts(self.chunk.as_ptr().wrapping_add(start), end - start) }
     }
 
     #[inline]
     fn bytes_mut(&mut self) -> &mut [u8] {
         let (start, end) = (usize::from(self.start), usize::from(self.end));
-        &mut self.memory_mut()[start..end]
+        self.memory_mut(start, end)
     }
 
     #[inline]
@@ -125,7 +156,7 @@ impl Buffer for Frame {
 
     #[inline]
     fn tailroom(&self) -> usize {
-        CHUNK - usize::from(self.end)
+        self.capacity() - usize::from(self.end)
     }
 
     #[inline]
@@ -144,7 +175,7 @@ impl Buffer for Frame {
 
     #[inline]
     fn set_len(&mut self, length: usize) -> bool {
-        let fits = length <= CHUNK - usize::from(self.start);
+        let fits = length <= self.capacity() - usize::from(self.start);
         if fits {
             self.end = self.start + length as u16;
         }

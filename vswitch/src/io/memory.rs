@@ -100,7 +100,11 @@ pub fn pair(name: &str, index: PortIndex, capacity: usize) -> nix::Result<(Memor
     let port = MemoryPort {
         name: name.to_owned(),
         index,
-        capabilities: Capabilities { partial_checksum: true, frame_length_max: CHUNK - HEADROOM },
+        capabilities: Capabilities {
+            partial_checksum: true,
+            large: false,
+            frame_length_max: CHUNK - HEADROOM,
+        },
         wire: Arc::clone(&wire),
         statistics: PortStatistics::default(),
     };

@@ -21,6 +21,7 @@
 
 pub mod afxdp;
 pub mod frame;
+pub mod large;
 pub mod memory;
 pub mod netns;
 pub mod pcap;

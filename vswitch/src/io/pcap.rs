@@ -118,7 +118,7 @@ impl Port for PcapPort {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { partial_checksum: false, frame_length_max: CHUNK - HEADROOM }
+        Capabilities { partial_checksum: false, large: false, frame_length_max: CHUNK - HEADROOM }
     }
 
     fn state(&self) -> PortState {

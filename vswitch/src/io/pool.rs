@@ -3,7 +3,10 @@
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use vswitch_datapath::Buffer;
+
 use super::frame::{CHUNK, Frame, HEADROOM};
+use super::large::KEPT;
 use super::umem::{Place, Umem, UmemError};
 
 /// Magazines a pool leaves or takes at once: as many frames as a turn hands over.
@@ -16,6 +19,7 @@ const MAGAZINES: usize = 4;
 pub struct FramePool {
     umem: Arc<Umem>,
     free: Vec<u32>,
+    free_large: Vec<u32>,
     share: usize,
 }
 
@@ -29,7 +33,7 @@ impl FramePool {
         // Room for all: frames may come home to another worker's pool than they left.
         let mut free = Vec::with_capacity(umem.total());
         umem.claim(frames, &mut free)?;
-        Ok(Self { umem: Arc::clone(umem), free, share: frames })
+        Ok(Self { umem: Arc::clone(umem), free, free_large: Vec::with_capacity(KEPT), share: frames })
     }
 
     /// The UMEM its frames are of.
@@ -61,10 +65,19 @@ impl FramePool {
         Some(unsafe { Frame::mint(self.umem.chunk(number), HEADROOM, 0) })
     }
 
+    /// The same of the large frames, which all pools of the UMEM share.
+    #[must_use]
+    pub fn take_large(&mut self) -> Option<Frame> {
+        let number = self.free_large.pop().or_else(|| self.umem.large.take())?;
+        self.umem.large.hold(number, true);
+        // SAFETY: as in `take`: the number came off a free list, and the memory stays while a frame is not free.
+        Some(unsafe { Frame::mint_large(self.umem.large.chunk(number)) })
+    }
+
     /// Gives a frame back.
     #[inline]
     pub fn put(&mut self, frame: Frame) {
-        let Some(number) = self.umem.number(frame.chunk()) else { return Self::foreign(frame) };
+        let Some(number) = self.umem.number(frame.chunk()) else { return self.put_large(frame) };
         frame.retire();
         self.umem.place(number, Place::FREE);
         self.free.push(number);
@@ -156,6 +169,34 @@ impl FramePool {
         lent
     }
 
+    /// A packet of a large frame in an ordinary one: an ICMP error about a large packet is built in its place. The frame itself
+    /// when it is an ordinary one, or its packet does not fit, or there is no other.
+    #[cold]
+    pub(super) fn move_to_small(&mut self, frame: Frame) -> Result<Frame, Frame> {
+        if !frame.is_large() {
+            return Err(frame);
+        }
+        let Some(mut small) = self.take() else { return Err(frame) };
+        if small.fill(frame.bytes()) {
+            self.put(frame);
+            Ok(small)
+        } else {
+            self.put(small);
+            Err(frame)
+        }
+    }
+
+    fn put_large(&mut self, frame: Frame) {
+        let Some(number) = self.umem.large.number(frame.chunk()) else { return Self::foreign(frame) };
+        frame.retire();
+        self.umem.large.hold(number, false);
+        if self.free_large.len() < KEPT {
+            self.free_large.push(number);
+        } else {
+            self.umem.large.give(number);
+        }
+    }
+
     #[cold]
     fn foreign(frame: Frame) {
         debug_assert!(false, "a frame of another UMEM was put into this pool: {frame:?}");
@@ -166,12 +207,16 @@ impl FramePool {
 impl Drop for FramePool {
     fn drop(&mut self) {
         self.umem.unclaim(&mut self.free);
+        for number in self.free_large.drain(..) {
+            self.umem.large.give(number);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::large::{LARGE, LARGE_HEADROOM};
 
     #[test]
     fn frames_are_taken_until_there_are_none() {
@@ -219,6 +264,26 @@ mod tests {
         assert!(umem.account(0).free == 4096);
         drop((one, two));
         assert_eq!(FramePool::new(&umem, 4096).unwrap().free(), 4096, "the depot's as well");
+    }
+
+    #[test]
+    fn large_frames_are_accounted_for_as_well() {
+        let umem = Umem::plain(1024).unwrap();
+        let (mut one, mut two) = (FramePool::new(&umem, 512).unwrap(), FramePool::new(&umem, 512).unwrap());
+        let mut held: Vec<Frame> = std::iter::from_fn(|| one.take_large()).collect();
+        assert_eq!((held.len(), umem.account(4).leaked, umem.account(0).leaked), (4, 0, 4));
+        let frame = held.last_mut().unwrap();
+        assert!(frame.is_large() && frame.set_len(65_000) && !frame.set_len(LARGE));
+        frame.bytes_mut().fill(7);
+        assert_eq!((frame.bytes().len(), frame.headroom()), (65_000, LARGE_HEADROOM));
+        assert!(one.lend(held.pop().unwrap(), Place::HELD).is_err_and(|frame| {
+            two.put(frame);
+            true
+        }));
+        one.put_all(held);
+        assert_eq!(umem.account(0).leaked, 0);
+        drop(one);
+        assert_eq!(std::iter::from_fn(|| two.take_large()).map(Frame::retire).count(), 4);
     }
 
     #[test]

@@ -51,7 +51,9 @@ pub struct Capabilities {
     /// A checksum that is to be finished passes as it is. Where this is false the port finishes it in software, which
     /// costs a pass over the packet.
     pub partial_checksum: bool,
-    /// Longest Ethernet frame it can send or receive, in bytes without FCS.
+    /// A packet that is to be cut into segments passes as it is.
+    pub large: bool,
+    /// Longest Ethernet frame it can send or receive, in bytes without FCS; of what is to be cut, its pieces.
     pub frame_length_max: usize,
 }
 

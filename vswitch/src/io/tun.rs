@@ -1,8 +1,9 @@
 //! A tun device: packets to and from a kernel's own stack. The host port is one, and so are pods' ports that ask for it.
 //!
 //! The device carries no Ethernet header, so the port puts one before what it reads and takes it off what it writes.
-//! Checksums that the kernel left to be finished pass as they are, both ways (virtio header, `TUN_F_CSUM`). Each packet is a
-//! system call: the device has no batches.
+//! What the kernel left to be done passes as it is, both ways (virtio header): checksums to be finished, and large packets to
+//! be cut into TCP segments or UDP datagrams. Each packet is a system call: the device has no batches, and a large packet is the
+//! one way to spare some.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut};
@@ -13,11 +14,12 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::uio::{readv, writev};
-use vswitch_datapath::{Buffer, Offload, Packet, PartialChecksum, PortIndex};
+use vswitch_datapath::{Buffer, Offload, Packet, PartialChecksum, PortIndex, Segment, SegmentKind};
 use vswitch_model::{DropReason, Mac};
 
 use super::ethtool::request;
 use super::frame::{CHUNK, HEADROOM};
+use super::large::{LARGE, LARGE_HEADROOM};
 use super::{Capabilities, Frame, FramePool, Port, PortState, PortStatistics, Refused, netns};
 
 /// Destination of what comes in by a tun port: the gateway, as of what pods send.
@@ -40,6 +42,20 @@ const QUEUE_LENGTH: i32 = 2048;
 const VIRTIO: usize = 10;
 const NEEDS_CHECKSUM: u8 = 1;
 const NO_SEGMENTS: u8 = 0;
+const SEGMENTS_TCP_V4: u8 = 1;
+const SEGMENTS_TCP_V6: u8 = 4;
+/// Datagrams, `VIRTIO_NET_HDR_GSO_UDP_L4`.
+const SEGMENTS_UDP: u8 = 5;
+
+/// What we agree to be left with (include/uapi/linux/if_tun.h): `TUN_F_CSUM`, `TUN_F_TSO4` and `TUN_F_TSO6`.
+const OFFLOADS: usize = 0x01 | 0x02 | 0x04;
+/// `TUN_F_USO4` and `TUN_F_USO6`, since Linux 6.2. A kernel without them never leaves datagrams to us.
+const OFFLOADS_UDP: usize = 0x20 | 0x40;
+
+/// Bytes of a packet that an ordinary frame has room for.
+const SMALL: usize = CHUNK - HEADROOM - ETHERNET;
+/// Large packets taken at a visit: their frames are in the cache still when they are written.
+const LARGE_BUDGET: usize = 8;
 
 /// Why there is no tun device.
 #[derive(Debug, thiserror::Error)]
@@ -147,25 +163,26 @@ impl TunPort {
         Ok(Self { name: name.to_owned(), index, file, state: PortState::Up, counted })
     }
 
-    /// Reads one packet into the frame. Ok(false): it was none of ours to carry.
-    fn read(&mut self, frame: &mut Frame) -> nix::Result<(bool, Offload)> {
+    /// Reads one packet, into the frame as far as it has room, and what is beyond that into the large one at its place there.
+    fn read(&mut self, frame: &mut Frame, large: Option<&mut Frame>) -> nix::Result<Read> {
         let mut header = [0; VIRTIO];
-        let area = frame.receive_area();
-        let (ethernet, packet) = area.split_at_mut(ETHERNET);
-        let count = readv(&self.file, &mut [IoSliceMut::new(&mut header), IoSliceMut::new(packet)])?;
+        let packet = &mut frame.receive_area()[ETHERNET..];
+        let mut areas = [IoSliceMut::new(&mut header), IoSliceMut::new(packet), IoSliceMut::new(&mut [])];
+        let room = if large.is_some() { LENGTH_MAX } else { SMALL };
+        let count = match large {
+            Some(large) => {
+                areas[2] = IoSliceMut::new(&mut large.receive_area()[ETHERNET + SMALL..]);
+                readv(&self.file, &mut areas)?
+            }
+            None => readv(&self.file, &mut areas[..2])?,
+        };
         self.state = PortState::Up;
         let length = count.saturating_sub(VIRTIO);
-        let ethertype = match packet[0] >> 4 {
-            4 if length > 0 => ETHERTYPE_V4,
-            6 if length > 0 => ETHERTYPE_V6,
-            _ => return Ok((false, Offload::default())),
+        // One that fills the room may have been longer: the kernel cuts it off.
+        let Some(offload) = offload_of(&header, length).filter(|_| length > 0 && length < room) else {
+            return Ok(Read::Refused);
         };
-        let Some(offload) = offload_of(&header, length) else { return Ok((false, Offload::default())) };
-        ethernet[..6].copy_from_slice(&ENTRY_DESTINATION.0);
-        ethernet[6..12].copy_from_slice(&ENTRY_SOURCE.0);
-        ethernet[12..].copy_from_slice(&ethertype);
-        frame.set_received(0, ETHERNET + length);
-        Ok((true, offload))
+        Ok(if length > SMALL { Read::Large(length, offload) } else { Read::Small(length, offload) })
     }
 
     /// Why a read or write failed, told by what it means for the port.
@@ -197,7 +214,7 @@ impl Port for TunPort {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { partial_checksum: true, frame_length_max: CHUNK - HEADROOM }
+        Capabilities { partial_checksum: true, large: true, frame_length_max: CHUNK - HEADROOM }
     }
 
     fn state(&self) -> PortState {
@@ -206,20 +223,25 @@ impl Port for TunPort {
 
     fn receive(&mut self, pool: &mut FramePool, into: &mut Vec<Packet<Frame>>, budget: usize) -> usize {
         let budget = budget.min(into.capacity() - into.len());
-        let mut received = 0;
-        while received < budget && self.state != PortState::Gone {
+        let (mut received, mut large_received) = (0, 0);
+        let mut large = pool.take_large();
+        while received < budget && large_received < LARGE_BUDGET && self.state != PortState::Gone {
             let Some(mut frame) = pool.take() else {
                 self.counted.frames_exhausted += 1;
                 break;
             };
-            match self.read(&mut frame) {
-                Ok((true, offload)) => {
-                    into.push(Packet { buffer: frame, port: self.index, offload });
-                    received += 1;
-                }
-                Ok((false, _)) => {
-                    self.counted.receive_dropped += 1;
+            let (read, offload) = match self.read(&mut frame, large.as_mut()) {
+                Ok(Read::Small(length, offload)) => (finish(frame, pool, length), offload),
+                Ok(Read::Large(length, offload)) => {
+                    let joined = large.take().map(|large| join(&mut frame, large));
                     pool.put(frame);
+                    large_received += 1;
+                    large = pool.take_large();
+                    (joined.and_then(|frame| finish(frame, pool, length)), offload)
+                }
+                Ok(Read::Refused) => {
+                    pool.put(frame);
+                    (None, Offload::default())
                 }
                 Err(error) => {
                     pool.put(frame);
@@ -228,8 +250,16 @@ impl Port for TunPort {
                     }
                     break;
                 }
+            };
+            match read {
+                Some(buffer) => {
+                    into.push(Packet { buffer, port: self.index, offload });
+                    received += 1;
+                }
+                None => self.counted.receive_dropped += 1,
             }
         }
+        pool.put_all(large);
         received
     }
 
@@ -273,30 +303,85 @@ impl Port for TunPort {
     fn close(self: Box<Self>, _: &mut FramePool) {}
 }
 
+/// A packet that was read, of so many bytes, and what is left to be done to it.
+enum Read {
+    /// It is in the frame.
+    Small(usize, Offload),
+    /// It begins in the frame and goes on in the large one.
+    Large(usize, Offload),
+    /// It is none of ours to carry.
+    Refused,
+}
+
+/// Largest packet, one less than the room there is.
+const LENGTH_MAX: usize = LARGE - LARGE_HEADROOM - ETHERNET;
+
+/// Puts the beginning of a packet that was read into `frame` before the rest, which is in `large`.
+fn join(frame: &mut Frame, mut large: Frame) -> Frame {
+    let beginning = &frame.receive_area()[ETHERNET..];
+    large.receive_area()[ETHERNET..ETHERNET + SMALL].copy_from_slice(&beginning[..SMALL]);
+    large
+}
+
+/// Puts an Ethernet header before a packet of `length` bytes that was read into `frame`. None, and the frame is in the pool:
+/// it is not IP.
+fn finish(mut frame: Frame, pool: &mut FramePool, length: usize) -> Option<Frame> {
+    let (ethernet, packet) = frame.receive_area().split_at_mut(ETHERNET);
+    let ethertype = match packet[0] >> 4 {
+        4 => ETHERTYPE_V4,
+        6 => ETHERTYPE_V6,
+        _ => {
+            pool.put(frame);
+            return None;
+        }
+    };
+    ethernet[..6].copy_from_slice(&ENTRY_DESTINATION.0);
+    ethernet[6..12].copy_from_slice(&ENTRY_SOURCE.0);
+    ethernet[12..].copy_from_slice(&ethertype);
+    frame.set_received(0, ETHERNET + length);
+    Some(frame)
+}
+
 /// What the kernel left to be done, counted from the Ethernet header on. None: something we did not agree to.
 fn offload_of(header: &[u8; VIRTIO], length: usize) -> Option<Offload> {
-    let [flags, segments, _, _, _, _, start_low, start_high, offset_low, offset_high] = *header;
-    if segments != NO_SEGMENTS {
-        return None;
-    }
+    let [flags, kind, _, _, size_low, size_high, start_low, start_high, offset_low, offset_high] = *header;
+    let size = u16::from_ne_bytes([size_low, size_high]);
+    let segment = match kind {
+        NO_SEGMENTS => None,
+        SEGMENTS_TCP_V4 => Some(Segment { kind: SegmentKind::TcpV4, size }),
+        SEGMENTS_TCP_V6 => Some(Segment { kind: SegmentKind::TcpV6, size }),
+        SEGMENTS_UDP => Some(Segment { kind: SegmentKind::Udp, size }),
+        _ => return None,
+    };
     if flags & NEEDS_CHECKSUM == 0 {
-        return Some(Offload::default());
+        return segment.is_none().then(Offload::default);
     }
     let start = u16::from_ne_bytes([start_low, start_high]);
     let offset = u16::from_ne_bytes([offset_low, offset_high]);
     let inside = usize::from(start) + usize::from(offset) + 2 <= length;
     let checksum = PartialChecksum { start: start.checked_add(ETHERNET as u16)?, offset };
-    inside.then_some(Offload { checksum: Some(checksum), segment: None })
+    inside.then_some(Offload { checksum: Some(checksum), segment })
 }
 
 /// The virtio header and the packet behind its Ethernet header. None: not IP, or something the device does not do.
 fn header_of(packet: &Packet<Frame>) -> Option<([u8; VIRTIO], &[u8])> {
     let (ethernet, payload) = packet.buffer.bytes().split_at_checked(ETHERNET)?;
     let ip = ethernet[12..] == ETHERTYPE_V4 || ethernet[12..] == ETHERTYPE_V6;
-    if !ip || packet.offload.segment.is_some() {
+    if !ip {
         return None;
     }
     let mut header = [0; VIRTIO];
+    if let Some(Segment { kind, size }) = packet.offload.segment {
+        let transport = usize::from(packet.offload.checksum?.start);
+        let length = match kind {
+            SegmentKind::Udp => 8,
+            _ => usize::from(*packet.buffer.bytes().get(transport + 12)? >> 4) * 4,
+        };
+        let headers = transport.checked_sub(ETHERNET)? + length;
+        header[1] = kind_of(kind);
+        header[2..4].copy_from_slice(&(headers as u16).to_ne_bytes());
+        header[4..6].copy_from_slice(&size.to_ne_bytes());
+    }
     if let Some(partial) = packet.offload.checksum {
         header[0] = NEEDS_CHECKSUM;
         let start = partial.start.checked_sub(ETHERNET as u16)?;
@@ -304,6 +389,14 @@ fn header_of(packet: &Packet<Frame>) -> Option<([u8; VIRTIO], &[u8])> {
         header[8..].copy_from_slice(&partial.offset.to_ne_bytes());
     }
     Some((header, payload))
+}
+
+fn kind_of(kind: SegmentKind) -> u8 {
+    match kind {
+        SegmentKind::TcpV4 => SEGMENTS_TCP_V4,
+        SegmentKind::TcpV6 => SEGMENTS_TCP_V6,
+        SegmentKind::Udp => SEGMENTS_UDP,
+    }
 }
 
 /// Makes the device in the calling thread's network namespace.
@@ -325,8 +418,8 @@ fn make(life: Life, name: &str, mtu: u16) -> Result<File, TunError> {
             _ => TunError::Setup { name: name.to_owned(), step: "make it", source },
         }
     })?;
-    let offloads = std::ptr::without_provenance_mut(libc::TUN_F_CSUM as usize);
-    control(&file, libc::TUNSETOFFLOAD, offloads).map_err(setup("agree on checksums"))?;
+    let agree = |offloads| control(&file, libc::TUNSETOFFLOAD, std::ptr::without_provenance_mut(offloads));
+    agree(OFFLOADS | OFFLOADS_UDP).or_else(|_| agree(OFFLOADS)).map_err(setup("agree on offloads"))?;
     // No link-local address: nobody could reach it. Fails where the kernel has no IPv6, and then there is none anyway.
     let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/addr_gen_mode"), "1");
 
@@ -519,6 +612,50 @@ mod tests {
                 second.statistics();
                 (second.state() == PortState::Gone).then_some(())
             });
+        });
+    }
+
+    #[test]
+    fn a_large_packet_goes_from_one_kernel_to_another_as_it_is() {
+        use std::io::{Read as _, Write as _};
+        use std::net::{TcpListener, TcpStream};
+
+        in_namespace(|| {
+            assert!(vswitch_model::limits::LARGE_PACKET_MAX < LENGTH_MAX as u32);
+            let other = namespace(|| ());
+            let mut pool = pool(1024);
+            let mut near = open("io-tun");
+            let mut far = Box::new(TunPort::open("io-tun", 1450, Some(&other.path), PORT).unwrap());
+            let listener = netns::within(Some(&other.path), || {
+                ip("addr add 10.9.0.2/32 dev io-tun");
+                ip("route add default dev io-tun");
+                TcpListener::bind("10.9.0.2:80").unwrap()
+            });
+            let listener = listener.unwrap();
+            let sent: Vec<u8> = (0..1_000_000u32).map(|at| (at / 3) as u8).collect();
+            let arrived = std::thread::scope(|scope| {
+                let client =
+                    scope.spawn(|| TcpStream::connect("10.9.0.2:80").unwrap().write_all(&sent).unwrap());
+                let server = scope.spawn(|| {
+                    let mut arrived = Vec::new();
+                    listener.accept().unwrap().0.read_to_end(&mut arrived).unwrap();
+                    arrived
+                });
+                let (mut packets, mut large) = (Vec::with_capacity(64), 0);
+                while !(client.is_finished() && server.is_finished()) {
+                    near.receive(&mut pool, &mut packets, 64);
+                    large += packets.iter().filter(|packet| packet.offload.segment.is_some()).count();
+                    packets.drain(..).for_each(|packet| far.transmit(&mut pool, packet).unwrap());
+                    far.receive(&mut pool, &mut packets, 64);
+                    packets.drain(..).for_each(|packet| near.transmit(&mut pool, packet).unwrap());
+                }
+                assert!(large > 10, "{large} large packets");
+                server.join().unwrap()
+            });
+            assert!(arrived == sent, "{} bytes", arrived.len());
+            near.close(&mut pool);
+            far.close(&mut pool);
+            assert_eq!((pool.free(), pool.umem().account(0).leaked), (1024, 0));
         });
     }
 

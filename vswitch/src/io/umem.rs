@@ -12,6 +12,7 @@ use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue};
 
 use super::depot::Depot;
 use super::frame::CHUNK;
+use super::large::{FRAMES_PER_LARGE, LargeFrames};
 use super::mapping::Mapping;
 use super::netns;
 use super::rings::{RINGS, socket_config};
@@ -97,9 +98,9 @@ pub struct FrameAccount {
     pub fill: usize,
     /// Lent to the kernel to be sent.
     pub transmit: usize,
-    /// Held by workers, as they say.
+    /// Held by workers, as they say, less the large ones.
     pub held: usize,
-    /// In none of these places: total less all others. Zero, or there is a bug.
+    /// In none of these places, large ones included. Zero, or there is a bug.
     pub leaked: usize,
 }
 
@@ -113,6 +114,8 @@ pub struct Umem {
     unclaimed: Mutex<Vec<u32>>,
     slots: Mutex<Vec<u16>>,
     depot: Depot,
+    /// One for [`FRAMES_PER_LARGE`] frames.
+    pub(super) large: LargeFrames,
     backing: ManuallyDrop<Backing>,
 }
 
@@ -181,7 +184,9 @@ impl Umem {
         let length = check_count(frames)?;
         let mapping = Mapping::anonymous(length).map_err(|source| UmemError::Memory { frames, source })?;
         // SAFETY: the mapping is CHUNK * frames long, and lives in the backing.
-        Ok(unsafe { Self::over(mapping.address(), frames, Backing::Plain(mapping)) })
+        let large = large_for(frames)?;
+        // SAFETY: as above.
+        Ok(unsafe { Self::over(mapping.address(), frames, large, Backing::Plain(mapping)) })
     }
 
     /// Frames that AF_XDP sockets can use, of every device in every network namespace.
@@ -192,6 +197,7 @@ impl Umem {
     pub fn registered(frames: usize, huge_pages: bool) -> Result<Arc<Self>, UmemError> {
         check_count(frames)?;
         let failed = |reason| UmemError::Register { frames, reason };
+        let large = large_for(frames)?;
         let registration = register(frames, huge_pages).map_err(failed)?;
         let mut first = *registration.descriptors.first().ok_or(UmemError::FrameCount(frames))?;
         // SAFETY: the descriptor is of this UMEM, and nobody uses its memory yet.
@@ -201,19 +207,20 @@ impl Umem {
             .ok_or_else(|| failed("it is at address zero".to_owned()))?;
         // SAFETY: xsk-rs maps `frames` chunks of CHUNK bytes in one piece, in which a descriptor's address is the offset
         // from the beginning; they stay mapped while its `Umem` lives, which is in the backing.
-        Ok(unsafe { Self::over(base, frames, Backing::Registered(Box::new(registration))) })
+        Ok(unsafe { Self::over(base, frames, large, Backing::Registered(Box::new(registration))) })
     }
 
     /// # Safety
     ///
     /// `base` is the first of `frames` chunks that stay mapped while `backing` lives.
-    unsafe fn over(base: NonNull<u8>, frames: usize, backing: Backing) -> Arc<Self> {
+    unsafe fn over(base: NonNull<u8>, frames: usize, large: LargeFrames, backing: Backing) -> Arc<Self> {
         Arc::new(Self {
             base,
             ledger: (0..frames).map(|_| AtomicU16::new(Place::FREE.0)).collect(),
             unclaimed: Mutex::new((0..frames as u32).rev().collect()),
             slots: Mutex::new((0..SLOTS_MAX).rev().collect()),
             depot: Depot::new(frames),
+            large,
             backing: ManuallyDrop::new(backing),
         })
     }
@@ -224,7 +231,7 @@ impl Umem {
         self.ledger.len()
     }
 
-    /// Where the frames are, when workers say that they hold `held` of them. Exact when workers and kernel stand still.
+    /// Where the frames are, when workers say that they hold `held` of them, large ones included. Exact when workers and kernel stand still.
     #[must_use]
     pub fn account(&self, held: usize) -> FrameAccount {
         let mut account = FrameAccount { total: self.total(), held, ..FrameAccount::default() };
@@ -237,7 +244,10 @@ impl Umem {
             }
         }
         let known = account.free + account.fill + account.transmit + held;
-        account.leaked = account.total.saturating_sub(known);
+        // Large frames are counted with those that are held only: one that is lost shows as one of the others.
+        let large = self.large.total() - self.large.free();
+        account.leaked = (account.total + large).saturating_sub(known);
+        account.held = held.saturating_sub(large);
         account
     }
 
@@ -383,6 +393,10 @@ impl Drop for Slot {
 fn check_count(frames: usize) -> Result<NonZeroUsize, UmemError> {
     let length = if frames <= FRAMES_MAX { NonZeroUsize::new(frames * CHUNK) } else { None };
     length.ok_or(UmemError::FrameCount(frames))
+}
+
+fn large_for(frames: usize) -> Result<LargeFrames, UmemError> {
+    LargeFrames::new(frames / FRAMES_PER_LARGE).map_err(|source| UmemError::Memory { frames, source })
 }
 
 /// The lists behind these locks are whole at every step, so that a panic elsewhere spoils nothing.

@@ -54,8 +54,12 @@ use rest::{Rest, Waker};
 
 /// Commands that may wait for a worker.
 const COMMANDS_MAX: usize = 64;
-/// Frames a worker holds ready for what the walk builds: fragments.
-const SPARE: usize = 64;
+/// Frames a worker holds ready for what the walk builds: fragments, and segments of the large packets of one visit. A sixteenth
+/// of its share if that is less, but no fewer than the least.
+const SPARE: usize = 512;
+const SPARE_MIN: usize = 64;
+/// Large frames it holds ready to coalesce packets into.
+const LARGE_SPARE: usize = 16;
 
 /// What a worker is started with.
 #[derive(Debug, Clone)]

@@ -8,7 +8,7 @@ use crossbeam::channel::Sender;
 use vswitch_datapath::{BATCH, Buffer, Counters, Mark, NoProbe, Now, Packet, PortIndex, Probe};
 use vswitch_model::DropReason;
 
-use super::{SPARE, Stopped, Worker};
+use super::{LARGE_SPARE, SPARE, SPARE_MIN, Stopped, Worker};
 use crate::io::{Frame, FramePool, Port};
 
 /// Batches walked in one turn at most, so that kicks, commands and new tables never wait long.
@@ -223,11 +223,18 @@ impl Worker {
 
     /// Holds empty frames ready for what the walk builds.
     pub(super) fn refill(&mut self) {
-        while self.out.spare.len() < SPARE
+        let wanted = SPARE.min((self.pool.share() / 16).max(SPARE_MIN));
+        while self.out.spare.len() < wanted
             && let Some(frame) = self.pool.take()
         {
             debug_assert!(frame.bytes().is_empty());
             self.out.spare.push(frame);
+        }
+        while self.tables.coalesces()
+            && self.out.large.len() < LARGE_SPARE
+            && let Some(frame) = self.pool.take_large()
+        {
+            self.out.large.push(frame);
         }
     }
 
@@ -257,7 +264,7 @@ impl Worker {
         self.status.turns.add(1);
         self.status.turns_idle.add(u64::from(!worked));
         let ahead = self.peers.as_ref().map_or(0, |peers| peers.ahead());
-        let held = (self.out.spare.len() + self.held.len()) as i64 + ahead;
+        let held = (self.out.spare.len() + self.out.large.len() + self.held.len()) as i64 + ahead;
         self.status.held.store(held, Ordering::Relaxed);
     }
 
@@ -270,6 +277,7 @@ impl Worker {
         self.drop_handed();
         self.ports.flush();
         self.pool.put_all(self.out.spare.drain(..));
+        self.pool.put_all(self.out.large.drain(..));
         let mut ports = self.ports.remove_all();
         for port in &mut ports {
             clear(port.as_mut(), &mut self.pool, &mut self.batch, &self.counters);

@@ -38,7 +38,14 @@ pub(super) struct Node {
 
 impl Node {
     pub(super) fn new(number: usize) -> Self {
-        let facts = |index, role, mac, mtu| PortFacts { index, role, mac, mtu, finishes_checksums: false };
+        let facts = |index, role, mac, mtu| PortFacts {
+            index,
+            role,
+            mac,
+            mtu,
+            finishes_checksums: false,
+            takes_large: false,
+        };
         let ports = PortMap::from([
             (port_name("uplink"), facts(UPLINK, Role::Uplink, uplink_mac(number), 1550)),
             (port_name("host"), facts(HOST, Role::Host, Mac::GATEWAY, 1450)),
@@ -67,7 +74,14 @@ impl Node {
             let index = PortIndex(u16::try_from(self.ports.len()).unwrap());
             assert!(index.0 < PORTS_MAX, "a case with so many pods on a node");
             let role = Role::Pod;
-            let facts = PortFacts { index, role, mac: Mac::GATEWAY, mtu: 1450, finishes_checksums: false };
+            let facts = PortFacts {
+                index,
+                role,
+                mac: Mac::GATEWAY,
+                mtu: 1450,
+                finishes_checksums: false,
+                takes_large: false,
+            };
             // A port keeps its number for good, as a pod that stays keeps its flows.
             self.ports.entry(port.clone()).or_insert(facts);
         }

@@ -7,6 +7,7 @@ mod tests;
 use std::time::Duration;
 
 use nodes::{Pair, Place};
+use vswitch_model::PortKind;
 use vswitch_testbeds::command::wait_for;
 use vswitch_testbeds::process::Daemon;
 use vswitch_testbeds::traffic::iperf::{self, Streams};
@@ -37,6 +38,8 @@ pub struct Bulk;
 enum Way {
     Node,
     Vxlan,
+    TunNode,
+    TunVxlan,
 }
 
 impl Way {
@@ -44,6 +47,16 @@ impl Way {
         match self {
             Self::Node => "node",
             Self::Vxlan => "vxlan",
+            Self::TunNode => "tun-node",
+            Self::TunVxlan => "tun-vxlan",
+        }
+    }
+
+    /// What our pods' ports are. The kernel's are always veths.
+    const fn port(self) -> PortKind {
+        match self {
+            Self::Node | Self::Vxlan => PortKind::Veth,
+            Self::TunNode | Self::TunVxlan => PortKind::Tun,
         }
     }
 }
@@ -53,31 +66,34 @@ impl Scenario for Bulk {
         About {
             name: NAME,
             measures: "TCP streams of iperf3 from pod to pod: on a node, and across two nodes in VXLAN (two engines, a worker and a core each)",
-            cases: "node/streams-N, vxlan/streams-N",
+            cases: "node/streams-N, vxlan/streams-N: pods with veths; tun-node/streams-N, tun-vxlan/streams-N: with tuns",
             sets: "--quick: streams-1, a second each; the others also streams-4, 2 s by default and 10 s with --full",
             metrics: &[
                 ("goodput", "Gbit/s: what the far iperf3 received"),
                 ("retransmits", "segments"),
                 ("ratio/PEER/goodput", "1: above 1 we are better"),
             ],
-            peers: "kernel, as it comes: forwarding on a node, its VXLAN across nodes, with the offloads it ships with (segments of up to 64 KB; ours are of one MTU)",
+            peers: "kernel, as it comes: forwarding on a node, its VXLAN across nodes, with the offloads it ships with (segments of up to 64 KB, as those of our tuns; on AF_XDP ours are of one MTU)",
             root: true,
             cores: 2,
         }
     }
 
     fn run(&self, session: &mut Session) -> Result<()> {
-        let (seconds, cases): (u32, &[(Way, u32)]) = match (session.config.quick, session.config.full) {
-            (true, _) => (1, &[(Way::Node, 1), (Way::Vxlan, 1)]),
-            (_, false) => (2, &[(Way::Node, 1), (Way::Node, 4), (Way::Vxlan, 1), (Way::Vxlan, 4)]),
-            (_, true) => (10, &[(Way::Node, 1), (Way::Node, 4), (Way::Vxlan, 1), (Way::Vxlan, 4)]),
+        let (seconds, streams): (u32, &[u32]) = match (session.config.quick, session.config.full) {
+            (true, _) => (1, &[1]),
+            (_, false) => (2, &[1, 4]),
+            (_, true) => (10, &[1, 4]),
         };
+        let each = |way| streams.iter().map(move |streams| (way, *streams));
+        let cases: Vec<(Way, u32)> =
+            [Way::Node, Way::Vxlan, Way::TunNode, Way::TunVxlan].into_iter().flat_map(each).collect();
         crate::peer::find("iperf3", "iperf3", "iperf3")?;
         let cores = Cores::two()?;
         let steps = cases.len() * CONTENDERS.len() * session.config.rounds as usize;
         session.begin(NAME, steps as u64);
         let mut figures = Rounds::new(NAME);
-        let outcome = rounds(session, cores, seconds, cases, &mut figures);
+        let outcome = rounds(session, cores, seconds, &cases, &mut figures);
         figures.record(session);
         outcome
     }
@@ -121,8 +137,8 @@ fn measure(
     streams: u32,
 ) -> Result<(Streams, Option<String>)> {
     let pair = match way {
-        Way::Node => Pair::on_a_node(contender, cores)?,
-        Way::Vxlan => Pair::across_nodes(contender, cores)?,
+        Way::Node | Way::TunNode => Pair::on_a_node(contender, cores, way.port())?,
+        Way::Vxlan | Way::TunVxlan => Pair::across_nodes(contender, cores, way.port())?,
     };
     let logs = tempfile::tempdir().map_err(|error| Error::setup("make a folder for logs", error))?;
     let _server = serve(&pair.server, logs.path())?;

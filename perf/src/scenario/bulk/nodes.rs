@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use vswitch_cni::kernel::ethtool;
-use vswitch_model::{DesiredState, Mac, NextHop, TunnelId};
+use vswitch_model::{DesiredState, Mac, NextHop, PortKind, TunnelId};
 
-use crate::net::topology::{Layout, Remote, UPLINK, UPLINK_MAC, WIRE};
+use crate::net::topology::{Layout, Remote, UPLINK, UPLINK_MAC, WIRE, to_tun};
 use crate::net::{Namespace, Switch, SwitchOptions, Topology, link};
 use crate::traffic::contender::kernel;
 use crate::traffic::{Contender, Cores};
@@ -36,14 +36,15 @@ const LAYOUT: Layout = Layout { uplink: false, separate: true, queues: 1 };
 
 impl Pair {
     /// Two pods of one node.
-    pub(super) fn on_a_node(contender: Contender, cores: Cores) -> Result<Self> {
+    pub(super) fn on_a_node(contender: Contender, cores: Cores, port: PortKind) -> Result<Self> {
         let mut node = Node::in_memory(2, 1);
         (node.uplink, node.rules) = (None, Rules(100));
-        let desired = v4_only(node.desired());
+        let mut desired = v4_only(node.desired());
+        choose(&mut desired, contender, port);
         let topology = Topology::build(&desired, LAYOUT)?;
         let mut switches = Vec::new();
         match contender {
-            Contender::Ours => switches.push(start(&topology, &desired, cores.forwarder)?),
+            Contender::Ours => switches.push(start(&topology, desired, cores.forwarder)?),
             _ => {
                 kernel(&topology, &desired, None, "")?;
                 offloads(&topology)?;
@@ -54,14 +55,18 @@ impl Pair {
     }
 
     /// A pod on each of two nodes that are joined by a wire; VXLAN between them.
-    pub(super) fn across_nodes(contender: Contender, cores: Cores) -> Result<Self> {
-        let [one, two] = [node(1, 2), node(2, 1)].map(|node| across(&node));
+    pub(super) fn across_nodes(contender: Contender, cores: Cores, port: PortKind) -> Result<Self> {
+        let [one, two] = [node(1, 2), node(2, 1)].map(|node| {
+            let mut desired = across(&node);
+            choose(&mut desired, contender, port);
+            desired
+        });
         let near = Topology::build(&one, Layout { uplink: true, ..LAYOUT })?;
         let far = join(&near, Topology::build(&two, LAYOUT)?)?;
         let mut switches = Vec::new();
         if contender == Contender::Ours {
-            switches.push(start(&near, &one, cores.forwarder)?);
-            switches.push(start(&far, &two, cores.sender)?);
+            switches.push(start(&near, one, cores.forwarder)?);
+            switches.push(start(&far, two, cores.sender)?);
         } else {
             // Its VXLAN with the offloads it ships with, last: without them is how others are set up.
             for (topology, desired) in [(&near, &one), (&far, &two)] {
@@ -134,8 +139,19 @@ fn join(near: &Topology, mut far: Topology) -> Result<Topology> {
     Ok(far)
 }
 
-fn start(topology: &Topology, desired: &DesiredState, core: usize) -> Result<Switch> {
-    Switch::start(topology, desired, SwitchOptions { core: Some(core), ..SwitchOptions::default() })
+/// Gives our pods the ports that were asked for.
+fn choose(desired: &mut DesiredState, contender: Contender, port: PortKind) {
+    if contender == Contender::Ours && port == PortKind::Tun {
+        desired.ports.values_mut().for_each(to_tun);
+    }
+}
+
+fn start(topology: &Topology, mut desired: DesiredState, core: usize) -> Result<Switch> {
+    topology.place_tuns(&mut desired);
+    let options = SwitchOptions { core: Some(core), ..SwitchOptions::default() };
+    let switch = Switch::start(topology, &desired, options)?;
+    topology.configure_tuns()?;
+    Ok(switch)
 }
 
 /// What the switch needs switched off, the kernel does with: checksums and segments left to the device.

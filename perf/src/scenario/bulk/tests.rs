@@ -6,7 +6,7 @@ fn streams_get_through_on_a_node_and_across() {
     if crate::traffic::skipped() {
         return;
     }
-    for way in [Way::Node, Way::Vxlan] {
+    for way in [Way::Node, Way::Vxlan, Way::TunNode, Way::TunVxlan] {
         for contender in CONTENDERS {
             let (came, _) = measure(contender, Cores::two().unwrap(), way, 1, 1)
                 .unwrap_or_else(|error| panic!("{way:?}, {contender:?}: {error}"));

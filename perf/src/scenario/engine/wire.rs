@@ -120,7 +120,7 @@ impl Port for WirePort {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { partial_checksum: false, frame_length_max: FRAME_MAX }
+        Capabilities { partial_checksum: false, large: false, frame_length_max: FRAME_MAX }
     }
 
     fn state(&self) -> PortState {

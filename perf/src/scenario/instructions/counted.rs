@@ -261,7 +261,7 @@ pub(in crate::scenario) fn ports(node: &Node) -> PortMap {
     all.enumerate()
         .map(|(number, (name, role, mac, mtu))| {
             let index = PortIndex(number as u16);
-            (name.clone(), PortFacts { index, role, mac, mtu, finishes_checksums: false })
+            (name.clone(), PortFacts { index, role, mac, mtu, finishes_checksums: false, takes_large: false })
         })
         .collect()
 }

@@ -121,7 +121,14 @@ impl World {
             }
             Edit::Open(pod, true) => {
                 let (index, role) = (PortIndex(u16::from(*pod)), Role::Pod);
-                let facts = PortFacts { index, role, mac: Mac::default(), mtu: 0, finishes_checksums: false };
+                let facts = PortFacts {
+                    index,
+                    role,
+                    mac: Mac::default(),
+                    mtu: 0,
+                    finishes_checksums: false,
+                    takes_large: false,
+                };
                 self.ports.insert(name(*pod), facts);
             }
             Edit::Open(pod, false) => drop(self.ports.remove(&name(*pod))),

@@ -33,6 +33,8 @@ pub struct PortFacts {
     pub mtu: u16,
     /// Whether it takes packets whose checksum is still to be finished.
     pub finishes_checksums: bool,
+    /// Whether it takes packets that are still to be cut into segments.
+    pub takes_large: bool,
 }
 
 /// The ports that are open, uplinks and the host port among them. A port of the desired state that is not here is gone:
@@ -145,6 +147,7 @@ impl Compiler {
             local: desired.local.as_ref().map(LocalEntry::new),
             tunnel_peers: ways.tunnel_peers.clone(),
             own: own_addresses(inputs).collect(),
+            coalesces: inputs.ports.values().any(|facts| facts.takes_large),
         };
         self.ways = Some(ways);
         Ok(tables)
@@ -177,6 +180,7 @@ fn compile_ports(inputs: &CompileInputs<'_>) -> Result<Vec<PortEntry>, CompileEr
         };
         entry.name = Some(name.clone());
         entry.finishes_checksums = facts.finishes_checksums;
+        entry.takes_large = facts.takes_large;
     }
     Ok(entries)
 }

@@ -97,6 +97,7 @@ impl World {
             mac,
             mtu,
             finishes_checksums: role == Role::Host,
+            takes_large: false,
         };
         let ports = PortMap::from([
             (name("eth0"), facts(UPLINK, Role::Uplink, UPLINK_MAC, 1500)),

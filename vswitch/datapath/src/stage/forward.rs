@@ -12,7 +12,7 @@ use crate::icmp::{self, IcmpError, Limited, SourceLimiter};
 use crate::parse::{ETHERNET, Network, Parsed};
 use crate::read::put;
 use crate::tables::{Adjacency, AdjacencyIndex, GATEWAY_V4, GATEWAY_V6};
-use crate::{Buffer, Packet, checksum, encap, neighbour};
+use crate::{Buffer, Packet, Segment, checksum, encap, neighbour, segment};
 
 /// Decides for each packet of `from` whether it fits and lives long enough; sends those that do.
 pub(crate) fn run<B: Buffer>(
@@ -25,7 +25,7 @@ pub(crate) fn run<B: Buffer>(
         let Some(packet) = packets.get_mut(index) else { continue };
         let parsed = &scratch.parsed[index];
         let way = context.tables.adjacency(scratch.adjacency[index]);
-        let fate = match check(packet, parsed, way) {
+        let fate = match check(context, packet, parsed, way) {
             Fate::Walking => {
                 decrement_ttl(packet.buffer.bytes_mut(), parsed);
                 leave_by(context, packet, parsed.traffic_class, way, scratch.entropy[index])
@@ -39,7 +39,7 @@ pub(crate) fn run<B: Buffer>(
 /// Whether a packet goes on by a way: [`Fate::Walking`] when it does. Nothing has been changed, so that an error quotes
 /// what was sent.
 #[inline]
-fn check<B>(packet: &Packet<B>, parsed: &Parsed, way: &Adjacency) -> Fate {
+fn check<B: Buffer>(context: &Context<'_>, packet: &Packet<B>, parsed: &Parsed, way: &Adjacency) -> Fate {
     if let Some(reason) = way.drop_reason() {
         return match reason {
             DropReason::NoRoute | DropReason::RouteUnreachable | DropReason::NextHopUnresolved => {
@@ -52,12 +52,11 @@ fn check<B>(packet: &Packet<B>, parsed: &Parsed, way: &Adjacency) -> Fate {
         return Fate::Reported(DropReason::TtlExpired, IcmpError::TimeExceeded);
     }
     let mtu = way.mtu();
+    if let Some(segment) = packet.offload.segment {
+        return check_large(context, packet, parsed, segment, way);
+    }
     if parsed.ip_length() <= mtu {
         return Fate::Walking;
-    }
-    if packet.offload.segment.is_some() {
-        // To be cut into segments: no port can do that yet, and the sender would not understand an error.
-        return Fate::Dropped(DropReason::TooBig);
     }
     if parsed.dont_fragment {
         Fate::Reported(DropReason::TooBig, IcmpError::TooBig { mtu })
@@ -66,8 +65,31 @@ fn check<B>(packet: &Packet<B>, parsed: &Parsed, way: &Adjacency) -> Fate {
     }
 }
 
+/// The same of a large packet: its pieces have to fit. Of one that does not forbid fragments the sender is told as well: its
+/// next pieces may be smaller.
+#[inline(never)]
+fn check_large<B: Buffer>(
+    context: &Context<'_>,
+    packet: &Packet<B>,
+    parsed: &Parsed,
+    segment: Segment,
+    way: &Adjacency,
+) -> Fate {
+    // Whether it can be cut was asked with its checksum.
+    if packet.offload.checksum.is_none() {
+        return Fate::Dropped(DropReason::TransportHeaderInvalid);
+    }
+    let mtu = way.mtu();
+    let headers = segment::headers(packet.buffer.bytes(), parsed).saturating_sub(ETHERNET);
+    if headers + usize::from(segment.size) > usize::from(mtu) {
+        return Fate::Reported(DropReason::TooBig, IcmpError::TooBig { mtu });
+    }
+    let whole = way.port().is_some_and(|port| context.tables.port(port).takes_large);
+    if whole { Fate::Walking } else { Fate::Segmented }
+}
+
 #[inline]
-fn decrement_ttl(frame: &mut [u8], parsed: &Parsed) {
+pub(crate) fn decrement_ttl(frame: &mut [u8], parsed: &Parsed) {
     let ttl = parsed.ttl.saturating_sub(1);
     match parsed.network {
         Network::V4 => neighbour::set_ttl_v4(frame, ttl),
@@ -115,8 +137,6 @@ fn headers<B: Buffer>(
         Some(reason) => return Err(reason),
         None => way.port().ok_or(DropReason::NoRoute)?,
     };
-    // It fits its way as it is.
-    packet.offload.segment = None;
     if packet.offload.checksum.is_some() {
         let tunnelled = matches!(way, Adjacency::Tunnel { .. });
         if tunnelled || !context.tables.port(port).finishes_checksums {

@@ -45,6 +45,8 @@ pub(crate) enum Fate {
     Held,
     /// It is too long for its way and is cut into fragments as it leaves.
     Split,
+    /// It is a large packet whose way does not take it, and is cut into segments as it leaves.
+    Segmented,
     /// It ends.
     Dropped(DropReason),
     /// It ends, and its sender is to be told.

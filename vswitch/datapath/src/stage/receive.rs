@@ -4,9 +4,9 @@ use vswitch_model::DropReason;
 
 use super::{Context, Indices, Scratch};
 use crate::counters::{Run, Stage};
-use crate::parse::{Network, Parsed, parse_into, protocol};
+use crate::parse::{Network, Parsed, parse_into};
 use crate::tables::Role;
-use crate::{BATCH, Buffer, Packet, PartialChecksum};
+use crate::{BATCH, Buffer, Packet, segment};
 
 /// Packets by the kind of port they came by.
 pub(crate) struct Received {
@@ -38,7 +38,7 @@ pub(crate) fn run<B: Buffer>(
             scratch.drop(index, reason);
             continue;
         }
-        if packet.offload.checksum.is_some_and(|partial| !is_of_transport(parsed, partial)) {
+        if packet.offload.checksum.is_some() && !segment::fits(parsed, &packet.offload) {
             scratch.drop(index, DropReason::TransportHeaderInvalid);
             continue;
         }
@@ -52,18 +52,6 @@ pub(crate) fn run<B: Buffer>(
     context.counters.received_all(&run);
     context.counters.passed(Stage::Parse, packets.len());
     received
-}
-
-/// Whether a checksum left to us is where its protocol has one, or further inside, in a tunnel that the sender runs:
-/// finishing it must not touch what was read already.
-#[cold]
-fn is_of_transport(parsed: &Parsed, partial: PartialChecksum) -> bool {
-    match partial.start.checked_sub(parsed.transport) {
-        Some(0) => matches!((parsed.protocol, partial.offset), (protocol::TCP, 16) | (protocol::UDP, 6)),
-        // Behind a UDP header, the shortest that carries another.
-        Some(depth) => depth >= 8,
-        None => false,
-    }
 }
 
 /// Reads a frame and cuts off what follows its IP packet.
@@ -86,7 +74,7 @@ mod tests {
     use crate::parse::parse;
     use crate::testing::World;
     use crate::testing::world::{A, HOST, v4};
-    use crate::{Offload, VecBuffer};
+    use crate::{Offload, PartialChecksum, VecBuffer};
 
     #[test]
     fn a_checksum_left_to_us_must_be_one_of_the_packets_own() {

@@ -6,7 +6,7 @@ use super::{Context, Fate, Scratch, forward};
 use crate::counters::{Run, Stage};
 use crate::output::Output;
 use crate::parse::Parsed;
-use crate::{Buffer, Offload, Packet, fragment, neighbour};
+use crate::{Buffer, Offload, Packet, fragment, neighbour, segment};
 
 /// Takes the first `count` packets of `batch`.
 pub(crate) fn run<B: Buffer>(
@@ -32,6 +32,11 @@ pub(crate) fn run<B: Buffer>(
             }
             Fate::Split => {
                 if let Err(reason) = split(context, scratch, index, packet, out) {
+                    context.counters.dropped(scratch.ingress[index], reason);
+                }
+            }
+            Fate::Segmented => {
+                if let Err(reason) = cut(context, scratch, index, packet, out) {
                     context.counters.dropped(scratch.ingress[index], reason);
                 }
             }
@@ -78,9 +83,8 @@ fn split<B: Buffer>(
     mut packet: Packet<B>,
     out: &mut Output<B>,
 ) -> Result<(), DropReason> {
-    let Parsed { ttl, traffic_class, .. } = scratch.parsed[index];
-    let (way, entropy) = (scratch.adjacency[index], scratch.entropy[index]);
-    let mtu = context.tables.adjacency(way).mtu();
+    let Parsed { ttl, .. } = scratch.parsed[index];
+    let mtu = context.tables.adjacency(scratch.adjacency[index]).mtu();
     if let Err(reason) = forward::finish_checksum(context, &mut packet) {
         scratch.drop(index, reason);
         out.dropped.push(packet.buffer);
@@ -98,11 +102,55 @@ fn split<B: Buffer>(
         return Err(DropReason::FramesExhausted);
     }
     context.counters.passed(Stage::Split, 1);
-    scratch.egress[index] = context.tables.adjacency(way).port().unwrap_or(port);
     out.tx.push(packet);
     if let Some(pieces) = out.tx.get_mut(sent..) {
         pieces.rotate_right(1);
     }
+    send_pieces(context, scratch, index, sent, out)
+}
+
+/// Cuts a large packet into segments and sends these; its own buffer is of no more use. The error is as of [`split`].
+#[inline(never)]
+fn cut<B: Buffer>(
+    context: &Context<'_>,
+    scratch: &mut Scratch,
+    index: usize,
+    mut packet: Packet<B>,
+    out: &mut Output<B>,
+) -> Result<(), DropReason> {
+    let parsed = &scratch.parsed[index];
+    forward::decrement_ttl(packet.buffer.bytes_mut(), parsed);
+    let sent = out.tx.len();
+    let Output { tx, spare, .. } = out;
+    let port = packet.port;
+    let hold = |buffer| tx.push(Packet { buffer, port, offload: Offload::default() });
+    let segment = packet.offload.segment.ok_or(DropReason::TransportHeaderInvalid);
+    let outcome = segment.and_then(|segment| {
+        let cut = segment::cut(packet.buffer.bytes(), parsed, segment, spare, hold);
+        if cut { Ok(()) } else { Err(DropReason::FramesExhausted) }
+    });
+    out.dropped.push(packet.buffer);
+    if let Err(reason) = outcome {
+        scratch.drop(index, reason);
+        return Err(reason);
+    }
+    context.counters.passed(Stage::Segment, 1);
+    send_pieces(context, scratch, index, sent, out)
+}
+
+/// Gives the pieces of a packet, which are the last in the output from `sent` on, the headers of its way. The error says why
+/// some piece was dropped.
+fn send_pieces<B: Buffer>(
+    context: &Context<'_>,
+    scratch: &mut Scratch,
+    index: usize,
+    sent: usize,
+    out: &mut Output<B>,
+) -> Result<(), DropReason> {
+    let traffic_class = scratch.parsed[index].traffic_class;
+    let (way, entropy) = (scratch.adjacency[index], scratch.entropy[index]);
+    let port = scratch.ingress[index];
+    scratch.egress[index] = context.tables.adjacency(way).port().unwrap_or(port);
     let mut outcome = Ok(());
     let mut at = sent;
     while let Some(piece) = out.tx.get_mut(at) {

@@ -66,9 +66,17 @@ pub struct Tables {
     pub(crate) tunnel_peers: HashMap<IpAddr, TunnelPeer, FixedState>,
     /// The node's own addresses, all of them. A fixed hash serves here, too.
     pub(crate) own: HashSet<IpAddr, FixedState>,
+    /// Whether there is a port that takes large packets.
+    pub(crate) coalesces: bool,
 }
 
 impl Tables {
+    /// Whether there is a port that takes large packets, so that it is worth coalescing what leaves.
+    #[must_use]
+    pub const fn coalesces(&self) -> bool {
+        self.coalesces
+    }
+
     /// The tables of an engine nobody has spoken to: every packet is [`DropReason::NotConfigured`] or denied.
     #[must_use]
     pub fn empty() -> Self {
@@ -84,6 +92,7 @@ impl Tables {
             local: None,
             tunnel_peers: HashMap::default(),
             own: HashSet::default(),
+            coalesces: false,
         }
     }
 

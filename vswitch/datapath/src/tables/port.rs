@@ -33,6 +33,8 @@ pub struct PortEntry {
     pub mtu: u16,
     /// Whether it takes packets whose checksum is still to be finished.
     pub finishes_checksums: bool,
+    /// Whether it takes packets that are still to be cut into segments.
+    pub takes_large: bool,
     /// Its name, for people.
     pub name: Option<PortName>,
     /// The first address of each family lies in the entry: most pods have no other. Zero is no address.
@@ -52,6 +54,7 @@ impl PortEntry {
             mac: Mac([0; 6]),
             mtu: 0,
             finishes_checksums: false,
+            takes_large: false,
             name: None,
             first_v4: 0,
             first_v6: 0,

@@ -251,10 +251,10 @@ impl World {
     /// When a buffer got lost or came out twice.
     pub fn walk_packets(&mut self, mut packets: Vec<Packet<VecBuffer>>) -> Vec<Packet<VecBuffer>> {
         self.out.spare.resize_with(8, || VecBuffer::of(&[]));
-        let before = packets.len() + self.out.spare.len();
+        let before = packets.len() + self.out.spare.len() + self.out.large.len();
         self.walk.process(&self.tables, self.now, &mut packets, &mut self.out);
-        let Output { tx, held, dropped, spare, .. } = &self.out;
-        let after = packets.len() + spare.len() + tx.len() + held.len() + dropped.len();
+        let Output { tx, held, dropped, spare, large, .. } = &self.out;
+        let after = packets.len() + spare.len() + large.len() + tx.len() + held.len() + dropped.len();
         assert_eq!(before, after, "every buffer comes out once");
         self.ended = dropped.len();
         self.out.dropped.clear();
@@ -333,8 +333,14 @@ pub fn flannel(node: u8) -> VxlanNetwork {
 }
 
 fn ports(node: u8) -> PortMap {
-    let facts =
-        |index, role, mac, mtu| PortFacts { index, role, mac, mtu, finishes_checksums: role == Role::Host };
+    let facts = |index, role, mac, mtu| PortFacts {
+        index,
+        role,
+        mac,
+        mtu,
+        finishes_checksums: role == Role::Host,
+        takes_large: false,
+    };
     PORTS
         .into_iter()
         .map(|(index, port)| {

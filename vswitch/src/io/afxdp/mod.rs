@@ -72,7 +72,7 @@ impl Port for AfXdpPort {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { partial_checksum: false, frame_length_max: CHUNK - HEADROOM }
+        Capabilities { partial_checksum: false, large: false, frame_length_max: CHUNK - HEADROOM }
     }
 
     fn state(&self) -> PortState {
@@ -112,6 +112,10 @@ impl Port for AfXdpPort {
         let Packet { buffer, port, offload } = packet;
         queue
             .push(pool, buffer)
+            .or_else(|buffer| match pool.move_to_small(buffer) {
+                Ok(small) => queue.push(pool, small),
+                Err(buffer) => Err(buffer),
+            })
             .map_err(|buffer| Refused::new(Packet { buffer, port, offload }, DropReason::TransmitRefused))
     }
 

@@ -3,14 +3,12 @@ use std::net::IpAddr;
 use vswitch_model::NextHop;
 
 use super::both;
-use crate::parse::{Piece, parse};
+use crate::parse::parse;
 use crate::tables::{GATEWAY_V4, GATEWAY_V6};
 use crate::testing::World;
 use crate::testing::frames::{self, Ends, transport_checksum_is_right};
 use crate::testing::world::{A, B, HOST, UPLINK, pod_mac, underlay_v4, uplink_mac, v4, v6};
-use crate::{
-    Buffer, Offload, Packet, PartialChecksum, Segment, SegmentKind, VecBuffer, WalkConfig, checksum,
-};
+use crate::{Buffer, Offload, Packet, PartialChecksum, VecBuffer, WalkConfig, checksum};
 
 /// Type, code and the second word of the ICMP error in `frame`, which quotes `about`.
 fn told(frame: &[u8], about: &[u8]) -> (u8, u8, u32) {
@@ -286,22 +284,6 @@ fn checksums_left_to_us_are_finished_where_nobody_else_will() {
     let offload = packet.offload;
     let sent = world.walk_packets(vec![packet]);
     assert_eq!((sent[0].port, sent[0].offload), (HOST, offload));
-}
-
-#[test]
-fn what_is_to_be_cut_into_segments_has_no_way_yet() {
-    let mut world = World::node(1);
-    let segment = Some(Segment { kind: SegmentKind::Udp, size: 1000 });
-    let with = |length| {
-        let mut packet = partial(World::node(1).host_ends(v4(1, A)), length);
-        packet.offload.segment = segment;
-        packet
-    };
-    assert_eq!(world.walk_packets(vec![with(1500)]).len(), 0);
-    assert_eq!(world.moved_ports(), ["flows created 1", "host drop too-big 1", "host rx 1"]);
-    let sent = world.walk_packets(vec![with(900)]);
-    assert_eq!(sent[0].offload, Offload::default(), "it fits in one piece");
-    assert_eq!(parse(sent[0].buffer.bytes()).unwrap().piece, Piece::Whole);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod flows;
 mod forwarding;
 mod fragments;
+mod large;
 mod modes;
 mod pods;
 mod policy;
