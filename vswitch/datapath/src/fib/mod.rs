@@ -5,7 +5,7 @@
 //! run starts, and the place of its first run; the number of marks up to an entry leads to its run. So most of what the
 //! Internet routes takes two loads, whatever there is beside it.
 //!
-//! Lines ([`lines`]) are for what is longer: a line of pieces is up to eight stretches of the next 32 bits of the address and
+//! Lines (`lines`) are for what is longer: a line of pieces is up to eight stretches of the next 32 bits of the address and
 //! the entry of each; where there are more, lines of branches lead to it, as in a B+ tree. An entry of a piece may again be
 //! a line, which looks at the 32 bits after those.
 //!
