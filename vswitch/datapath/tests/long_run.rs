@@ -65,11 +65,10 @@ fn hostile_traffic_is_walked_to_its_end() {
         sent += packets.len() as u64;
         let came = packets.len();
         for packet in world.walk_packets(packets) {
-            assert!(
-                parse(packet.buffer.bytes()).is_ok(),
-                "a malformed packet left by port {}",
-                packet.port.0
-            );
+            let (port, frame) = (packet.port.0, packet.buffer.bytes());
+            if let Err(reason) = parse(frame) {
+                panic!("batch {batch} of seed {seed}: left by port {port}, {reason}: {frame:02x?}");
+            }
             assert!(usize::from(packet.port.0) < PORTS.len(), "a packet left by no port");
             left += 1;
         }
