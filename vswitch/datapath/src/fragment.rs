@@ -163,20 +163,22 @@ fn finish_piece(frame: &mut [u8], start: usize, field: u16, more: bool) {
     put(frame, ETHERNET + 10, sum.to_be_bytes());
 }
 
-/// Overwrites options that only the first fragment carries (RFC 791, section 3.1: copied flag clear) with no-operations.
-fn keep_copied_options(options: &mut [u8]) {
-    let mut at = 0;
-    while let Some(kind) = options.get(at).copied().filter(|kind| *kind != 0) {
-        let length = match kind {
-            1 => 1,
-            _ => options.get(at + 1).copied().map_or(1, usize::from).max(2),
+/// Overwrites options that only the first fragment carries (RFC 791, section 3.1: copied flag clear) with no-operations. What
+/// follows a malformed one is no option, as where source routes are looked for: it must not become one.
+fn keep_copied_options(mut options: &mut [u8]) {
+    const NO_OPERATION: u8 = 1;
+    loop {
+        let length = match options {
+            [NO_OPERATION, ..] => 1,
+            [] | [0, ..] => return,
+            [_, length, ..] if *length >= 2 => usize::from(*length),
+            [_, ..] => return,
         };
-        if kind & 0x80 == 0
-            && let Some(option) = options.get_mut(at..at + length)
-        {
-            option.fill(1);
+        let Some((option, rest)) = options.split_at_mut_checked(length) else { return };
+        if option[0] & 0x80 == 0 {
+            option.fill(NO_OPERATION);
         }
-        at += length;
+        options = rest;
     }
 }
 
@@ -192,6 +194,22 @@ mod tests {
 
     fn ends() -> Ends {
         Ends::of_pod(vswitch_model::Mac([2; 6]), [10, 0, 0, 1].into(), [10, 0, 0, 2].into())
+    }
+
+    #[test]
+    fn what_follows_a_malformed_option_does_not_become_one() {
+        for (before, after) in [
+            // Stamps of time go, the security option and what ends the list stay.
+            (&[68, 4, 5, 0, 130, 3, 7, 1, 7, 3, 4, 0][..], &[1, 1, 1, 1, 130, 3, 7, 1, 1, 1, 1, 0][..]),
+            // A length of 0 would make it endless; the strict source route behind it is none.
+            (&[7, 0, 137, 7, 4, 1, 2, 3], &[7, 0, 137, 7, 4, 1, 2, 3]),
+            (&[1, 7, 1, 137, 3, 4, 0, 0], &[1, 7, 1, 137, 3, 4, 0, 0]),
+            (&[7, 9, 137, 3], &[7, 9, 137, 3]),
+        ] {
+            let mut options = before.to_vec();
+            keep_copied_options(&mut options);
+            assert_eq!(options, after);
+        }
     }
 
     #[test]
