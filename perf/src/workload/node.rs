@@ -298,12 +298,15 @@ impl Node {
             source: uplink.mac,
             destination: peer.mac,
             mtu,
+            weight: 1,
         };
-        let both = |peer: &Peer| [Family::V4, Family::V6].map(|family| (peer.address(family), Ok(hop(peer))));
+        let both =
+            |peer: &Peer| [Family::V4, Family::V6].map(|family| (peer.address(family), Ok(vec![hop(peer)])));
         Facts {
             links: BTreeMap::from([(uplink.port.to_string(), link)]),
             local_addresses: BTreeSet::from([uplink.v4.into(), uplink.v6.into()]),
             hops: uplink.peers.iter().flat_map(both).collect(),
+            left_out: BTreeMap::new(),
             host_problem: None,
         }
     }

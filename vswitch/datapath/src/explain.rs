@@ -10,7 +10,7 @@ use crate::parse::protocol;
 use crate::policy::{FlowPorts, Verdict};
 use crate::stage::source::is_gateway;
 use crate::stage::{is_destination, is_source};
-use crate::tables::{Adjacency, Leaf, Question, Role, StagedVerdict, Tables};
+use crate::tables::{Adjacency, AdjacencyIndex, Leaf, Question, Role, StagedVerdict, Tables};
 use crate::trace::Way;
 
 /// A packet that might come.
@@ -57,7 +57,7 @@ pub struct Explanation {
     pub egress: Option<RuleVerdict>,
     /// The receiver's end, when that is a pod of this node.
     pub ingress: Option<RuleVerdict>,
-    /// The port it would leave by, or why it would end.
+    /// The port it would leave by (the first of them, where there are several next hops), or why it would end.
     pub outcome: Result<PortIndex, DropReason>,
 }
 
@@ -108,7 +108,7 @@ fn walk(tables: &Tables, query: &Query, told: &mut Explanation) -> Result<PortIn
         return Err(DropReason::DestinationInvalid);
     }
     let way = tables.adjacency(destination.adjacency);
-    describe(told, query.destination, destination, way);
+    describe(tables, told, query.destination, destination, way);
     policy(tables, query, in_port, source, destination, told)?;
     if let Some(reason) = way.drop_reason() {
         return Err(reason);
@@ -118,7 +118,9 @@ fn walk(tables: &Tables, query: &Query, told: &mut Explanation) -> Result<PortIn
     if port == in_port || (uplink(port) && uplink(in_port)) {
         return Err(DropReason::RouteLoops);
     }
-    told.say("forward", format_args!("fits up to {} bytes", way.mtu()));
+    // By whichever next hop it goes.
+    let mtu = tables.members(destination.adjacency).map(Adjacency::mtu).min().unwrap_or_default();
+    told.say("forward", format_args!("fits up to {mtu} bytes"));
     Ok(port)
 }
 
@@ -160,11 +162,24 @@ fn enter(
     Ok(port)
 }
 
-fn describe(told: &mut Explanation, address: IpAddr, leaf: Leaf, adjacency: &Adjacency) {
+fn describe(tables: &Tables, told: &mut Explanation, address: IpAddr, leaf: Leaf, adjacency: &Adjacency) {
     let identity = leaf.identity;
     match Way::of(adjacency) {
         Some(way) => told.say("route", format_args!("{address} (identity {identity}): {way}")),
         None => told.say("route", format_args!("{address} (identity {identity}): no way there")),
+    }
+    if let Some(group) = tables.groups.get(&leaf.adjacency) {
+        let hops: Vec<String> = group.shares().map(|(index, share)| hop(tables, index, share)).collect();
+        told.say("next-hop", format_args!("one of {}, by the flow's hash: {}", hops.len(), hops.join(", ")));
+    }
+}
+
+/// A next hop of several, in words.
+fn hop(tables: &Tables, index: AdjacencyIndex, share: usize) -> String {
+    let adjacency = tables.adjacency(index);
+    match (adjacency.station(), adjacency.port()) {
+        (Some(mac), Some(port)) => format!("{mac} by port {} ({share} %)", name(tables, port)),
+        _ => format!("one that is not resolved ({share} %)"),
     }
 }
 

@@ -35,7 +35,9 @@ pub mod walk;
 
 pub use anchor::anchor;
 pub use buffer::{Buffer, VecBuffer};
-pub use compile::{CompileError, CompileInputs, Compiler, Hop, PortFacts, PortMap, Underlay, compile};
+pub use compile::{
+    CompileError, CompileInputs, Compiler, HOPS_MAX, Hop, PortFacts, PortMap, Underlay, compile,
+};
 pub use counters::{Counters, Stage};
 pub use dns::{DnsAnswer, DnsQueue};
 pub use explain::{Explanation, Query, explain};

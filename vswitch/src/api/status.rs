@@ -6,6 +6,7 @@ use vswitch_model::limits;
 
 use crate::config::Poll;
 use crate::engine::{Device, OpenPort, Shared, Snapshot, role_name};
+use crate::netlink::Hop;
 
 /// Names told of a list before it is cut short.
 const NAMED: usize = 5;
@@ -153,13 +154,14 @@ fn describe_device(status: &mut pb::PortStatus, snapshot: &Snapshot, open: &Open
 
 fn tunnels(snapshot: &Snapshot) -> Vec<pb::TunnelStatus> {
     let one = |tunnel: &vswitch_model::Tunnel| {
-        let hop = snapshot.facts.hops.get(&tunnel.remote).and_then(|hop| hop.as_ref().ok());
+        let hops = snapshot.facts.hops.get(&tunnel.remote).into_iter().flatten().flatten();
+        let each = |of: fn(&Hop) -> String| hops.clone().map(of).collect::<Vec<_>>().join(", ");
         pb::TunnelStatus {
             id: tunnel.id.0,
             node: tunnel.node.clone(),
             remote: tunnel.remote.to_string(),
-            next_hop_mac: hop.map(|hop| hop.destination.to_string()).unwrap_or_default(),
-            uplink: hop.map(|hop| hop.interface.clone()).unwrap_or_default(),
+            next_hop_mac: each(|hop| hop.destination.to_string()),
+            uplink: each(|hop| hop.interface.clone()),
             encapsulation: tunnel.encapsulation.to_string(),
         }
     };

@@ -5,9 +5,10 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Instant;
 
+use vswitch_datapath::HOPS_MAX;
 use vswitch_model::Mac;
 
-use super::kernel::{Kernel, Way};
+use super::kernel::{Kernel, Out, Way};
 use super::pmtu::PathMtus;
 use super::{NetlinkError, Wanted, host};
 
@@ -24,7 +25,7 @@ pub struct Link {
     pub up: bool,
 }
 
-/// The first hop towards a remote node.
+/// A first hop towards a remote node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hop {
     /// The uplink it is reached by.
@@ -35,6 +36,8 @@ pub struct Hop {
     pub destination: Mac,
     /// Largest IP packet the way takes, in bytes, as far as the kernel knows and routers have said.
     pub mtu: u32,
+    /// Its share of what goes there, in proportion to that of other hops; 1 to 256.
+    pub weight: u16,
 }
 
 /// Why there is no first hop towards a remote node.
@@ -50,6 +53,8 @@ pub enum Unresolved {
     Down(String),
     /// The next hop does not answer, or has not yet.
     Silent(IpAddr),
+    /// There are more than [`HOPS_MAX`] next hops.
+    TooMany,
 }
 
 impl fmt::Display for Unresolved {
@@ -62,6 +67,7 @@ impl fmt::Display for Unresolved {
             }
             Self::Down(name) => write!(f, "its uplink {name} is down"),
             Self::Silent(address) => write!(f, "the next hop {address} has not answered"),
+            Self::TooMany => write!(f, "no more than {HOPS_MAX} next hops are used"),
         }
     }
 }
@@ -73,8 +79,10 @@ pub struct Facts {
     pub links: BTreeMap<String, Link>,
     /// The node's own addresses, loopback and link-local ones left out.
     pub local_addresses: BTreeSet<IpAddr>,
-    /// The way to each remote that is wanted.
-    pub hops: BTreeMap<IpAddr, Result<Hop, Unresolved>>,
+    /// The ways to each remote that is wanted: at least one and no more than [`HOPS_MAX`], or why there is none.
+    pub hops: BTreeMap<IpAddr, Result<Vec<Hop>, Unresolved>>,
+    /// Next hops to remotes that are left out, while others to the same remote are used, and why.
+    pub left_out: BTreeMap<IpAddr, Vec<Unresolved>>,
     /// What could not be set on the host port; None: all is as desired.
     pub host_problem: Option<String>,
 }
@@ -83,9 +91,11 @@ impl Facts {
     /// Whether nothing is missing that may come by itself.
     #[must_use]
     pub fn is_resolved(&self) -> bool {
-        self.hops.values().all(Result::is_ok) && self.host_problem.is_none()
+        self.hops.values().all(Result::is_ok) && self.left_out.is_empty() && self.host_problem.is_none()
     }
 }
+
+type Hops = BTreeMap<IpAddr, Result<Vec<Hop>, Unresolved>>;
 
 /// Looks at the kernel, and remembers which neighbours it was asked to keep known.
 pub(super) struct Looker {
@@ -108,14 +118,15 @@ impl Looker {
         };
         let local_addresses =
             addresses.iter().map(|address| address.prefix.addr()).filter(is_global).collect();
-        let mut hops = self.hops(wanted, &links).await?;
+        let (mut hops, left_out) = self.hops(wanted, &links).await?;
         let now = Instant::now();
-        for (remote, hop) in &mut hops {
-            if let (Ok(hop), Some(mtu)) = (hop, paths.of(*remote, now)) {
-                hop.mtu = hop.mtu.min(mtu.into());
+        for (remote, hops) in &mut hops {
+            // A router does not say by which hop the packet came that was too large for it: it counts for all.
+            if let (Ok(hops), Some(mtu)) = (hops, paths.of(*remote, now)) {
+                hops.iter_mut().for_each(|hop| hop.mtu = hop.mtu.min(mtu.into()));
             }
         }
-        Ok(Facts { links, local_addresses, hops, host_problem })
+        Ok(Facts { links, local_addresses, hops, left_out, host_problem })
     }
 
     /// Takes back what the kernel was asked to keep known.
@@ -127,17 +138,31 @@ impl Looker {
         &mut self,
         wanted: &Wanted,
         links: &BTreeMap<String, Link>,
-    ) -> Result<BTreeMap<IpAddr, Result<Hop, Unresolved>>, NetlinkError> {
+    ) -> Result<(Hops, BTreeMap<IpAddr, Vec<Unresolved>>), NetlinkError> {
         let neighbours = self.kernel.neighbours().await?;
         let mut needed = BTreeSet::new();
-        let mut hops = BTreeMap::new();
+        let (mut hops, mut left_out) = (BTreeMap::new(), BTreeMap::new());
         for remote in &wanted.remotes {
-            let way = self.kernel.way(*remote).await?;
-            let hop = first_hop(&way, *remote, wanted, links, &neighbours, &mut needed);
-            hops.insert(*remote, hop);
+            let ways = match self.kernel.way(*remote).await? {
+                Way::None => Err(Unresolved::NoRoute),
+                Way::Local => Err(Unresolved::Local),
+                Way::Out { ways, mtu } => Ok((ways, mtu)),
+            };
+            let resolved = ways.and_then(|(ways, mtu)| {
+                let first_hop = |out| first_hop(out, mtu, *remote, wanted, links, &neighbours, &mut needed);
+                let (usable, missing) = sort_out(ways.into_iter().map(first_hop));
+                if usable.is_empty() {
+                    return Err(missing.into_iter().next().unwrap_or(Unresolved::NoRoute));
+                }
+                if !missing.is_empty() {
+                    left_out.insert(*remote, missing);
+                }
+                Ok(usable)
+            });
+            hops.insert(*remote, resolved);
         }
         self.manage(needed, &neighbours).await;
-        Ok(hops)
+        Ok((hops, left_out))
     }
 
     /// Has the kernel keep the next hops in `needed` resolved, and no others on our account.
@@ -158,19 +183,29 @@ impl Looker {
     }
 }
 
+/// Those that can be used, and why the others cannot.
+fn sort_out(hops: impl Iterator<Item = Result<Hop, Unresolved>>) -> (Vec<Hop>, Vec<Unresolved>) {
+    let (mut usable, mut missing) = (Vec::new(), Vec::new());
+    for hop in hops {
+        match hop {
+            Ok(_) if usable.len() == HOPS_MAX => missing.push(Unresolved::TooMany),
+            Ok(hop) => usable.push(hop),
+            Err(why) => missing.push(why),
+        }
+    }
+    (usable, missing)
+}
+
 fn first_hop(
-    way: &Way,
+    out: Out,
+    route_mtu: Option<u32>,
     remote: IpAddr,
     wanted: &Wanted,
     links: &BTreeMap<String, Link>,
     neighbours: &BTreeMap<(u32, IpAddr), Mac>,
     needed: &mut BTreeSet<(u32, IpAddr)>,
 ) -> Result<Hop, Unresolved> {
-    let (interface, gateway, route_mtu) = match way {
-        Way::None => return Err(Unresolved::NoRoute),
-        Way::Local => return Err(Unresolved::Local),
-        Way::Out { interface, gateway, mtu } => (*interface, *gateway, *mtu),
-    };
+    let Out { interface, gateway, weight } = out;
     let (name, link) = links.iter().find(|(_, link)| link.index == interface).ok_or(Unresolved::NoRoute)?;
     if !wanted.uplinks.contains(name) {
         return Err(Unresolved::NotUplink(name.clone()));
@@ -182,7 +217,7 @@ fn first_hop(
     needed.insert((interface, next));
     let destination = *neighbours.get(&(interface, next)).ok_or(Unresolved::Silent(next))?;
     let mtu = route_mtu.filter(|mtu| *mtu > 0).map_or(link.mtu, |mtu| mtu.min(link.mtu));
-    Ok(Hop { interface: name.clone(), source: link.mac, destination, mtu })
+    Ok(Hop { interface: name.clone(), source: link.mac, destination, mtu, weight })
 }
 
 fn is_global(address: &IpAddr) -> bool {

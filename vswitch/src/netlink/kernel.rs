@@ -12,8 +12,8 @@ use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourState,
 };
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
-    RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteNextHop,
+    RouteProtocol, RouteScope, RouteType, RouteVia,
 };
 use rtnetlink::{Handle, LinkUnspec};
 use vswitch_model::Mac;
@@ -30,8 +30,17 @@ pub(super) enum Way {
     None,
     /// The address is this node's own.
     Local,
-    /// Out by an interface, to a gateway or, without one, to the address itself.
-    Out { interface: u32, gateway: Option<IpAddr>, mtu: Option<u32> },
+    /// Out by one of these.
+    Out { ways: Vec<Out>, mtu: Option<u32> },
+}
+
+/// Out by an interface, to a gateway or, without one, to the address itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Out {
+    pub(super) interface: u32,
+    pub(super) gateway: Option<IpAddr>,
+    /// Of several: its share in proportion to that of others, 1 to 256.
+    pub(super) weight: u16,
 }
 
 /// A route of ours.
@@ -146,15 +155,31 @@ impl Kernel {
 
     /// The way to `remote` by the kernel's rules and tables, as its own packets would take.
     pub(super) async fn way(&self, remote: IpAddr) -> Result<Way, NetlinkError> {
+        let Some(answer) = self.route_to(remote, RouteFlags::empty()).await? else { return Ok(Way::None) };
+        let way = read_way(&answer);
+        let Way::Out { mtu, .. } = way else { return Ok(way) };
+        // That is the one next hop that the kernel would take now. The route it is of has them all.
+        let route = self.route_to(remote, RouteFlags::FibMatch).await?;
+        let ways = route.as_ref().map_or_else(Vec::new, read_multipath);
+        Ok(if ways.is_empty() { way } else { Way::Out { ways, mtu } })
+    }
+
+    /// What the kernel says of the way to `remote`; None when there is none.
+    async fn route_to(
+        &self,
+        remote: IpAddr,
+        flags: RouteFlags,
+    ) -> Result<Option<RouteMessage>, NetlinkError> {
         let mut message = RouteMessage::default();
         message.header.address_family = family(remote);
         message.header.destination_prefix_length = if remote.is_ipv4() { 32 } else { 128 };
+        message.header.flags = flags;
         message.attributes.push(RouteAttribute::Destination(remote.into()));
         let answers: Result<Vec<_>, _> = self.handle.route().get(message).execute().try_collect().await;
         match answers {
-            Ok(answers) => Ok(answers.first().map_or(Way::None, read_way)),
+            Ok(answers) => Ok(answers.into_iter().next()),
             // ENETUNREACH, EHOSTUNREACH, EACCES, EINVAL: unreachable, prohibit and blackhole routes, or none.
-            Err(rtnetlink::Error::NetlinkError(_)) => Ok(Way::None),
+            Err(rtnetlink::Error::NetlinkError(_)) => Ok(None),
             Err(cause) => Err(NetlinkError::Refused { what: "find a route", cause }),
         }
     }
@@ -264,11 +289,10 @@ fn read_way(message: &RouteMessage) -> Way {
         RouteType::Unicast => {}
         _ => return Way::None,
     }
-    let (mut out, mut gateway, mut mtu) = (None, None, None);
+    let (mut out, mut mtu) = (None, None);
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Oif(interface) => out = Some(*interface),
-            RouteAttribute::Gateway(address) => gateway = as_address(address),
             RouteAttribute::Metrics(metrics) => {
                 mtu = metrics
                     .iter()
@@ -277,7 +301,35 @@ fn read_way(message: &RouteMessage) -> Way {
             _ => {}
         }
     }
-    out.map_or(Way::None, |interface| Way::Out { interface, gateway, mtu })
+    let gateway = message.attributes.iter().find_map(as_gateway);
+    out.map_or(Way::None, |interface| Way::Out { ways: vec![Out { interface, gateway, weight: 1 }], mtu })
+}
+
+/// The next hops of a route that has several, in an order of ours: the kernel's begins with whichever it would take.
+fn read_multipath(message: &RouteMessage) -> Vec<Out> {
+    let several = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::MultiPath(hops) => Some(hops.as_slice()),
+        _ => None,
+    });
+    let read = |hop: &RouteNextHop| Out {
+        interface: hop.interface_index,
+        gateway: hop.attributes.iter().find_map(as_gateway),
+        // What rtnetlink calls hops is one less than the weight (rtnetlink.h).
+        weight: u16::from(hop.hops) + 1,
+    };
+    let mut ways: Vec<Out> = several.unwrap_or_default().iter().map(read).collect();
+    ways.sort_unstable();
+    ways
+}
+
+fn as_gateway(attribute: &RouteAttribute) -> Option<IpAddr> {
+    match attribute {
+        RouteAttribute::Gateway(address) => as_address(address),
+        // Of the other family.
+        RouteAttribute::Via(RouteVia::Inet(address)) => Some(IpAddr::V4(*address)),
+        RouteAttribute::Via(RouteVia::Inet6(address)) => Some(IpAddr::V6(*address)),
+        _ => None,
+    }
 }
 
 fn read_own_route(message: RouteMessage, interface: u32) -> Option<OwnRoute> {

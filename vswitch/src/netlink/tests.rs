@@ -110,13 +110,24 @@ fn wanted(remotes: &[&str]) -> Wanted {
     }
 }
 
+fn hops(facts: &Facts, remote: &str) -> Result<Vec<Hop>, Unresolved> {
+    facts.hops[&remote.parse::<IpAddr>().unwrap()].clone()
+}
+
+fn one_hop(hops: &Result<Vec<Hop>, Unresolved>) -> Result<Hop, Unresolved> {
+    hops.clone().map(|hops| match hops.as_slice() {
+        [hop] => hop.clone(),
+        _ => panic!("{hops:?} are not one"),
+    })
+}
+
 #[test]
 fn next_hops_are_resolved_kept_and_followed() {
     let Some(net) = Net::make("hop") else { return };
     net.here("route add 198.51.100.0/24 via 192.0.2.2 mtu 1400");
     let (follower, told) =
         net.follow(wanted(&["192.0.2.2", "2001:db8::2", "198.51.100.7", "203.0.113.1", "192.0.2.1"]));
-    let hop = |facts: &Facts, remote: &str| facts.hops[&remote.parse::<IpAddr>().unwrap()].clone();
+    let hop = |facts: &Facts, remote: &str| one_hop(&hops(facts, remote));
     let their_mac = |mac: &str| mac.parse::<vswitch_model::Mac>().unwrap();
 
     let facts =
@@ -153,6 +164,61 @@ fn next_hops_are_resolved_kept_and_followed() {
     // A link that goes down takes its hops with it.
     net.here("link set up0 down");
     wait(&told, "no hop by a link that is down", |facts| hop(facts, "203.0.113.1").is_err());
+    drop(follower);
+}
+
+#[test]
+fn a_route_by_several_next_hops_gives_them_all() {
+    let Some(net) = Net::make("ecmp") else { return };
+    ip(&format!("-n {} link add two0 type veth peer name two1 netns {}", net.ours, net.theirs));
+    net.here("addr add 192.0.3.1/24 dev two0");
+    net.here("addr add 2001:db8:3::1/64 dev two0 nodad");
+    net.here("link set two0 mtu 1400 up");
+    net.there("link set two1 address 02:00:00:00:00:77");
+    net.there("addr add 192.0.3.2/24 dev two1");
+    net.there("addr add 2001:db8:3::2/64 dev two1 nodad");
+    net.there("link set two1 up");
+    net.here("route add 198.51.100.0/24 nexthop via 192.0.2.2 weight 3 nexthop via 192.0.3.2 weight 1");
+    net.here("route add 198.51.101.0/24 nexthop via inet6 2001:db8::2 dev up0 nexthop via 192.0.3.2");
+    net.here("route add 2001:db8:51::/48 nexthop via 2001:db8::2 nexthop via 2001:db8:3::2 weight 9");
+    net.here("nexthop add id 1 via 192.0.2.2 dev up0");
+    net.here("nexthop add id 2 via 192.0.3.2 dev two0");
+    net.here("nexthop add id 3 group 1,5/2,4");
+    net.here("route add 198.51.102.0/24 nhid 3");
+    let remotes = ["198.51.100.7", "198.51.101.7", "198.51.102.7", "2001:db8:51::7"];
+    let wanted = Wanted { uplinks: ["up0", "two0"].map(str::to_owned).into(), ..wanted(&remotes) };
+    let (follower, told) = net.follow(wanted.clone());
+    let seen = |facts: &Facts| {
+        remotes.map(|remote| {
+            let hops = hops(facts, remote).unwrap_or_default();
+            hops.iter().map(|hop| (hop.interface.clone(), hop.mtu, hop.weight)).collect::<Vec<_>>()
+        })
+    };
+    let both = |first, second| vec![("up0".to_owned(), 1500, first), ("two0".to_owned(), 1400, second)];
+    let whole = [both(3, 1), both(1, 1), both(5, 4), both(1, 9)];
+    let facts =
+        wait(&told, "all next hops resolve", |facts| facts.left_out.is_empty() && seen(facts) == whole);
+    let macs: Vec<String> =
+        hops(&facts, remotes[0]).unwrap().iter().map(|hop| hop.destination.to_string()).collect();
+    assert_eq!(macs, ["02:00:00:00:00:99", "02:00:00:00:00:77"]);
+    assert_eq!(facts.hops.len(), 4);
+
+    // One that does not answer is left out, and told of.
+    net.here("route replace 198.51.100.0/24 nexthop via 192.0.2.9 nexthop via 192.0.3.2");
+    let facts = wait(&told, "the silent one is left out", |facts| {
+        hops(facts, remotes[0]).is_ok_and(|hops| hops.len() == 1 && hops[0].interface == "two0")
+    });
+    let silent = Unresolved::Silent("192.0.2.9".parse().unwrap());
+    assert_eq!(facts.left_out, [(remotes[0].parse().unwrap(), vec![silent])].into());
+    assert_eq!(hops(&facts, remotes[2]).unwrap().len(), 2);
+    // So is one by what is no uplink.
+    follower.want(Wanted { uplinks: ["up0".to_owned()].into(), ..wanted });
+    let facts = wait(&told, "up0 alone is an uplink", |facts| {
+        hops(facts, remotes[2]).is_ok_and(|hops| hops.len() == 1 && hops[0].interface == "up0")
+    });
+    let other = Unresolved::NotUplink("two0".into());
+    assert_eq!(facts.left_out[&remotes[2].parse::<IpAddr>().unwrap()], [other]);
+    assert!(hops(&facts, remotes[0]).is_err(), "none is left");
     drop(follower);
 }
 
@@ -209,9 +275,8 @@ fn a_router_of_the_underlay_says_how_wide_the_path_is() {
     net.here("route add 2001:db8:51::/48 via 2001:db8::2");
     let remotes = ["198.51.100.7", "2001:db8:51::7"];
     let (follower, told) = net.follow(wanted(&remotes));
-    let mtus = |facts: &Facts| -> Vec<u32> {
-        facts.hops.values().filter_map(|hop| hop.as_ref().ok().map(|hop| hop.mtu)).collect()
-    };
+    let mtus =
+        |facts: &Facts| -> Vec<u32> { facts.hops.values().flatten().flatten().map(|hop| hop.mtu).collect() };
     wait(&told, "both ways are as wide as the uplink", |facts| mtus(facts) == [1500, 1500]);
     for (v6, remote) in [(false, remotes[0]), (true, remotes[1])] {
         send_tunnel_packet(&net, v6, remote, 1400);

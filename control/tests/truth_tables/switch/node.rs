@@ -101,9 +101,10 @@ impl Node {
             dst_mac: uplink_mac(number),
             src_mac: uplink_mac(self.number),
             mtu: 1550,
+            weight: 1,
         };
         let others = (0..NODES_MAX).filter(|number| *number != self.number);
-        let hops = others.map(|number| (node_address(number), hop(number))).collect();
+        let hops = others.map(|number| (node_address(number), vec![hop(number)])).collect();
         Underlay { hops, local_addresses: [node_address(self.number)].into() }
     }
 

@@ -270,8 +270,9 @@ pub(in crate::scenario) fn underlay(node: &Node, ports: &PortMap) -> Underlay {
     let facts = node.facts();
     let uplink = node.uplink.as_ref().and_then(|uplink| ports.get(&uplink.port));
     let hops = facts.hops.iter().filter_map(|(remote, hop)| {
-        let (hop, port) = (hop.as_ref().ok()?, uplink?.index);
-        Some((*remote, Hop { port, dst_mac: hop.destination, src_mac: hop.source, mtu: hop.mtu as u16 }))
+        let (hop, port) = (hop.as_ref().ok()?.first()?, uplink?.index);
+        let (dst_mac, src_mac, mtu) = (hop.destination, hop.source, hop.mtu as u16);
+        Some((*remote, vec![Hop { port, dst_mac, src_mac, mtu, weight: hop.weight }]))
     });
     Underlay { hops: hops.collect(), local_addresses: facts.local_addresses.clone() }
 }

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use vswitch_model::{DropReason, Mac, NextHop, PortName, Tunnel, TunnelId};
 
-use super::{CompileInputs, Hop, headers};
-use crate::tables::{Adjacency, AdjacencyIndex, NodeIndex, Role, TunnelPeer};
+use super::{CompileInputs, HOPS_MAX, Hop, headers};
+use crate::tables::{Adjacency, AdjacencyIndex, Buckets, Group, Member, NodeIndex, Role, TunnelPeer};
 
 /// A next hop by reference, to be a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +40,9 @@ pub(super) struct Adjacencies<'a> {
     list: Vec<Adjacency>,
     /// By way and whether the packet is IPv6.
     known: BTreeMap<(Way<'a>, bool), AdjacencyIndex>,
+    groups: HashMap<AdjacencyIndex, Group, FixedState>,
+    /// Most groups have their members in common: those of many nodes behind a few routers.
+    buckets: HashMap<Vec<Member>, Arc<Buckets>, FixedState>,
 }
 
 impl<'a> Adjacencies<'a> {
@@ -51,7 +55,15 @@ impl<'a> Adjacencies<'a> {
             nodes_by_remote.insert(tunnel.remote, node);
         }
         let list = vec![Adjacency::Drop(nothing)];
-        Self { inputs: *inputs, nodes_by_name, nodes_by_remote, list, known: BTreeMap::new() }
+        Self {
+            inputs: *inputs,
+            nodes_by_name,
+            nodes_by_remote,
+            list,
+            known: BTreeMap::new(),
+            groups: HashMap::default(),
+            buckets: HashMap::default(),
+        }
     }
 
     /// Who may send us tunnel packets. Should two tunnels have one remote address, the higher number counts.
@@ -60,34 +72,62 @@ impl<'a> Adjacencies<'a> {
         self.inputs.desired.tunnels.values().map(|tunnel| (tunnel.remote, peer(tunnel))).collect()
     }
 
-    pub(super) fn into_list(self) -> Vec<Adjacency> {
-        self.list
+    pub(super) fn into_lists(self) -> (Vec<Adjacency>, HashMap<AdjacencyIndex, Group, FixedState>) {
+        (self.list, self.groups)
     }
 
-    /// The adjacency of packets of one family that go `way`.
+    /// The adjacency of packets of one family that go `way`; by several next hops, the first of their group.
     pub(super) fn of(&mut self, way: Way<'a>, inner_v6: bool) -> AdjacencyIndex {
         if let Some(known) = self.known.get(&(way, inner_v6)) {
             return *known;
         }
         let index = AdjacencyIndex(self.list.len() as u32);
-        self.list.push(self.resolve(way, inner_v6));
+        match self.hops(way) {
+            hops @ [_, _, ..] => {
+                let members = hops.iter().map(|hop| self.resolve(way, Some(hop), inner_v6));
+                let members: Vec<Adjacency> = members.collect();
+                self.list.extend(members);
+                self.group(index, hops);
+            }
+            hops => self.list.push(self.resolve(way, hops.first(), inner_v6)),
+        }
         self.known.insert((way, inner_v6), index);
         index
+    }
+
+    /// The next hops on the underlay that lead `way`, as far as they are resolved.
+    fn hops(&self, way: Way<'_>) -> &'a [Hop] {
+        let tunnels = &self.inputs.desired.tunnels;
+        let remote = match way {
+            Way::Direct(address) => Some(address),
+            Way::Tunnel(id) => tunnels.get(&id).map(|tunnel| tunnel.remote),
+            Way::Port(_) | Way::Host | Way::Unreachable => None,
+        };
+        let hops = remote.and_then(|remote| self.inputs.underlay.hops.get(&remote));
+        hops.map_or(&[], |hops| &hops[..hops.len().min(HOPS_MAX)])
+    }
+
+    /// Makes the adjacencies from `first` on, one for each of `hops`, a group.
+    fn group(&mut self, first: AdjacencyIndex, hops: &[Hop]) {
+        let members: Vec<Member> = hops.iter().map(member).collect();
+        let buckets = self.buckets.entry(members).or_insert_with_key(|all| Arc::new(Buckets::of(all)));
+        let group = Group { first, count: hops.len() as u8, buckets: Arc::clone(buckets) };
+        self.groups.insert(first, group);
     }
 
     fn node(&self, name: &str) -> NodeIndex {
         self.nodes_by_name.get(name).copied().unwrap_or(NodeIndex::NONE)
     }
 
-    fn resolve(&self, way: Way<'_>, inner_v6: bool) -> Adjacency {
+    fn resolve(&self, way: Way<'_>, hop: Option<&Hop>, inner_v6: bool) -> Adjacency {
         match way {
             Way::Port(name) => self.pod(name),
             Way::Host => self.host(),
             Way::Unreachable => Adjacency::Drop(DropReason::RouteUnreachable),
             Way::Direct(address) => {
                 let node = self.nodes_by_remote.get(&address).copied().unwrap_or(NodeIndex::NONE);
-                match self.inputs.underlay.hops.get(&address) {
-                    Some(Hop { port, dst_mac, src_mac, mtu }) => Adjacency::Direct {
+                match hop {
+                    Some(Hop { port, dst_mac, src_mac, mtu, .. }) => Adjacency::Direct {
                         port: *port,
                         dst_mac: *dst_mac,
                         src_mac: *src_mac,
@@ -98,7 +138,7 @@ impl<'a> Adjacencies<'a> {
                 }
             }
             Way::Tunnel(id) => match self.inputs.desired.tunnels.get(&id) {
-                Some(tunnel) => self.tunnel(tunnel, inner_v6),
+                Some(tunnel) => self.tunnel(tunnel, hop, inner_v6),
                 None => Adjacency::Drop(DropReason::NoRoute),
             },
         }
@@ -123,10 +163,9 @@ impl<'a> Adjacencies<'a> {
 
     /// Unresolved, too, when this node has no address of the tunnel's family, or no end of its network: there is nothing to
     /// send from.
-    fn tunnel(&self, tunnel: &Tunnel, inner_v6: bool) -> Adjacency {
+    fn tunnel(&self, tunnel: &Tunnel, hop: Option<&Hop>, inner_v6: bool) -> Adjacency {
         let node = self.node(&tunnel.node);
         let local = self.inputs.desired.local.as_ref();
-        let hop = self.inputs.underlay.hops.get(&tunnel.remote);
         let template =
             local.zip(hop).and_then(|(local, hop)| headers::template(local, tunnel, hop, inner_v6));
         match (hop, template) {
@@ -137,4 +176,11 @@ impl<'a> Adjacencies<'a> {
             _ => Adjacency::Unresolved { node, tunnelled: true },
         }
     }
+}
+
+/// A next hop to its group: it is the same while it is the same station by the same uplink.
+fn member(hop: &Hop) -> Member {
+    let [a, b, c, d, e, f] = hop.dst_mac.0;
+    let id = u64::from_be_bytes([0, 0, a, b, c, d, e, f]) | u64::from(hop.port.0) << 48;
+    Member { id, weight: hop.weight }
 }

@@ -22,7 +22,8 @@ enum Edit {
     Tunnel(u8),
     Local(u16),
     Open(u8, bool),
-    Hop(bool),
+    /// This many next hops to the tunnel's end.
+    Hops(u8),
 }
 
 fn edit() -> impl Strategy<Value = Edit> {
@@ -34,7 +35,7 @@ fn edit() -> impl Strategy<Value = Edit> {
         1 => (0u8..2).prop_map(Edit::Tunnel),
         1 => (1400u16..1402).prop_map(Edit::Local),
         1 => (0..PODS, any::<bool>()).prop_map(|(pod, open)| Edit::Open(pod, open)),
-        1 => any::<bool>().prop_map(Edit::Hop),
+        1 => (0u8..4).prop_map(Edit::Hops),
     ]
 }
 
@@ -64,7 +65,7 @@ impl World {
         }
         let mut world = Self { desired, ports: PortMap::new(), underlay: Underlay::default() };
         for edit in
-            [Edit::Tunnel(0), Edit::Pod(0, true), Edit::Pod(1, true), Edit::Open(0, true), Edit::Hop(true)]
+            [Edit::Tunnel(0), Edit::Pod(0, true), Edit::Pod(1, true), Edit::Open(0, true), Edit::Hops(1)]
         {
             world.make(&edit);
         }
@@ -132,12 +133,14 @@ impl World {
                 self.ports.insert(name(*pod), facts);
             }
             Edit::Open(pod, false) => drop(self.ports.remove(&name(*pod))),
-            Edit::Hop(true) => {
-                let (dst_mac, src_mac) = (Mac([2, 0, 0, 0, 0, 9]), Mac([2, 0, 0, 0, 0, 8]));
-                let hop = Hop { port: PortIndex(9), dst_mac, src_mac, mtu: 1500 };
-                self.underlay.hops.insert("192.0.2.9".parse().unwrap(), hop);
+            Edit::Hops(count) => {
+                let hop = |number| {
+                    let (dst_mac, src_mac) = (Mac([2, 0, 0, 0, 9, number]), Mac([2, 0, 0, 0, 0, 8]));
+                    Hop { port: PortIndex(9), dst_mac, src_mac, mtu: 1500, weight: 1 }
+                };
+                let hops = (0..*count).map(hop).collect();
+                self.underlay.hops.insert("192.0.2.9".parse().unwrap(), hops);
             }
-            Edit::Hop(false) => self.underlay.hops.clear(),
         }
     }
 
@@ -191,7 +194,7 @@ proptest! {
             let fresh = compile(&world.inputs(revision)).unwrap();
             let found = |tables: &Tables, address: IpAddr| {
                 let leaf = tables.lookup(address);
-                (tables.adjacency(leaf.adjacency).clone(), leaf.identity)
+                (tables.members(leaf.adjacency).cloned().collect::<Vec<_>>(), leaf.identity)
             };
             let addresses = (0u8..17).flat_map(|last| nets(last, 32)).map(|net| net.addr());
             for address in addresses.chain(["11.0.0.1", "0.0.0.1", "fe00::", "::1"].map(|a| a.parse().unwrap())) {

@@ -17,7 +17,7 @@ use vswitch_model::{DesiredState, Generation, Mac, PortName, Touched};
 use crate::PortIndex;
 use crate::fib::FibTooLarge;
 use crate::policy::{PolicyCompiler, PolicyTooLarge};
-use crate::tables::{LocalEntry, PortEntry, Revision, Role, Tables};
+use crate::tables::{Group, LocalEntry, PortEntry, Revision, Role, Tables};
 use ways::Ways;
 
 /// What the engine knows of a port that is open.
@@ -52,13 +52,19 @@ pub struct Hop {
     pub src_mac: Mac,
     /// The uplink's MTU in bytes.
     pub mtu: u16,
+    /// Its share of the flows where there are several, in proportion to that of the others; 0 counts as 1.
+    pub weight: u16,
 }
+
+/// The most next hops that the flows to one remote address are spread over.
+pub const HOPS_MAX: usize = Group::MEMBERS_MAX;
 
 /// What the kernel's routes and neighbours say of the underlay.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Underlay {
-    /// By remote address: the way there. Missing while it is not resolved.
-    pub hops: BTreeMap<IpAddr, Hop>,
+    /// By remote address: the ways there, of which every flow takes one. Missing or empty while none is resolved. No
+    /// more than [`HOPS_MAX`] are used.
+    pub hops: BTreeMap<IpAddr, Vec<Hop>>,
     /// This node's own addresses; packets to them go to the host port, whatever the desired routes say.
     pub local_addresses: BTreeSet<IpAddr>,
 }
@@ -142,6 +148,7 @@ impl Compiler {
             fib_v6: ways.fib_v6.clone(),
             leaves: ways.leaves(),
             adjacencies: Arc::clone(&ways.adjacencies),
+            groups: Arc::clone(&ways.groups),
             policy,
             ports,
             local: desired.local.as_ref().map(LocalEntry::new),

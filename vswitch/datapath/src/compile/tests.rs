@@ -104,8 +104,8 @@ impl World {
             (name("vswitch0"), facts(HOST, Role::Host, Mac::default(), 1450)),
             (name("cali1"), facts(POD, Role::Pod, Mac::default(), 0)),
         ]);
-        let hop = Hop { port: UPLINK, dst_mac: REMOTE_MAC, src_mac: UPLINK_MAC, mtu: 1500 };
-        let hops = BTreeMap::from([(ip("192.168.0.2"), hop), (ip("2001:db8::2"), hop)]);
+        let hop = Hop { port: UPLINK, dst_mac: REMOTE_MAC, src_mac: UPLINK_MAC, mtu: 1500, weight: 1 };
+        let hops = BTreeMap::from([(ip("192.168.0.2"), vec![hop]), (ip("2001:db8::2"), vec![hop])]);
         Self {
             desired,
             ports,
@@ -351,7 +351,7 @@ fn a_flow_is_judged_again_by_new_tables() {
     world.desired.routes.insert(net("10.244.2.9/32"), NextHop::Host);
     world.desired.prefixes.remove(&net("10.244.2.9/32"));
     let moved = world.compile_as(2).unwrap();
-    moved.revalidate(&mut flow).unwrap();
+    moved.revalidate(&mut flow, 0).unwrap();
     assert_eq!((flow.identities[1], flow.revision), (IdentityId(18), Revision(2)));
     assert_eq!(moved.adjacency(flow.adjacencies[0]).port(), Some(HOST));
 
@@ -370,13 +370,13 @@ fn a_flow_is_judged_again_by_new_tables() {
     let egress = vec![Tier { name: "t".into(), policies: vec![PolicyId(1)], default: TierDefault::Pass }];
     let identity = IdentityId(16);
     world.desired.subjects.insert(identity, Subject { identity, ingress: Vec::new(), egress });
-    let denied = world.compile_as(3).unwrap().revalidate(&mut flow).unwrap_err();
+    let denied = world.compile_as(3).unwrap().revalidate(&mut flow, 0).unwrap_err();
     assert_eq!((denied.reason, denied.rule), (DropReason::PolicyEgress, RuleId(30)));
     assert_eq!(flow.revision, Revision(2));
 
     // The same when the port it was opened by has another number by now.
     flow.in_ports[0] = PortIndex(9);
-    assert!(world.compile_as(4).unwrap().revalidate(&mut flow).is_err());
+    assert!(world.compile_as(4).unwrap().revalidate(&mut flow, 0).is_err());
 }
 
 #[test]

@@ -11,7 +11,7 @@ use vswitch_model::{DropReason, IdentityId, NextHop, Touched};
 use super::adjacency::{Adjacencies, Way};
 use super::{CompileInputs, PortMap, Underlay, own_addresses};
 use crate::fib::{self, Fib, FibTooLarge, Range};
-use crate::tables::{Adjacency, AdjacencyIndex, Leaf, TunnelPeer};
+use crate::tables::{Adjacency, AdjacencyIndex, Group, Leaf, TunnelPeer};
 
 /// Leaves that nobody may have, besides as many as there were at first.
 const SPARE: usize = 4096;
@@ -23,6 +23,7 @@ pub(super) struct Ways {
     ports: PortMap,
     underlay: Underlay,
     pub(super) adjacencies: Arc<[Adjacency]>,
+    pub(super) groups: Arc<HashMap<AdjacencyIndex, Group, FixedState>>,
     pub(super) tunnel_peers: HashMap<IpAddr, TunnelPeer, FixedState>,
     /// By adjacency; of IPv4 and of IPv6.
     routes: [Vec<Range>; 2],
@@ -42,11 +43,14 @@ impl Ways {
         let fib_v6 = fib(inputs, true, &routes[1], &mut leaves)?;
         leaves.at_first = leaves.list.len();
         leaves.share();
+        let tunnel_peers = adjacencies.tunnel_peers();
+        let (list, groups) = adjacencies.into_lists();
         Ok(Self {
             ports: inputs.ports.clone(),
             underlay: inputs.underlay.clone(),
-            tunnel_peers: adjacencies.tunnel_peers(),
-            adjacencies: adjacencies.into_list().into(),
+            tunnel_peers,
+            adjacencies: list.into(),
+            groups: Arc::new(groups),
             routes,
             leaves,
             fib_v4,

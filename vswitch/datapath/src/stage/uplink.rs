@@ -129,9 +129,9 @@ fn check_direct(
     if !context.tables.adjacency(destination.adjacency).is_pod() {
         return Err(DropReason::UplinkNotOurs);
     }
-    let source = context.tables.adjacency(source.adjacency);
-    let strange = source.is_tunnelled() && !source.leads_to_station(parsed.source_mac);
-    if source.is_pod() || strange || context.tables.is_own(parsed.source) {
+    let way = context.tables.adjacency(source.adjacency);
+    let strange = way.is_tunnelled() && !context.tables.leads_to_station(source.adjacency, parsed.source_mac);
+    if way.is_pod() || strange || context.tables.is_own(parsed.source) {
         return Err(DropReason::SpoofedAddress);
     }
     Ok(())

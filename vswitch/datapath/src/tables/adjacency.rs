@@ -128,14 +128,14 @@ impl Adjacency {
         matches!(self, Self::Tunnel { .. } | Self::Unresolved { tunnelled: true, .. })
     }
 
-    /// Whether it leads over the underlay to the station of this Ethernet address.
+    /// The Ethernet address of the station on the underlay that it leads to.
     #[inline]
     #[must_use]
-    pub fn leads_to_station(&self, mac: Mac) -> bool {
+    pub fn station(&self) -> Option<Mac> {
         match self {
-            Self::Direct { dst_mac, .. } => *dst_mac == mac,
-            Self::Tunnel { template, .. } => template.station() == mac,
-            _ => false,
+            Self::Direct { dst_mac, .. } => Some(*dst_mac),
+            Self::Tunnel { template, .. } => Some(template.station()),
+            _ => None,
         }
     }
 

@@ -178,9 +178,9 @@ impl Tables {
 
     /// Makes a flow of other tables one of these, and judges it again unless both its ends are who they were, with the
     /// policy they had, staged ones included: None then, and otherwise what was judged. When it is denied the record is as
-    /// it was.
-    pub fn revalidate(&self, flow: &mut Flow) -> Result<Option<Judgement>, Denied> {
-        let asked = self.question(flow);
+    /// it was. `hash` is the flow's: of several next hops it says which the record gets.
+    pub fn revalidate(&self, flow: &mut Flow, hash: u64) -> Result<Option<Judgement>, Denied> {
+        let asked = self.question(flow, hash);
         if self.is_as_it_was(flow, &asked) && self.is_staged_as_it_was(flow, &asked) {
             flow.adjacencies = [asked.destination.adjacency, asked.source.adjacency];
             flow.revision = self.revision;
@@ -221,12 +221,12 @@ impl Tables {
             || theirs && is_other(PolicyDirection::Ingress, asked.destination))
     }
 
-    /// A flow there is, as these tables are asked about it.
-    pub(crate) fn question(&self, flow: &Flow) -> Question {
+    /// A flow there is, of this hash, as these tables are asked about it.
+    pub(crate) fn question(&self, flow: &Flow, hash: u64) -> Question {
         Question {
             in_port: flow.in_ports[Direction::Original as usize],
-            source: self.lookup(flow.address(Direction::Original)),
-            destination: self.lookup(flow.address(Direction::Reply)),
+            source: self.choose(self.lookup(flow.address(Direction::Original)), hash),
+            destination: self.choose(self.lookup(flow.address(Direction::Reply)), hash),
             ports: flow.policy_ports(),
         }
     }

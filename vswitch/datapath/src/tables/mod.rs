@@ -1,6 +1,7 @@
 //! What the walk reads: immutable tables, built by [`crate::compile()`], shared by all workers.
 
 mod adjacency;
+mod group;
 mod judge;
 mod local;
 mod port;
@@ -11,9 +12,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
-use vswitch_model::{DropReason, Generation, IdentityId, TunnelId};
+use vswitch_model::{DropReason, Generation, IdentityId, Mac, TunnelId};
 
 pub use adjacency::{Adjacency, AdjacencyIndex, NodeIndex};
+pub(crate) use group::{Buckets, Group, Member};
 pub use judge::{Denied, Judgement, Question, StagedVerdict};
 pub use local::{LocalEntry, Networks};
 pub use port::{GATEWAY_V4, GATEWAY_V6, PortEntry, Role};
@@ -31,7 +33,7 @@ pub struct Revision(pub u64);
 /// What one look-up of an address gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Leaf {
-    /// The way there.
+    /// The way there; by several next hops, the first of them, which stands for all.
     pub adjacency: AdjacencyIndex,
     /// Who that is.
     pub identity: IdentityId,
@@ -58,6 +60,8 @@ pub struct Tables {
     pub(crate) fib_v6: Fib<u128>,
     pub(crate) leaves: Arc<[Leaf]>,
     pub(crate) adjacencies: Arc<[Adjacency]>,
+    /// By the adjacency in leaves; of ways by several next hops.
+    pub(crate) groups: Arc<HashMap<AdjacencyIndex, Group, FixedState>>,
     /// Who may open flows to whom.
     pub policy: PolicyTables,
     pub(crate) ports: Vec<PortEntry>,
@@ -87,6 +91,7 @@ impl Tables {
             fib_v6: Fib::default(),
             leaves: Arc::new([Leaf::default()]),
             adjacencies: Arc::new([Adjacency::Drop(DropReason::NotConfigured)]),
+            groups: Arc::default(),
             policy: PolicyTables::deny_all(),
             ports: Vec::new(),
             local: None,
@@ -186,6 +191,29 @@ impl Tables {
         self.adjacencies.get(index.0 as usize).unwrap_or(&Adjacency::Drop(DropReason::NoRoute))
     }
 
+    /// The leaf as a flow of this hash has it: where several next hops lead there, with the adjacency of its own. It is
+    /// asked when a flow is opened and when it is judged again, never of a known one's packets.
+    #[inline]
+    #[must_use]
+    pub(crate) fn choose(&self, leaf: Leaf, hash: u64) -> Leaf {
+        match self.groups.get(&leaf.adjacency) {
+            Some(group) => Leaf { adjacency: group.choose(hash), ..leaf },
+            None => leaf,
+        }
+    }
+
+    /// The adjacencies that the adjacency of a leaf stands for.
+    pub(crate) fn members(&self, index: AdjacencyIndex) -> impl Iterator<Item = &Adjacency> {
+        let count = self.groups.get(&index).map_or(1, |group| u32::from(group.count));
+        (index.0..index.0 + count).map(|member| self.adjacency(AdjacencyIndex(member)))
+    }
+
+    /// Whether some next hop of the way is the station of this Ethernet address.
+    #[must_use]
+    pub(crate) fn leads_to_station(&self, index: AdjacencyIndex, mac: Mac) -> bool {
+        self.members(index).any(|member| member.station() == Some(mac))
+    }
+
     /// What is known of a port: [`PortEntry::NONE`] when nothing is.
     #[inline]
     #[must_use]
@@ -242,6 +270,7 @@ impl Tables {
             + self.fib_v6.memory_bytes()
             + size_of_val(&*self.leaves)
             + size_of_val(&*self.adjacencies)
+            + self.groups.len() * (size_of::<Group>() + size_of::<Buckets>())
             + self.policy.memory_bytes()
     }
 

@@ -355,7 +355,9 @@ fn ports(node: u8) -> PortMap {
 }
 
 fn underlay(node: u8) -> Underlay {
-    let hop = |to| Hop { port: UPLINK, dst_mac: uplink_mac(to), src_mac: uplink_mac(node), mtu: 1500 };
+    let hop = |to| {
+        vec![Hop { port: UPLINK, dst_mac: uplink_mac(to), src_mac: uplink_mac(node), mtu: 1500, weight: 1 }]
+    };
     let other = 3 - node;
     Underlay {
         hops: BTreeMap::from([

@@ -10,6 +10,7 @@ use vswitch_datapath::{CompileError, CompileInputs, Hop, Underlay};
 use vswitch_model::{DesiredState, Generation, Policy, RuleId, Touched};
 
 use super::{ApplyError, Compiler, HISTORY};
+use crate::netlink;
 
 impl Compiler {
     /// Makes tables of `desired` and publishes them. `before` is the state of the tables of now, and what is touched since;
@@ -87,12 +88,17 @@ impl Compiler {
 
     /// The underlay with uplinks by number. Ways by an uplink that is not open are left out.
     pub(super) fn underlay(&self) -> Underlay {
-        let hops = self.facts.hops.iter().filter_map(|(remote, hop)| {
-            let hop = hop.as_ref().ok()?;
+        let by_open_uplink = |hop: &netlink::Hop| {
             let port = self.ports.uplink(&hop.interface)?;
             let mtu = u16::try_from(hop.mtu).unwrap_or(u16::MAX);
-            Some((*remote, Hop { port, dst_mac: hop.destination, src_mac: hop.source, mtu }))
-        });
+            let netlink::Hop { source: src_mac, destination: dst_mac, weight, .. } = *hop;
+            Some(Hop { port, dst_mac, src_mac, mtu, weight })
+        };
+        let hops = self
+            .facts
+            .hops
+            .iter()
+            .map(|(remote, hops)| (*remote, hops.iter().flatten().filter_map(by_open_uplink).collect()));
         Underlay { hops: hops.collect(), local_addresses: self.facts.local_addresses.clone() }
     }
 }

@@ -48,11 +48,12 @@ fn start(poll: Poll) -> Node {
         source: UPLINK_MAC,
         destination: Mac([2, 0, 0, 0, 0xff, 9]),
         mtu: 1500,
+        weight: 1,
     };
     let link = Link { index: 7, mac: UPLINK_MAC, mtu: 1500, up: true };
     engine.tell_facts(Facts {
         links: [(UPLINK.to_owned(), link)].into(),
-        hops: [(remote, Ok(hop))].into(),
+        hops: [(remote, Ok(vec![hop]))].into(),
         ..Facts::default()
     });
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

@@ -59,7 +59,8 @@ impl Misses {
                 destination: parsed.destination_port,
                 source: parsed.source_port,
             };
-            let (source, destination) = (sources[count], destinations[count]);
+            let [source, destination] = [sources[count], destinations[count]]
+                .map(|leaf| context.tables.choose(leaf, scratch.entropy[index]));
             *question = Question { in_port: scratch.ingress[index], source, destination, ports };
             count += 1;
         }
@@ -175,7 +176,7 @@ pub(super) fn tell_again(
     let [(source, source_port), (destination, destination_port)] =
         [flow.end(Direction::Original), flow.end(Direction::Reply)];
     let (ends, ports) = ([source, destination], (source_port, destination_port));
-    let told = Told { context, ends, ports, question: tables.question(flow) };
+    let told = Told { context, ends, ports, question: tables.question(flow, hash) };
     told.tell(judged, log, hash);
 }
 

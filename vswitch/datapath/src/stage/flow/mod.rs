@@ -247,7 +247,7 @@ fn revoke(
 /// on, and tells of it as of a new one.
 fn rejudge(context: &Context<'_>, flow: &mut Flow, log: &mut FlowLog, hash: u64) -> Result<(), Denied> {
     let before = (flow.egress, flow.ingress, flow.revision);
-    let outcome = context.tables.revalidate(flow);
+    let outcome = context.tables.revalidate(flow, hash);
     if outcome != Ok(None) {
         context.counters.passed(Stage::Revalidate, 1);
     }

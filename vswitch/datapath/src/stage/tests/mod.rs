@@ -1,5 +1,6 @@
 //! Each test sends packets into a small world and says what left and which counters moved; no other may have.
 
+mod ecmp;
 mod flows;
 mod forwarding;
 mod fragments;
