@@ -68,6 +68,42 @@ fn an_uplink_that_goes_down_moves_its_traffic_to_the_other() {
 }
 
 #[test]
+fn flows_spread_over_both_uplinks_and_over_the_one_that_is_left() {
+    let settings = Settings { two_uplinks: true, ..Settings::default() };
+    let Some(mut scene) = scene("tecmp", three_pods(), settings) else { return };
+    let _servers = [scene.serve("test/far", &[7]), scene.serve("test/beside", &[7])];
+    for (node, other) in [(0, 1), (1, 0)] {
+        let find = |at: usize| scene.topology.nodes.iter().find(|node| node.name == NODES[at]);
+        let (Some(own), Some(other)) = (find(node), find(other)) else { panic!("there are two nodes") };
+        let (to, from, (via, _)) = (other.underlay_v4(), own.underlay_v4(), other.second_addresses());
+        must(must(scene.netns(NODES[node])).ip(&format!(
+            "route replace {to} src {from} nexthop dev {UPLINK} weight 1 nexthop via {via} dev {UPLINK_2} weight 1"
+        )));
+    }
+    let far = scene.at("test/far", FAMILIES[0], 7);
+    // Each from a port of its own.
+    let many = |scene: &Scene| (0..40).all(|_| scene.udp("test/near", far));
+    let spreads = |scene: &Scene| {
+        scene.becomes("traffic by both uplinks", || {
+            let each =
+                || NODES.iter().flat_map(|node| [UPLINK, UPLINK_2].map(|port| must(sent(scene, node, port))));
+            let before: Vec<u64> = each().collect();
+            many(scene) && each().zip(before).all(|(now, before)| now >= before + 8)
+        });
+    };
+    spreads(&scene);
+    cables(&scene, str::to_owned, "down");
+    goes_by(&scene, UPLINK_2, UPLINK);
+    assert!(many(&scene), "every flow goes by the one that is left");
+    cables(&scene, str::to_owned, "up");
+    spreads(&scene);
+    cables(&scene, |node| format!("{node}-2"), "down");
+    goes_by(&scene, UPLINK, UPLINK_2);
+    assert!(many(&scene), "the other way round, too");
+    scene.stops_whole();
+}
+
+#[test]
 fn an_uplink_that_is_taken_away_comes_back() {
     let settings = Settings { two_uplinks: true, workers: workers(), queues: 2, ..Settings::default() };
     let Some(mut scene) = scene("tunplug", three_pods(), settings) else { return };
