@@ -16,9 +16,11 @@ pub const LARGE: usize = u16::MAX as usize;
 /// Bytes before a large packet. It is never encapsulated as it is.
 pub const LARGE_HEADROOM: usize = 64;
 /// Ordinary frames for each large one.
-pub(super) const FRAMES_PER_LARGE: usize = 256;
+const FRAMES_PER_LARGE: usize = 256;
 /// Free ones that a pool keeps for itself: most recently used, they are in the cache still.
 pub(super) const KEPT: usize = 8;
+/// Fewest there are, 4 MB: with few frames large packets would not be received at all.
+const LARGE_MIN: usize = 64;
 /// From one frame to the next.
 const STRIDE: usize = LARGE + 1;
 
@@ -31,9 +33,11 @@ pub(super) struct LargeFrames {
 }
 
 impl LargeFrames {
-    pub(super) fn new(count: usize) -> io::Result<Self> {
+    /// Those that belong to so many ordinary ones.
+    pub(super) fn beside(frames: usize) -> io::Result<Self> {
+        let count = (frames / FRAMES_PER_LARGE).max(LARGE_MIN);
         let length = NonZeroUsize::new(count * STRIDE);
-        let free = ArrayQueue::new(count.max(1));
+        let free = ArrayQueue::new(count);
         for number in 0..count as u32 {
             free.push(number).ok();
         }

@@ -48,5 +48,5 @@ pub use memory::{MemoryPeer, MemoryPort};
 pub use pcap::PcapPort;
 pub use pool::FramePool;
 pub use port::{Capabilities, Port, PortState, PortStatistics, Refused};
-pub use tun::TunPort;
+pub use tun::{LARGE_BUDGET, TunPort};
 pub use umem::{FrameAccount, Umem, UmemError};

@@ -54,6 +54,13 @@ impl FramePool {
         self.share
     }
 
+    /// Large frames that a worker with this pool may put aside for one use: a quarter of what falls to it, so that as many as
+    /// there are workers leave enough to receive into.
+    #[must_use]
+    pub fn large_aside(&self) -> usize {
+        self.umem.large.total() * self.share / self.umem.total() / 4
+    }
+
     /// A free frame, empty and with the usual headroom; its bytes are undefined. None: the pool is exhausted.
     #[inline]
     #[must_use]
@@ -190,7 +197,7 @@ impl FramePool {
         let Some(number) = self.umem.large.number(frame.chunk()) else { return Self::foreign(frame) };
         frame.retire();
         self.umem.large.hold(number, false);
-        if self.free_large.len() < KEPT {
+        if self.free_large.len() < KEPT.min(self.large_aside()) {
             self.free_large.push(number);
         } else {
             self.umem.large.give(number);
@@ -271,7 +278,8 @@ mod tests {
         let umem = Umem::plain(1024).unwrap();
         let (mut one, mut two) = (FramePool::new(&umem, 512).unwrap(), FramePool::new(&umem, 512).unwrap());
         let mut held: Vec<Frame> = std::iter::from_fn(|| one.take_large()).collect();
-        assert_eq!((held.len(), umem.account(4).leaked, umem.account(0).leaked), (4, 0, 4));
+        assert_eq!((held.len(), umem.account(64).leaked, umem.account(0).leaked), (64, 0, 64));
+        assert_eq!(one.large_aside(), 8, "a quarter of its half");
         let frame = held.last_mut().unwrap();
         assert!(frame.is_large() && frame.set_len(65_000) && !frame.set_len(LARGE));
         frame.bytes_mut().fill(7);
@@ -283,7 +291,7 @@ mod tests {
         one.put_all(held);
         assert_eq!(umem.account(0).leaked, 0);
         drop(one);
-        assert_eq!(std::iter::from_fn(|| two.take_large()).map(Frame::retire).count(), 4);
+        assert_eq!(std::iter::from_fn(|| two.take_large()).map(Frame::retire).count(), 64);
     }
 
     #[test]

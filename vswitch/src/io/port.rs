@@ -120,7 +120,8 @@ pub trait Port: Send {
     /// Whether its device works, as far as the last calls showed. No system call.
     fn state(&self) -> PortState;
 
-    /// Appends up to `budget` received packets to `into`, within its capacity, and returns how many.
+    /// Appends up to `budget` received packets to `into`, within its capacity, and returns how many came: those it refused
+    /// count as well, since they cost as much.
     fn receive(&mut self, pool: &mut FramePool, into: &mut Vec<Packet<Frame>>, budget: usize) -> usize;
 
     /// Queues a packet, which leaves with the next [`Port::flush`]; or gives it back with the reason.

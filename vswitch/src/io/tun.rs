@@ -54,9 +54,9 @@ const OFFLOADS_UDP: usize = 0x20 | 0x40;
 
 /// Bytes of a packet that an ordinary frame has room for.
 const SMALL: usize = CHUNK - HEADROOM - ETHERNET;
-/// Large packets taken at a visit: their frames are in the cache still when they are written, and the segments they are cut
-/// into, some 46 each, fit a veth's ring of 256.
-const LARGE_BUDGET: usize = 4;
+/// Large packets taken at a visit, of whatever length: their frames are in the cache still when they are written, and the
+/// segments they are cut into, some 46 each, fit a veth's ring of 256.
+pub const LARGE_BUDGET: usize = 4;
 
 /// Why there is no tun device.
 #[derive(Debug, thiserror::Error)]
@@ -168,20 +168,20 @@ impl TunPort {
     fn read(&mut self, frame: &mut Frame, large: Option<&mut Frame>) -> nix::Result<Read> {
         let mut header = [0; VIRTIO];
         let packet = &mut frame.receive_area()[ETHERNET..];
-        let mut areas = [IoSliceMut::new(&mut header), IoSliceMut::new(packet), IoSliceMut::new(&mut [])];
-        let room = if large.is_some() { LENGTH_MAX } else { SMALL };
-        let count = match large {
-            Some(large) => {
-                areas[2] = IoSliceMut::new(&mut large.receive_area()[ETHERNET + SMALL..]);
-                readv(&self.file, &mut areas)?
-            }
-            None => readv(&self.file, &mut areas[..2])?,
-        };
+        let room = if large.is_some() { LENGTH_MAX } else { SMALL + 1 };
+        let mut beyond = [0];
+        let rest = large.map_or(&mut beyond[..], |large| &mut large.receive_area()[ETHERNET + SMALL..]);
+        let mut areas = [IoSliceMut::new(&mut header), IoSliceMut::new(packet), IoSliceMut::new(rest)];
+        let count = readv(&self.file, &mut areas)?;
         self.state = PortState::Up;
         let length = count.saturating_sub(VIRTIO);
         // One that fills the room may have been longer: the kernel cuts it off.
         let Some(offload) = offload_of(&header, length).filter(|_| length > 0 && length < room) else {
-            return Ok(Read::Refused);
+            return Ok(if length > SMALL || header[1] != NO_SEGMENTS {
+                Read::RefusedLarge
+            } else {
+                Read::Refused
+            });
         };
         Ok(if length > SMALL { Read::Large(length, offload) } else { Read::Small(length, offload) })
     }
@@ -224,23 +224,27 @@ impl Port for TunPort {
 
     fn receive(&mut self, pool: &mut FramePool, into: &mut Vec<Packet<Frame>>, budget: usize) -> usize {
         let budget = budget.min(into.capacity() - into.len());
-        let (mut received, mut large_received) = (0, 0);
+        let (mut tried, mut large_tried) = (0, 0);
         let mut large = pool.take_large();
-        while received < budget && large_received < LARGE_BUDGET && self.state != PortState::Gone {
+        while tried < budget && large_tried < LARGE_BUDGET && self.state != PortState::Gone {
             let Some(mut frame) = pool.take() else {
                 self.counted.frames_exhausted += 1;
                 break;
             };
             let (read, offload) = match self.read(&mut frame, large.as_mut()) {
-                Ok(Read::Small(length, offload)) => (finish(frame, pool, length), offload),
+                Ok(Read::Small(length, offload)) => {
+                    large_tried += usize::from(offload.segment.is_some());
+                    (finish(frame, pool, length), offload)
+                }
                 Ok(Read::Large(length, offload)) => {
                     let joined = large.take().map(|large| join(&mut frame, large));
                     pool.put(frame);
-                    large_received += 1;
+                    large_tried += 1;
                     large = pool.take_large();
                     (joined.and_then(|frame| finish(frame, pool, length)), offload)
                 }
-                Ok(Read::Refused) => {
+                Ok(refused @ (Read::Refused | Read::RefusedLarge)) => {
+                    large_tried += usize::from(matches!(refused, Read::RefusedLarge));
                     pool.put(frame);
                     (None, Offload::default())
                 }
@@ -252,16 +256,14 @@ impl Port for TunPort {
                     break;
                 }
             };
+            tried += 1;
             match read {
-                Some(buffer) => {
-                    into.push(Packet { buffer, port: self.index, offload });
-                    received += 1;
-                }
+                Some(buffer) => into.push(Packet { buffer, port: self.index, offload }),
                 None => self.counted.receive_dropped += 1,
             }
         }
         pool.put_all(large);
-        received
+        tried
     }
 
     fn transmit(&mut self, pool: &mut FramePool, packet: Packet<Frame>) -> Result<(), Refused> {
@@ -312,6 +314,8 @@ enum Read {
     Large(usize, Offload),
     /// It is none of ours to carry.
     Refused,
+    /// The same of one that cost as much as a large one.
+    RefusedLarge,
 }
 
 /// Largest packet, one less than the room there is.
@@ -454,7 +458,7 @@ mod tests {
     use super::*;
     use crate::io::Umem;
     use crate::io::testing::{
-        PATIENCE, in_namespace, ip, namespace, packet, receive, release, udp, wait_for,
+        PATIENCE, Raw, in_namespace, ip, namespace, packet, receive, release, udp, wait_for,
     };
 
     const PORT: PortIndex = PortIndex(5);
@@ -657,6 +661,38 @@ mod tests {
             near.close(&mut pool);
             far.close(&mut pool);
             assert_eq!((pool.free(), pool.umem().account(0).leaked), (1024, 0));
+        });
+    }
+
+    #[test]
+    fn what_a_port_refuses_counts_as_what_it_takes() {
+        in_namespace(|| {
+            let mut pool = pool(64);
+            let mut port = open("io-tun");
+            let raw = Raw::on("io-tun");
+            assert!((0..20).all(|_| raw.send(&[0x20; 60])), "neither IPv4 nor IPv6");
+            let mut none = Vec::with_capacity(64);
+            assert_eq!((port.receive(&mut pool, &mut none, 16), none.len()), (16, 0));
+            assert_eq!((port.receive(&mut pool, &mut none, 16), none.len()), (4, 0));
+            assert_eq!((port.statistics().receive_dropped, pool.free()), (20, 64));
+        });
+    }
+
+    #[test]
+    fn without_large_frames_ordinary_packets_are_received_still() {
+        in_namespace(|| {
+            let mut pool = pool(64);
+            let mut port = TunPort::open("io-tun", MTU_MAX, None, PORT).unwrap();
+            ip("addr add 10.9.0.1/32 dev io-tun");
+            ip("route add 10.9.0.0/24 dev io-tun src 10.9.0.1");
+            let held: Vec<Frame> = std::iter::from_fn(|| pool.take_large()).collect();
+            assert!(held.len() >= 64, "however few frames there are");
+            let socket = UdpSocket::bind("10.9.0.1:7000").unwrap();
+            socket.send_to(&[7; SMALL - 28], "10.9.0.2:8000").unwrap();
+            let packets = receive(&mut port, &mut pool, 1);
+            assert_eq!(packets[0].buffer.bytes().len(), ETHERNET + SMALL);
+            release(&mut pool, packets);
+            pool.put_all(held);
         });
     }
 

@@ -12,7 +12,7 @@ use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue};
 
 use super::depot::Depot;
 use super::frame::CHUNK;
-use super::large::{FRAMES_PER_LARGE, LargeFrames};
+use super::large::LargeFrames;
 use super::mapping::Mapping;
 use super::netns;
 use super::rings::{RINGS, socket_config};
@@ -114,7 +114,7 @@ pub struct Umem {
     unclaimed: Mutex<Vec<u32>>,
     slots: Mutex<Vec<u16>>,
     depot: Depot,
-    /// One for [`FRAMES_PER_LARGE`] frames.
+    /// Those for large packets.
     pub(super) large: LargeFrames,
     backing: ManuallyDrop<Backing>,
 }
@@ -396,7 +396,7 @@ fn check_count(frames: usize) -> Result<NonZeroUsize, UmemError> {
 }
 
 fn large_for(frames: usize) -> Result<LargeFrames, UmemError> {
-    LargeFrames::new(frames / FRAMES_PER_LARGE).map_err(|source| UmemError::Memory { frames, source })
+    LargeFrames::beside(frames).map_err(|source| UmemError::Memory { frames, source })
 }
 
 /// The lists behind these locks are whole at every step, so that a panic elsewhere spoils nothing.

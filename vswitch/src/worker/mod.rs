@@ -36,12 +36,13 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use vswitch_datapath::counters::Counter;
+use vswitch_datapath::segment::PIECES_MAX;
 use vswitch_datapath::tables::Revision;
 use vswitch_datapath::{BATCH, Counters, Output, Packet, Tables, Walk, WalkConfig};
 use vswitch_model::limits::PORTS_MAX;
 
 use crate::config::Poll;
-use crate::io::{Frame, FramePool};
+use crate::io::{Frame, FramePool, LARGE_BUDGET};
 
 use bell::Bell;
 pub use bell::Ear;
@@ -55,10 +56,10 @@ use rest::{Rest, Waker};
 /// Commands that may wait for a worker.
 const COMMANDS_MAX: usize = 64;
 /// Frames a worker holds ready for what the walk builds: fragments, and segments of the large packets of one visit. A sixteenth
-/// of its share if that is less, but no fewer than the least.
-const SPARE: usize = 512;
+/// of its share if that is less, where packets may be large an eighth, but no fewer than the least.
+const SPARE: usize = LARGE_BUDGET * PIECES_MAX;
 const SPARE_MIN: usize = 64;
-/// Large frames it holds ready to coalesce packets into.
+/// Large frames it holds ready to coalesce packets into, unless there are [few](FramePool::large_aside).
 const LARGE_SPARE: usize = 16;
 
 /// What a worker is started with.
@@ -259,6 +260,7 @@ impl Handle {
             pool,
             ports: WorkerPorts::new(),
             batch: Vec::with_capacity(BATCH),
+            pieces: 0,
             arrived: Vec::with_capacity(BATCH),
             peers,
             out: Output::new(SPARE),
@@ -360,6 +362,8 @@ pub struct Worker {
     pool: FramePool,
     ports: WorkerPorts,
     batch: Vec<Packet<Frame>>,
+    /// Pieces that the large packets in `batch` may be cut into, at most.
+    pieces: usize,
     /// What a port has just received, when it is still to be seen whose flow it belongs to.
     arrived: Vec<Packet<Frame>>,
     /// The other workers. None: there are none, and every flow is ours.

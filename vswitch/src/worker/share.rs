@@ -6,6 +6,7 @@ use vswitch_model::DropReason;
 
 use super::Worker;
 use super::peers::{Handed, Parcel};
+use super::turn::pieces;
 use crate::io::Frame;
 
 /// Parcels taken in one turn at most: as many batches as ports are visited for.
@@ -39,18 +40,29 @@ impl Worker {
             if self.batch.len() + parcel.len() > self.batch.capacity() {
                 self.walk_batch(now, probe);
             }
-            self.unpack(&mut parcel);
+            self.unpack(&mut parcel, now, probe);
             if let Some(peers) = &self.peers {
                 peers.give_back(from, parcel);
             }
         }
+        // A visit may bring as many pieces as there are spare frames for.
+        if self.pieces > 0 {
+            self.walk_batch(now, probe);
+        }
         worked
     }
 
-    fn unpack(&mut self, parcel: &mut Parcel) {
+    fn unpack<P: Probe>(&mut self, parcel: &mut Parcel, now: Now, probe: &mut P) {
         for handed in parcel.drain(..) {
             match handed {
-                Handed::Walk(packet) => self.batch.push(packet),
+                Handed::Walk(packet) => {
+                    let pieces = pieces(&packet);
+                    if pieces > 0 && self.pieces > 0 && self.pieces + pieces > self.out.spare.len() {
+                        self.walk_batch(now, probe);
+                    }
+                    self.pieces += pieces;
+                    self.batch.push(packet);
+                }
                 Handed::Send(packet) => {
                     let index = packet.port;
                     let refused = match self.ports.get(index) {

@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::Sender;
-use vswitch_datapath::{BATCH, Buffer, Counters, Mark, NoProbe, Now, Packet, PortIndex, Probe};
+use vswitch_datapath::segment::PIECES_MAX;
+use vswitch_datapath::{BATCH, Buffer, Counters, Mark, NoProbe, Now, Packet, PortIndex, Probe, Segment};
 use vswitch_model::DropReason;
 
 use super::{LARGE_SPARE, SPARE, SPARE_MIN, Stopped, Worker};
@@ -104,7 +105,8 @@ impl Worker {
         for visit in 0..self.ports.visits() {
             let Some(index) = self.ports.next(visit) else { continue };
             worked |= self.visit(index) > 0;
-            if self.batch.len() == BATCH {
+            // The spare frames do for the large packets of one visit.
+            if self.batch.len() == BATCH || self.pieces > 0 {
                 probe.mark(Mark::Receive);
                 self.walk_batch(now, probe);
                 batches += 1;
@@ -130,16 +132,21 @@ impl Worker {
         let budget = self.ports.budget().min(BATCH - self.batch.len());
         let Some(slot) = self.ports.get(index) else { return 0 };
         slot.port.reap(&mut self.pool);
+        let before = self.batch.len();
         let into = if self.peers.is_none() { &mut self.batch } else { &mut self.arrived };
         let received = slot.port.receive(&mut self.pool, into, budget);
         self.ports.visited(index, received);
         if self.peers.is_some() {
             self.sort_arrived();
         }
+        if self.tables.coalesces() {
+            self.pieces += self.batch.iter().skip(before).map(pieces).sum::<usize>();
+        }
         received
     }
 
     pub(super) fn walk_batch<P: Probe>(&mut self, now: Now, probe: &mut P) {
+        self.pieces = 0;
         self.walk.process_probed(&self.tables, now, &mut self.batch, &mut self.out, probe);
         if self.out.told {
             self.hold_answers(now);
@@ -223,7 +230,9 @@ impl Worker {
 
     /// Holds empty frames ready for what the walk builds.
     pub(super) fn refill(&mut self) {
-        let wanted = SPARE.min((self.pool.share() / 16).max(SPARE_MIN));
+        let part = if self.tables.coalesces() { 8 } else { 16 };
+        let wanted = SPARE.min((self.pool.share() / part).max(SPARE_MIN));
+        let wanted_large = LARGE_SPARE.min(self.pool.large_aside());
         while self.out.spare.len() < wanted
             && let Some(frame) = self.pool.take()
         {
@@ -231,7 +240,7 @@ impl Worker {
             self.out.spare.push(frame);
         }
         while self.tables.coalesces()
-            && self.out.large.len() < LARGE_SPARE
+            && self.out.large.len() < wanted_large
             && let Some(frame) = self.pool.take_large()
         {
             self.out.large.push(frame);
@@ -289,6 +298,14 @@ impl Worker {
     }
 }
 
+/// Pieces that a packet may be cut into, at most: none unless it is a large one.
+pub(super) fn pieces(packet: &Packet<Frame>) -> usize {
+    let segment = packet.offload.segment;
+    // The walk refuses those of more, and those of size zero.
+    let count = |segment: Segment| packet.buffer.bytes().len().div_ceil(usize::from(segment.size).max(1));
+    segment.map_or(0, |segment| count(segment).min(PIECES_MAX))
+}
+
 /// Ends, and counts, what a port that is about to be closed has received and nobody has walked. `batch` is empty before and
 /// after. What comes while this runs may be left, as what comes later.
 pub(super) fn clear(
@@ -313,8 +330,25 @@ pub(super) fn clear(
 
 #[cfg(test)]
 mod tests {
+    use vswitch_datapath::{Offload, SegmentKind};
+
     use super::*;
     use crate::io::{Umem, memory};
+
+    #[test]
+    fn spare_frames_do_for_the_large_packets_of_a_visit() {
+        let mut pool = FramePool::new(&Umem::plain(256).unwrap(), 256).unwrap();
+        let mut buffer = pool.take_large().unwrap();
+        assert!(buffer.set_len(65_000));
+        let mut packet = Packet { buffer, port: PortIndex(3), offload: Offload::default() };
+        assert_eq!(pieces(&packet), 0);
+        for (size, most) in [(1398, 47), (1, PIECES_MAX), (0, PIECES_MAX)] {
+            packet.offload.segment = Some(Segment { kind: SegmentKind::TcpV4, size });
+            assert_eq!(pieces(&packet), most, "of {size} bytes");
+            assert!(pieces(&packet) * crate::io::LARGE_BUDGET <= SPARE);
+        }
+        pool.put(packet.buffer);
+    }
 
     #[test]
     fn what_a_closing_port_had_received_is_counted_and_its_frames_come_home() {

@@ -136,7 +136,10 @@ impl Seen {
     /// Whether its checksum is right, or still to be finished by who sends it on.
     pub(super) fn is_sound<B: Buffer>(&self, packet: &Packet<B>) -> bool {
         let tcp = packet.buffer.bytes().get(self.transport..).unwrap_or_default();
-        packet.offload.checksum.is_some() || self.sum(tcp.len()).bytes(tcp).fold() == 0xffff
+        match packet.offload.checksum {
+            Some(partial) => (usize::from(partial.start), partial.offset) == (self.transport, 16),
+            None => self.sum(tcp.len()).bytes(tcp).fold() == 0xffff,
+        }
     }
 
     fn sum(&self, length: usize) -> Sum {

@@ -46,7 +46,7 @@ fn cut_again(packet: &Packet<VecBuffer>) -> Vec<Vec<u8>> {
     match packet.offload.segment {
         None => vec![bytes.to_vec()],
         Some(segment) => {
-            assert!(crate::segment::fits(&parse(bytes).unwrap(), &packet.offload));
+            assert!(crate::segment::fits(bytes, &parse(bytes).unwrap(), &packet.offload));
             pieces(bytes, segment)
         }
     }

@@ -17,23 +17,33 @@ const LAST: u8 = 0x09;
 /// TCP's CWR, which only the first segment bears (RFC 3168, section 6.1.2).
 const FIRST: u8 = 0x80;
 
+/// Most pieces of one packet, as Linux has it for datagrams (include/linux/udp.h, `UDP_MAX_SEGMENTS`). What the spare buffers of
+/// a batch have to do for is reckoned with it.
+pub const PIECES_MAX: usize = 128;
+
 /// Whether what a sender left to be done fits what its packet is: finishing it must not touch what was read already.
 #[must_use]
-pub fn fits(parsed: &Parsed, offload: &Offload) -> bool {
+pub fn fits(frame: &[u8], parsed: &Parsed, offload: &Offload) -> bool {
     let Some(partial) = offload.checksum else { return offload.segment.is_none() };
     let depth = partial.start.checked_sub(parsed.transport);
     let own = matches!((parsed.protocol, partial.offset), (protocol::TCP, 16) | (protocol::UDP, 6));
     match offload.segment {
-        // A checksum of its own protocol; or one further inside, in a tunnel that the sender runs, behind a UDP header, the
-        // shortest that carries another.
-        None => matches!(depth, Some(0) if own) || depth.is_some_and(|depth| depth >= 8),
+        None if own && depth == Some(0) => true,
+        // One further inside, in a tunnel that the sender runs, behind a UDP header, the shortest that carries another. Never
+        // in what is read to the end, and judged: a TCP header with its options, what an ICMP error quotes.
+        None => match parsed.protocol {
+            protocol::TCP | protocol::SCTP | protocol::ICMP | protocol::ICMPV6 => false,
+            _ => depth.is_some_and(|depth| depth >= 8),
+        },
         Some(Segment { kind, size }) => {
             let is_kind = match kind {
                 SegmentKind::TcpV4 => (parsed.network, parsed.protocol) == (Network::V4, protocol::TCP),
                 SegmentKind::TcpV6 => (parsed.network, parsed.protocol) == (Network::V6, protocol::TCP),
                 SegmentKind::Udp => parsed.protocol == protocol::UDP,
             };
-            is_kind && own && depth == Some(0) && size > 0 && parsed.piece == Piece::Whole
+            let payload = usize::from(parsed.end).saturating_sub(headers(frame, parsed));
+            let few = size > 0 && payload <= usize::from(size) * PIECES_MAX;
+            is_kind && own && depth == Some(0) && few && parsed.piece == Piece::Whole
         }
     }
 }

@@ -121,29 +121,46 @@ fn what_does_not_fit_takes_nothing() {
 
 #[test]
 fn what_is_left_to_do_must_fit_the_packet() {
-    let tcp = parse(&ends(false).tcp(1, 2, 16, &[7; 300])).unwrap();
-    let udp = parse(&ends(true).udp(1, 2, &[7; 300])).unwrap();
+    let frames = [
+        ends(false).tcp(1, 2, 16, &[7; 384]),
+        ends(true).udp(1, 2, &[7; 384]),
+        ends(false).ping(1, &[7; 100]),
+    ];
+    let [tcp, udp, icmp] = frames.each_ref().map(|frame| (frame.as_slice(), parse(frame).unwrap()));
+    let at = [&tcp, &udp, &icmp].map(|(_, parsed)| parsed.transport);
     let offload = |start: u16, offset, segment: Option<(SegmentKind, u16)>| Offload {
         checksum: Some(PartialChecksum { start, offset }),
         segment: segment.map(|(kind, size)| Segment { kind, size }),
     };
     let (v4, v6) = (SegmentKind::TcpV4, SegmentKind::TcpV6);
-    for (parsed, offload, expected) in [
-        (&tcp, offload(tcp.transport, 16, Some((v4, 100))), true),
-        (&tcp, offload(tcp.transport, 16, Some((v4, 0))), false),
-        (&tcp, offload(tcp.transport, 16, Some((v6, 100))), false),
-        (&tcp, offload(tcp.transport, 16, Some((SegmentKind::Udp, 100))), false),
-        (&tcp, offload(tcp.transport + 8, 16, Some((v4, 100))), false),
-        (&udp, offload(udp.transport, 6, Some((SegmentKind::Udp, 100))), true),
-        (&udp, offload(udp.transport, 16, Some((SegmentKind::Udp, 100))), false),
-        (&udp, offload(udp.transport, 6, None), true),
-        (&udp, offload(udp.transport + 16, 6, None), true),
-        (&udp, offload(udp.transport + 4, 4, None), false),
+    for ((frame, parsed), offload, expected) in [
+        (&tcp, offload(at[0], 16, Some((v4, 100))), true),
+        (&tcp, offload(at[0], 16, Some((v4, 0))), false),
+        (&tcp, offload(at[0], 16, Some((v6, 100))), false),
+        (&tcp, offload(at[0], 16, Some((SegmentKind::Udp, 100))), false),
+        (&tcp, offload(at[0] + 8, 16, Some((v4, 100))), false),
+        (&udp, offload(at[1], 6, Some((SegmentKind::Udp, 100))), true),
+        (&udp, offload(at[1], 16, Some((SegmentKind::Udp, 100))), false),
+        (&udp, offload(at[1], 6, None), true),
+        (&udp, offload(at[1] + 16, 6, None), true),
+        (&udp, offload(at[1] + 4, 4, None), false),
         (&udp, offload(11, 6, None), false),
+        (&tcp, offload(at[0], 16, None), true),
+        (&tcp, offload(at[0] + 8, 0, None), false),
+        (&tcp, offload(at[0] + 12, 1, None), false),
+        (&tcp, offload(at[0] + 20, 6, None), false),
+        (&icmp, offload(at[2] + 8, 16, None), false),
+        (&tcp, offload(at[0], 16, Some((v4, 3))), true),
+        (&tcp, offload(at[0], 16, Some((v4, 2))), false),
+        (&udp, offload(at[1], 6, Some((SegmentKind::Udp, 3))), true),
+        (&udp, offload(at[1], 6, Some((SegmentKind::Udp, 2))), false),
     ] {
-        assert_eq!(fits(parsed, &offload), expected, "{offload:?}");
+        assert_eq!(fits(frame, parsed, &offload), expected, "{offload:?}");
     }
     let segment = Some(Segment { kind: v4, size: 100 });
-    assert!(!fits(&tcp, &Offload { checksum: None, segment }), "the checksum has to be left as well");
-    assert!(fits(&tcp, &Offload::default()));
+    assert!(
+        !fits(tcp.0, &tcp.1, &Offload { checksum: None, segment }),
+        "the checksum has to be left as well"
+    );
+    assert!(fits(tcp.0, &tcp.1, &Offload::default()));
 }

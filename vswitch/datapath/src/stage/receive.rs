@@ -38,7 +38,8 @@ pub(crate) fn run<B: Buffer>(
             scratch.drop(index, reason);
             continue;
         }
-        if packet.offload.checksum.is_some() && !segment::fits(parsed, &packet.offload) {
+        if packet.offload.checksum.is_some() && !segment::fits(packet.buffer.bytes(), parsed, &packet.offload)
+        {
             scratch.drop(index, DropReason::TransportHeaderInvalid);
             continue;
         }
