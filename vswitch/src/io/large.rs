@@ -14,7 +14,7 @@ use super::mapping::Mapping;
 /// Bytes a large frame can hold, headroom included: what 16 bits count.
 pub const LARGE: usize = u16::MAX as usize;
 /// Bytes before a large packet. It is never encapsulated as it is.
-pub const LARGE_HEADROOM: usize = 64;
+pub const LARGE_HEADROOM: usize = 128;
 /// Ordinary frames for each large one.
 const FRAMES_PER_LARGE: usize = 256;
 /// Free ones that a pool keeps for itself: most recently used, they are in the cache still.

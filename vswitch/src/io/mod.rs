@@ -34,6 +34,7 @@ mod depot;
 mod ethtool;
 mod heap;
 pub(crate) mod icmp;
+mod link;
 mod mapping;
 mod offload;
 mod rings;

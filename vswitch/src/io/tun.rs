@@ -14,12 +14,15 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::uio::{readv, writev};
+use vswitch_datapath::segment::PIECES_MAX;
 use vswitch_datapath::{Buffer, Offload, Packet, PartialChecksum, PortIndex, Segment, SegmentKind};
+use vswitch_model::limits::LARGE_PACKET_MAX;
 use vswitch_model::{DropReason, Mac};
 
 use super::ethtool::request;
 use super::frame::{CHUNK, HEADROOM};
 use super::large::{LARGE, LARGE_HEADROOM};
+use super::link::bound_large;
 use super::{Capabilities, Frame, FramePool, Port, PortState, PortStatistics, Refused, netns};
 
 /// Destination of what comes in by a tun port: the gateway, as of what pods send.
@@ -57,6 +60,9 @@ const SMALL: usize = CHUNK - HEADROOM - ETHERNET;
 /// Large packets taken at a visit, of whatever length: their frames are in the cache still when they are written, and the
 /// segments they are cut into, some 46 each, fit a veth's ring of 256.
 pub const LARGE_BUDGET: usize = 4;
+
+/// A user that nobody is: the highest there can be (the one above it means none).
+const NOBODY: usize = u32::MAX as usize - 1;
 
 /// Why there is no tun device.
 #[derive(Debug, thiserror::Error)]
@@ -435,7 +441,11 @@ fn make(life: Life, name: &str, mtu: u16) -> Result<File, TunError> {
     control(&inet, libc::SIOCSIFMTU, (&raw mut change).cast()).map_err(setup("set its MTU"))?;
     change.ifr_ifru.ifru_metric = QUEUE_LENGTH;
     control(&inet, libc::SIOCSIFTXQLEN, (&raw mut change).cast()).map_err(setup("set its queue"))?;
+    bound_large(name, LARGE_PACKET_MAX, PIECES_MAX as u32).map_err(setup("bound its large packets"))?;
     if life == Life::Persistent {
+        // Whoever else opens the device while no engine has it needs CAP_NET_ADMIN in its network namespace (tun_not_capable).
+        control(&file, libc::TUNSETOWNER, std::ptr::without_provenance_mut(NOBODY))
+            .map_err(setup("give it an owner"))?;
         let yes = std::ptr::without_provenance_mut(1);
         control(&file, libc::TUNSETPERSIST, yes).map_err(setup("make it stay"))?;
     }
@@ -444,7 +454,8 @@ fn make(life: Life, name: &str, mtu: u16) -> Result<File, TunError> {
     Ok(file)
 }
 
-/// One of the requests of this file, with its argument: a pointer to an `ifreq` of ours, or for TUNSETOFFLOAD and TUNSETPERSIST a number.
+/// One of the requests of this file, with its argument: a pointer to an `ifreq` of ours, or a number for those that set an offload, an owner or
+/// persistence.
 fn control(file: &impl AsRawFd, request: libc::Ioctl, argument: *mut libc::c_void) -> io::Result<()> {
     // SAFETY: the callers, all in this file, give each request the kind of argument it takes, and an `ifreq` outlives the call.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), request, argument) };
@@ -458,7 +469,7 @@ mod tests {
     use super::*;
     use crate::io::Umem;
     use crate::io::testing::{
-        PATIENCE, Raw, in_namespace, ip, namespace, packet, receive, release, udp, wait_for,
+        PATIENCE, Raw, in_namespace, ip, ip_says, namespace, packet, receive, release, udp, wait_for,
     };
 
     const PORT: PortIndex = PortIndex(5);
@@ -510,6 +521,7 @@ mod tests {
                 (&bytes[..length], from.to_string()),
                 (&b"from the port"[..], "10.9.0.2:8000".to_owned())
             );
+            assert!(ip_says("-details link show dev io-tun").contains("gso_max_size 65000"));
             port.close(&mut pool);
             assert_eq!(pool.free(), 64);
         });
@@ -601,6 +613,12 @@ mod tests {
             let mut pool = pool(16);
             let first = TunPort::open_persistent("io-tun", 1300, &other.path, PORT).unwrap();
             let inside = |work: &(dyn Fn() + Sync)| netns::within(Some(&other.path), work).unwrap();
+            inside(&|| {
+                let shown = ip_says("-details link show dev io-tun");
+                for part in ["user 4294967294", "gso_max_size 65000", "gso_max_segs 128"] {
+                    assert!(shown.contains(part), "{part}: {shown}");
+                }
+            });
             inside(&|| ip("addr add 10.9.0.1/32 dev io-tun"));
             inside(&|| ip("route add default dev io-tun"));
             drop(first);
@@ -626,7 +644,7 @@ mod tests {
         use std::net::{TcpListener, TcpStream};
 
         in_namespace(|| {
-            assert!(vswitch_model::limits::LARGE_PACKET_MAX < LENGTH_MAX as u32);
+            assert!(LARGE_PACKET_MAX < LENGTH_MAX as u32);
             let other = namespace(|| ());
             let mut pool = pool(1024);
             let mut near = open("io-tun");

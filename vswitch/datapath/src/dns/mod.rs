@@ -157,9 +157,11 @@ impl DnsQueue {
     }
 
     /// The number by which the packet is to be held. None: it goes on.
-    fn tell(&self, now: Now, parsed: &Parsed, frame: &[u8]) -> Option<u64> {
+    fn tell<B: Buffer>(&self, now: Now, parsed: &Parsed, packet: &Packet<B>) -> Option<u64> {
         let begin = usize::from(parsed.transport) + UDP_HEADER;
-        let message = frame.get(begin..usize::from(parsed.end)).filter(|_| parsed.piece == Piece::Whole);
+        // A large packet is of several messages, and its frame is not to be kept.
+        let is_one = parsed.piece == Piece::Whole && packet.offload.segment.is_none();
+        let message = packet.buffer.bytes().get(begin..usize::from(parsed.end)).filter(|_| is_one);
         let mut bytes = [0; LENGTH_MAX];
         let copied = message.and_then(|message| Some((bytes.get_mut(..message.len())?, message)));
         let Some((place, message)) = copied else {
@@ -196,7 +198,7 @@ pub(crate) fn tell<B: Buffer>(
         let to_pod = context.tables.adjacency(scratch.adjacency[index]).is_pod();
         let is_answer = parsed.protocol == protocol::UDP && scratch.fate[index] == Fate::Sent && to_pod;
         if let Some(packet) = packets.get(index).filter(|_| is_answer && queue.pods.has(parsed.destination)) {
-            if let Some(number) = queue.tell(context.now, parsed, packet.buffer.bytes()) {
+            if let Some(number) = queue.tell(context.now, parsed, packet) {
                 scratch.fate[index] = Fate::Held;
                 scratch.held[index] = number;
             }

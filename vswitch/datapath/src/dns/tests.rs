@@ -9,7 +9,7 @@ use crate::testing::World;
 use crate::testing::dns::{Record, answer, query};
 use crate::testing::frames::Ends;
 use crate::testing::world::{A, B, HOST, v4, v6};
-use crate::{Buffer, Now};
+use crate::{Buffer, Now, Offload, Packet, PartialChecksum, Segment, SegmentKind, VecBuffer};
 
 fn found(message: &[u8]) -> Vec<(String, String, u32)> {
     let all = named_addresses(message, |_| true).unwrap();
@@ -165,6 +165,28 @@ fn an_answer_is_held_for_the_pods_that_are_named() {
 }
 
 #[test]
+fn a_large_packet_is_not_held() {
+    let mut world = asking();
+    for facts in world.ports.values_mut() {
+        facts.takes_large = true;
+        facts.finishes_checksums = true;
+    }
+    world.recompile();
+    world.walk.counters().dns.want(&[], true);
+    let server: IpAddr = SERVER.parse().unwrap();
+    world.send(A, &world.ends(A, server).udp(4000, 53, b"?"));
+    let reply = from_server(&world, v4(1, A), server).udp(53, 4000, &[7; 300]);
+    let start = crate::parse::parse(&reply).unwrap().transport;
+    let offload = Offload {
+        checksum: Some(PartialChecksum { start, offset: 6 }),
+        segment: Some(Segment { kind: SegmentKind::Udp, size: 100 }),
+    };
+    let packet = Packet { buffer: VecBuffer::of(&reply), port: HOST, offload };
+    assert_eq!(world.walk_packets(vec![packet]).len(), 1);
+    assert!(told(&world).is_empty() && world.out.held.is_empty());
+}
+
+#[test]
 fn what_cannot_be_told_is_not_held() {
     let mut world = asking();
     world.walk.counters().dns.want(&[], true);
@@ -186,7 +208,8 @@ fn who_waits_is_woken_once() {
     assert!(queue.sleep());
     assert!(queue.wakes() && !queue.wakes());
     let parsed = Parsed { piece: Piece::Whole, transport: 0, end: 9, ..Parsed::EMPTY };
-    assert_eq!(queue.tell(Now(0), &parsed, &[0; 9]), None);
+    let packet = Packet { buffer: VecBuffer::of(&[0; 9]), port: HOST, offload: Offload::default() };
+    assert_eq!(queue.tell(Now(0), &parsed, &packet), None);
     assert!(!queue.sleep(), "there is an answer to read first");
     assert!(!queue.wakes());
     assert!(queue.take().is_some() && queue.sleep());

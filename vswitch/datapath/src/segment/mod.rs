@@ -58,9 +58,14 @@ pub fn headers(frame: &[u8], parsed: &Parsed) -> usize {
     }
 }
 
+/// Where a TCP or UDP checksum is.
+fn checksum_field(parsed: &Parsed) -> usize {
+    usize::from(parsed.transport) + if parsed.protocol == protocol::TCP { 16 } else { 6 }
+}
+
 /// Cuts the packet in `frame` into pieces of `segment`'s size, each in a buffer of `spare`, and hands them to `piece` in
-/// order, finished but for what depends on the way. False, with nothing taken, when there are too few spare buffers or they
-/// are too small.
+/// order, finished but for what depends on the way. The packet's checksum field holds the sum of its pseudo-header. False, with
+/// nothing taken, when there are too few spare buffers or they are too small.
 #[must_use]
 pub fn cut<B: Buffer>(
     frame: &[u8],
@@ -99,6 +104,9 @@ pub fn cut<B: Buffer>(
 struct First {
     sequence: u32,
     identification: u16,
+    /// The sum of the pseudo-header less the length, as the sender has left it in the checksum's field: behind a routing header
+    /// it is not of the destination that the IPv6 header says (RFC 8200, section 8.1).
+    pseudo: Sum,
 }
 
 impl First {
@@ -106,6 +114,9 @@ impl First {
         Self {
             sequence: be32(header, usize::from(parsed.transport) + 4).unwrap_or_default(),
             identification: be16(header, ETHERNET + 4).unwrap_or_default(),
+            pseudo: Sum::ZERO
+                .word(be16(header, checksum_field(parsed)).unwrap_or_default())
+                .word(!parsed.end.saturating_sub(parsed.transport)),
         }
     }
 
@@ -123,18 +134,17 @@ impl First {
             put(frame, ETHERNET + 4, length16(length.saturating_sub(ETHERNET + 40)).to_be_bytes());
         }
         let upper = length16(length.saturating_sub(transport));
-        let field = if parsed.protocol == protocol::TCP {
+        if parsed.protocol == protocol::TCP {
             put(frame, transport + 4, self.sequence.wrapping_add(offset as u32).to_be_bytes());
             let kept = if last { 0xff } else { !LAST } & if index == 0 { 0xff } else { !FIRST };
             let flags = byte(frame, transport + 13).unwrap_or_default() & kept;
             put(frame, transport + 13, [flags]);
-            transport + 16
         } else {
             put(frame, transport + 4, upper.to_be_bytes());
-            transport + 6
-        };
+        }
+        let field = checksum_field(parsed);
         put(frame, field, [0, 0]);
-        let sum = Sum::ZERO.pseudo(parsed.source, parsed.destination, parsed.protocol, usize::from(upper));
+        let sum = self.pseudo.word(upper);
         let sum = match sum.bytes(frame.get(transport..).unwrap_or_default()).finish() {
             0 if parsed.protocol == protocol::UDP => 0xffff,
             sum => sum,

@@ -1,3 +1,5 @@
+use std::net::IpAddr;
+
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use proptest::prelude::*;
 use vswitch_model::Mac;
@@ -22,6 +24,26 @@ pub(crate) fn pieces(frame: &[u8], segment: Segment) -> Vec<Vec<u8>> {
     let mut pieces = Vec::new();
     assert!(cut(frame, &parsed, segment, &mut spare, |piece| pieces.push(piece.bytes().to_vec())));
     pieces
+}
+
+/// Puts into the checksum's field what a sender leaves there when it is to be finished.
+pub(crate) fn leave_checksum(mut frame: Vec<u8>, destination: IpAddr) -> Vec<u8> {
+    let parsed = parse(&frame).unwrap();
+    let length = frame.len() - usize::from(parsed.transport);
+    let sum = Sum::ZERO.pseudo(parsed.source, destination, parsed.protocol, length).fold();
+    put(&mut frame, checksum_field(&parsed), sum.to_be_bytes());
+    frame
+}
+
+#[test]
+fn the_pseudo_header_is_the_senders() {
+    // As behind a routing header: the packet ends elsewhere than where it goes next.
+    let last: IpAddr = "fd00::77".parse().unwrap();
+    let frame = leave_checksum(ends(true).tcp(1, 2, 16, &[7; 3000]), last);
+    for mut piece in pieces(&frame, Segment { kind: SegmentKind::TcpV6, size: 1400 }) {
+        put(&mut piece, ETHERNET + 24, "fd00::77".parse::<std::net::Ipv6Addr>().unwrap().octets());
+        assert!(looked_at(&piece).0);
+    }
 }
 
 /// What etherparse finds in a piece: whether its checksums are right, its TCP sequence number and flags, its payload.
@@ -69,6 +91,7 @@ proptest! {
         let transport = usize::from(parse(&frame).unwrap().transport);
         put(&mut frame, transport + 4, start.to_be_bytes());
         put(&mut frame, transport + 13, [flags]);
+        let frame = leave_checksum(frame, ends(six).destination);
         let kind = if six { SegmentKind::TcpV6 } else { SegmentKind::TcpV4 };
         let pieces = pieces(&frame, Segment { kind, size });
         let mut joined = Vec::new();
@@ -93,7 +116,7 @@ proptest! {
     fn datagrams_are_of_one_size_but_the_last(
         payload in proptest::collection::vec(any::<u8>(), 0..60_000), size in 60u16..1500, six: bool,
     ) {
-        let frame = ends(six).udp(5000, 80, &payload);
+        let frame = leave_checksum(ends(six).udp(5000, 80, &payload), ends(six).destination);
         let pieces = pieces(&frame, Segment { kind: SegmentKind::Udp, size });
         let mut joined = Vec::new();
         for (index, piece) in pieces.iter().enumerate() {

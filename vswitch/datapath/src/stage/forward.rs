@@ -9,7 +9,7 @@ use super::source::is_gateway;
 use super::{Context, Fate, Indices, Scratch};
 use crate::counters::Stage;
 use crate::icmp::{self, IcmpError, Limited, SourceLimiter};
-use crate::parse::{ETHERNET, Network, Parsed};
+use crate::parse::{ETHERNET, Network, Parsed, protocol};
 use crate::read::put;
 use crate::tables::{Adjacency, AdjacencyIndex, GATEWAY_V4, GATEWAY_V6};
 use crate::{Buffer, Packet, Segment, checksum, encap, neighbour, segment};
@@ -65,8 +65,8 @@ fn check<B: Buffer>(context: &Context<'_>, packet: &Packet<B>, parsed: &Parsed, 
     }
 }
 
-/// The same of a large packet: its pieces have to fit. Of one that does not forbid fragments the sender is told as well: its
-/// next pieces may be smaller.
+/// The same of a large packet: its pieces have to fit. Of TCP that does not forbid fragments they are made to. Of datagrams the
+/// sender is told: its next ones may be smaller.
 #[inline(never)]
 fn check_large<B: Buffer>(
     context: &Context<'_>,
@@ -82,6 +82,9 @@ fn check_large<B: Buffer>(
     let mtu = way.mtu();
     let headers = segment::headers(packet.buffer.bytes(), parsed).saturating_sub(ETHERNET);
     if headers + usize::from(segment.size) > usize::from(mtu) {
+        if parsed.protocol == protocol::TCP && !parsed.dont_fragment && usize::from(mtu) > headers {
+            return Fate::Segmented;
+        }
         return Fate::Reported(DropReason::TooBig, IcmpError::TooBig { mtu });
     }
     let whole = way.port().is_some_and(|port| context.tables.port(port).takes_large);

@@ -5,8 +5,9 @@ use vswitch_model::DropReason;
 use super::{Context, Fate, Scratch, forward};
 use crate::counters::{Run, Stage};
 use crate::output::Output;
-use crate::parse::Parsed;
-use crate::{Buffer, Offload, Packet, fragment, neighbour, segment};
+use crate::parse::{ETHERNET, Parsed};
+use crate::read::length16;
+use crate::{Buffer, Offload, Packet, Segment, fragment, neighbour, segment};
 
 /// Takes the first `count` packets of `batch`.
 pub(crate) fn run<B: Buffer>(
@@ -120,12 +121,16 @@ fn cut<B: Buffer>(
 ) -> Result<(), DropReason> {
     let parsed = &scratch.parsed[index];
     forward::decrement_ttl(packet.buffer.bytes_mut(), parsed);
+    let mtu = context.tables.adjacency(scratch.adjacency[index]).mtu();
+    let headers = segment::headers(packet.buffer.bytes(), parsed).saturating_sub(ETHERNET);
+    let room = mtu.saturating_sub(length16(headers));
     let sent = out.tx.len();
     let Output { tx, spare, .. } = out;
     let port = packet.port;
     let hold = |buffer| tx.push(Packet { buffer, port, offload: Offload::default() });
     let segment = packet.offload.segment.ok_or(DropReason::TransportHeaderInvalid);
     let outcome = segment.and_then(|segment| {
+        let segment = Segment { size: segment.size.min(room), ..segment };
         let cut = segment::cut(packet.buffer.bytes(), parsed, segment, spare, hold);
         if cut { Ok(()) } else { Err(DropReason::FramesExhausted) }
     });

@@ -7,7 +7,7 @@ use vswitch_model::DropReason;
 use crate::parse::{Network, parse, protocol};
 use crate::read::put;
 use crate::testing::World;
-use crate::testing::frames::{Ends, transport_checksum_is_right};
+use crate::testing::frames::{Ends, may_fragment, transport_checksum_is_right};
 use crate::testing::world::{A, B, HOST, UPLINK, v4, v6};
 use crate::{Buffer, Offload, Packet, PartialChecksum, PortIndex, Segment, SegmentKind, VecBuffer, checksum};
 
@@ -98,6 +98,13 @@ fn their_pieces_have_to_fit() {
     assert_eq!(error.buffer.bytes()[40..42], 1450u16.to_be_bytes());
     let too_big = format!("host drop {} 1", DropReason::TooBig.key());
     assert!(world.moved_ports().contains(&too_big));
+    // TCP that may be fragmented is cut smaller instead: its segments are whatever a router makes of them.
+    let mut packet = large(world.host_ends(v4(1, A)), true, 3000, 1411);
+    let frame = may_fragment(packet.buffer.bytes().to_vec(), 5);
+    packet.buffer = VecBuffer::of(&frame);
+    let lengths: Vec<_> =
+        world.walk_packets(vec![packet]).iter().map(|piece| piece.buffer.bytes().len()).collect();
+    assert_eq!(lengths, [1464, 1464, 14 + 40 + 180]);
     // The world has 8 spare buffers.
     let sent = world.walk_packets(vec![large(world.host_ends(v4(1, B)), true, 3000, 300)]);
     assert_eq!(sent.len(), 0);
