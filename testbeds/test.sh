@@ -3,8 +3,9 @@
 # target/test-logs.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-# The first looks at the report of vswitch-perf; the second is a second Linux for the scenarios of IP-in-IP.
-packages_too=(chromium user-mode-linux)
+# The first looks at the report of vswitch-perf; the second is a second Linux for the scenarios of IP-in-IP; the third finds
+# path MTUs.
+packages_too=(chromium user-mode-linux iputils-tracepath)
 . testbeds/setup.sh
 export CI=1                      # a test that cannot run fails, where it would be skipped on a desk
 logs=$target/test-logs
