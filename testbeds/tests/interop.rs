@@ -104,8 +104,18 @@ fn seen(line: &str) -> Seen {
 
 #[test]
 fn pods_of_a_vswitch_node_and_of_a_kernel_node_reach_each_other() {
+    reach_each_other("tinterop", true);
+}
+
+#[test]
+fn a_kernel_node_that_sends_zero_for_checksums_is_understood() {
+    reach_each_other("tzero", false);
+}
+
+fn reach_each_other(id: &str, checksums: bool) {
     let topology = three_pods().kernel_node("node2");
-    let Some(scene) = scene("tinterop", topology.clone(), Settings::default()) else { return };
+    let settings = Settings { kernel_checksums: checksums, ..Settings::default() };
+    let Some(scene) = scene(id, topology.clone(), settings) else { return };
     let file = scene.file("wire.pcap");
     let port = format!("udp port {VXLAN_PORT}");
     let capture = must(Capture::start(&scene.underlay, "node1", &port, 0, &file));
@@ -138,6 +148,9 @@ fn pods_of_a_vswitch_node_and_of_a_kernel_node_reach_each_other() {
             assert!(sent.len() > 20, "{} tunnel packets of {} over {underlay}", sent.len(), node.name);
             for packet in sent {
                 check(packet, &topology, family, is_ours);
+                if !is_ours {
+                    assert_eq!(packet.udp_checksum != "0x0000", checksums, "{packet:?}");
+                }
             }
         }
     }

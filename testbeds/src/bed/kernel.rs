@@ -61,8 +61,9 @@ impl Peer {
 }
 
 impl KernelNode {
-    /// Sets the node's kernel up: forwarding and VXLAN devices. Its uplink is there already.
-    pub fn prepare(node: &Node, netns: Netns, pod_mtu: u16) -> Result<Self> {
+    /// Sets the node's kernel up: forwarding and VXLAN devices, whose outer UDP headers have checksums or zero. Its uplink is
+    /// there already.
+    pub fn prepare(node: &Node, netns: Netns, pod_mtu: u16, checksums: bool) -> Result<Self> {
         for (key, value) in [
             ("net.ipv4.ip_forward", "1"),
             ("net.ipv6.conf.all.forwarding", "1"),
@@ -72,6 +73,8 @@ impl KernelNode {
             netns.sysctl(key, value)?;
         }
         let own = Peer::kernel(node);
+        let checksums =
+            if checksums { "udpcsum noudp6zerocsumtx" } else { "noudpcsum udp6zerocsumtx udp6zerocsumrx" };
         for (device, local, mac, mtu, address) in [
             (
                 VXLAN_V4,
@@ -90,7 +93,7 @@ impl KernelNode {
         ] {
             let (vni, port, uplink) = (topology::VNI, topology::VXLAN_PORT, topology::UPLINK);
             netns.ip(&format!(
-                "link add {device} address {mac} mtu {mtu} type vxlan id {vni} local {local} dev {uplink} dstport {port} nolearning"
+                "link add {device} address {mac} mtu {mtu} type vxlan id {vni} local {local} dev {uplink} dstport {port} nolearning {checksums}"
             ))?;
             netns.ip(&format!("addr add {address} dev {device}"))?;
             netns.ip(&format!("link set {device} up"))?;

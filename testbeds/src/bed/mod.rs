@@ -58,6 +58,8 @@ pub struct Settings {
     pub cool_down_s: Option<u32>,
     /// `mtu` in the configuration of the CNI plugin; None: what the agent says.
     pub cni_mtu: Option<u16>,
+    /// Whether kernel nodes send the outer UDP headers of VXLAN with a checksum, of both families, or with zero in its place.
+    pub kernel_checksums: bool,
     /// Whether pods are attached when the bed comes up.
     pub attach: bool,
 }
@@ -79,6 +81,7 @@ impl Default for Settings {
             two_uplinks: false,
             cool_down_s: None,
             cni_mtu: None,
+            kernel_checksums: true,
             attach: true,
         }
     }
@@ -131,7 +134,12 @@ impl Bed {
             self.plug(&node, &netns)?;
             match node.datapath {
                 Datapath::Kernel => {
-                    let kernel = KernelNode::prepare(&node, netns, self.topology.pod_mtu)?;
+                    let kernel = KernelNode::prepare(
+                        &node,
+                        netns,
+                        self.topology.pod_mtu,
+                        self.settings.kernel_checksums,
+                    )?;
                     self.kernel.insert(node.name, kernel);
                 }
                 Datapath::Vswitch => {
