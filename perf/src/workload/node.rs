@@ -299,6 +299,7 @@ impl Node {
             destination: peer.mac,
             mtu,
             weight: 1,
+            on_link: true,
         };
         let both =
             |peer: &Peer| [Family::V4, Family::V6].map(|family| (peer.address(family), Ok(vec![hop(peer)])));

@@ -38,6 +38,8 @@ pub struct Hop {
     pub mtu: u32,
     /// Its share of what goes there, in proportion to that of other hops; 1 to 256.
     pub weight: u16,
+    /// Whether the next hop is the remote node itself, and no router.
+    pub on_link: bool,
 }
 
 /// Why there is no first hop towards a remote node.
@@ -217,7 +219,8 @@ fn first_hop(
     needed.insert((interface, next));
     let destination = *neighbours.get(&(interface, next)).ok_or(Unresolved::Silent(next))?;
     let mtu = route_mtu.filter(|mtu| *mtu > 0).map_or(link.mtu, |mtu| mtu.min(link.mtu));
-    Ok(Hop { interface: name.clone(), source: link.mac, destination, mtu, weight })
+    let on_link = next == remote;
+    Ok(Hop { interface: name.clone(), source: link.mac, destination, mtu, weight, on_link })
 }
 
 fn is_global(address: &IpAddr) -> bool {

@@ -137,7 +137,9 @@ fn next_hops_are_resolved_kept_and_followed() {
     assert_eq!(direct.destination, their_mac("02:00:00:00:00:99"));
     assert_eq!(direct.source, facts.links["up0"].mac);
     assert_eq!(hop(&facts, "2001:db8::2").unwrap().destination, direct.destination);
-    assert_eq!(hop(&facts, "198.51.100.7").unwrap().mtu, 1400);
+    let routed = hop(&facts, "198.51.100.7").unwrap();
+    assert_eq!((routed.mtu, routed.on_link), (1400, false));
+    assert!(direct.on_link && hop(&facts, "2001:db8::2").unwrap().on_link);
     assert_eq!(hop(&facts, "203.0.113.1"), Err(Unresolved::NoRoute));
     assert_eq!(hop(&facts, "192.0.2.1"), Err(Unresolved::Local));
     let own: Vec<String> = facts.local_addresses.iter().map(ToString::to_string).collect();

@@ -102,6 +102,7 @@ impl Node {
             src_mac: uplink_mac(self.number),
             mtu: 1550,
             weight: 1,
+            on_link: true,
         };
         let others = (0..NODES_MAX).filter(|number| *number != self.number);
         let hops = others.map(|number| (node_address(number), vec![hop(number)])).collect();

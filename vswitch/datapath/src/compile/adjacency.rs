@@ -171,7 +171,8 @@ impl<'a> Adjacencies<'a> {
         match (hop, template) {
             (Some(hop), Some(template)) => {
                 let mtu = hop.mtu.saturating_sub(template.overhead());
-                Adjacency::Tunnel { port: hop.port, template, mtu, tunnel: tunnel.id, node }
+                let (port, on_link) = (hop.port, hop.on_link);
+                Adjacency::Tunnel { port, template, mtu, tunnel: tunnel.id, node, on_link }
             }
             _ => Adjacency::Unresolved { node, tunnelled: true },
         }

@@ -136,7 +136,7 @@ impl World {
             Edit::Hops(count) => {
                 let hop = |number| {
                     let (dst_mac, src_mac) = (Mac([2, 0, 0, 0, 9, number]), Mac([2, 0, 0, 0, 0, 8]));
-                    Hop { port: PortIndex(9), dst_mac, src_mac, mtu: 1500, weight: 1 }
+                    Hop { port: PortIndex(9), dst_mac, src_mac, mtu: 1500, weight: 1, on_link: number == 0 }
                 };
                 let hops = (0..*count).map(hop).collect();
                 self.underlay.hops.insert("192.0.2.9".parse().unwrap(), hops);

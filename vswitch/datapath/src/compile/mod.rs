@@ -54,6 +54,8 @@ pub struct Hop {
     pub mtu: u16,
     /// Its share of the flows where there are several, in proportion to that of the others; 0 counts as 1.
     pub weight: u16,
+    /// Whether it is the remote node itself, and no router.
+    pub on_link: bool,
 }
 
 /// The most next hops that the flows to one remote address are spread over.

@@ -104,7 +104,14 @@ impl World {
             (name("vswitch0"), facts(HOST, Role::Host, Mac::default(), 1450)),
             (name("cali1"), facts(POD, Role::Pod, Mac::default(), 0)),
         ]);
-        let hop = Hop { port: UPLINK, dst_mac: REMOTE_MAC, src_mac: UPLINK_MAC, mtu: 1500, weight: 1 };
+        let hop = Hop {
+            port: UPLINK,
+            dst_mac: REMOTE_MAC,
+            src_mac: UPLINK_MAC,
+            mtu: 1500,
+            weight: 1,
+            on_link: true,
+        };
         let hops = BTreeMap::from([(ip("192.168.0.2"), vec![hop]), (ip("2001:db8::2"), vec![hop])]);
         Self {
             desired,

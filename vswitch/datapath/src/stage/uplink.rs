@@ -117,8 +117,8 @@ fn enter<B: Buffer>(
 }
 
 /// As it is: for a pod of ours, and from anybody but one, or this node (policy always lets the node in). Whom a tunnel leads
-/// to comes by a tunnel, which knows its peers (RFC 3704, section 2.2), or from the station that the tunnel's packets go to
-/// first: its node may have been told before us that nothing is encapsulated any more.
+/// to comes by a tunnel, which knows its peers (RFC 3704, section 2.2), or from the station of that node itself, where it is
+/// on our link: it may have been told before us that nothing is encapsulated any more. From a router comes anybody's.
 #[inline]
 fn check_direct(
     context: &Context<'_>,
@@ -130,7 +130,7 @@ fn check_direct(
         return Err(DropReason::UplinkNotOurs);
     }
     let way = context.tables.adjacency(source.adjacency);
-    let strange = way.is_tunnelled() && !context.tables.leads_to_station(source.adjacency, parsed.source_mac);
+    let strange = way.is_tunnelled() && !context.tables.is_tunnel_end(source.adjacency, parsed.source_mac);
     if way.is_pod() || strange || context.tables.is_own(parsed.source) {
         return Err(DropReason::SpoofedAddress);
     }

@@ -65,6 +65,8 @@ pub enum Adjacency {
         tunnel: TunnelId,
         /// The node at its other end.
         node: NodeIndex,
+        /// Whether the station the packets go to first is that node, and no router.
+        on_link: bool,
     },
     /// Onto the underlay, but the next hop's Ethernet address is not known: [`DropReason::NextHopUnresolved`].
     Unresolved {
@@ -135,6 +137,16 @@ impl Adjacency {
         match self {
             Self::Direct { dst_mac, .. } => Some(*dst_mac),
             Self::Tunnel { template, .. } => Some(template.station()),
+            _ => None,
+        }
+    }
+
+    /// The Ethernet address of the node that its tunnel leads to, when no router stands between.
+    #[inline]
+    #[must_use]
+    pub fn tunnel_end(&self) -> Option<Mac> {
+        match self {
+            Self::Tunnel { template, on_link: true, .. } => Some(template.station()),
             _ => None,
         }
     }

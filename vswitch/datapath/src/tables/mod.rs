@@ -208,10 +208,11 @@ impl Tables {
         (index.0..index.0 + count).map(|member| self.adjacency(AdjacencyIndex(member)))
     }
 
-    /// Whether some next hop of the way is the station of this Ethernet address.
+    /// Whether the station of this Ethernet address is the node itself that the tunnel leads to. Whose packets come from a
+    /// router nobody can say.
     #[must_use]
-    pub(crate) fn leads_to_station(&self, index: AdjacencyIndex, mac: Mac) -> bool {
-        self.members(index).any(|member| member.station() == Some(mac))
+    pub(crate) fn is_tunnel_end(&self, index: AdjacencyIndex, mac: Mac) -> bool {
+        self.members(index).any(|member| member.tunnel_end() == Some(mac))
     }
 
     /// What is known of a port: [`PortEntry::NONE`] when nothing is.

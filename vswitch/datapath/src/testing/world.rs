@@ -356,7 +356,8 @@ fn ports(node: u8) -> PortMap {
 
 fn underlay(node: u8) -> Underlay {
     let hop = |to| {
-        vec![Hop { port: UPLINK, dst_mac: uplink_mac(to), src_mac: uplink_mac(node), mtu: 1500, weight: 1 }]
+        let (dst_mac, src_mac) = (uplink_mac(to), uplink_mac(node));
+        vec![Hop { port: UPLINK, dst_mac, src_mac, mtu: 1500, weight: 1, on_link: true }]
     };
     let other = 3 - node;
     Underlay {

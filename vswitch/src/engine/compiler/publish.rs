@@ -91,8 +91,8 @@ impl Compiler {
         let by_open_uplink = |hop: &netlink::Hop| {
             let port = self.ports.uplink(&hop.interface)?;
             let mtu = u16::try_from(hop.mtu).unwrap_or(u16::MAX);
-            let netlink::Hop { source: src_mac, destination: dst_mac, weight, .. } = *hop;
-            Some(Hop { port, dst_mac, src_mac, mtu, weight })
+            let netlink::Hop { source: src_mac, destination: dst_mac, weight, on_link, .. } = *hop;
+            Some(Hop { port, dst_mac, src_mac, mtu, weight, on_link })
         };
         let hops = self
             .facts

@@ -49,6 +49,7 @@ fn start(poll: Poll) -> Node {
         destination: Mac([2, 0, 0, 0, 0xff, 9]),
         mtu: 1500,
         weight: 1,
+        on_link: true,
     };
     let link = Link { index: 7, mac: UPLINK_MAC, mtu: 1500, up: true };
     engine.tell_facts(Facts {

@@ -7,6 +7,7 @@ use vswitch_model::{Mac, NextHop};
 use crate::compile::Hop;
 use crate::explain::{Query, explain};
 use crate::testing::World;
+use crate::testing::frames::{self, Ends};
 use crate::testing::world::{A, B, TUNNEL_V4, UPLINK, underlay_v4, uplink_mac, v4, v6};
 
 const FIRST: Mac = Mac([2, 0, 0, 0, 0xee, 1]);
@@ -22,6 +23,7 @@ fn reach_by(world: &mut World, hops: &[(Mac, u16, u16)]) {
         src_mac: uplink_mac(1),
         mtu: *mtu,
         weight: *weight,
+        on_link: true,
     };
     world.underlay.hops.insert(underlay_v4(2), hops.iter().map(hop).collect());
     world.republish();
@@ -105,14 +107,39 @@ fn answers_of_pods_spread_too_and_keep_to_the_mtu_of_their_way() {
 }
 
 #[test]
-fn whoever_is_a_next_hop_may_send_what_is_not_encapsulated() {
+fn only_the_node_behind_a_tunnel_may_send_what_is_not_encapsulated_and_no_router_before_it() {
     let mut world = world(false);
-    reach_by(&mut world, &[(FIRST, 1, 1500), (SECOND, 1, 1500)]);
+    reach_by(&mut world, &[(FIRST, 1, 1500), (SECOND, 1, 1500), (THIRD, 1, 1500)]);
+    let is_router = |hop: &mut Hop| hop.on_link = hop.dst_mac != THIRD;
+    world.underlay.hops.values_mut().flatten().for_each(is_router);
+    world.republish();
     let mut ends = world.inner_ends(A, v4(1, B));
     ends.destination_mac = uplink_mac(1);
-    for (station, passes) in [(FIRST, 1), (SECOND, 1), (THIRD, 0)] {
+    let stranger = Mac([2, 0, 0, 0, 0xee, 4]);
+    for (station, passes) in [(FIRST, true), (SECOND, true), (THIRD, false), (stranger, false)] {
         ends.source_mac = station;
-        assert_eq!(world.send(UPLINK, &ends.udp(7, 5000, b"media")).len(), passes, "from {station}");
+        let frame = ends.udp(7, 5000, b"media");
+        assert_eq!(world.send(UPLINK, &frame).len(), usize::from(passes), "from {station}");
+        let dropped = world.moved_ports().contains(&"uplink drop spoofed-address 1".to_owned());
+        assert_eq!(dropped, !passes, "from {station}");
+    }
+    // By the tunnel it comes through the router as well.
+    let inner = world.inner_ends(A, v4(1, B)).udp(8, 5000, b"media");
+    let outer = Ends { source_mac: THIRD, ..world.tunnel_ends(false) };
+    assert_eq!(world.send(UPLINK, &frames::vxlan(outer, 4096, 4789, &inner)).len(), 1);
+}
+
+#[test]
+fn what_is_never_encapsulated_comes_by_whichever_router() {
+    let mut world = world(true);
+    reach_by(&mut world, &[(FIRST, 1, 1500)]);
+    world.underlay.hops.values_mut().flatten().for_each(|hop| hop.on_link = false);
+    world.republish();
+    let mut ends = world.inner_ends(A, v4(1, B));
+    ends.destination_mac = uplink_mac(1);
+    for station in [FIRST, SECOND] {
+        ends.source_mac = station;
+        assert_eq!(world.send(UPLINK, &ends.udp(7, 5000, b"media")).len(), 1, "from {station}");
     }
 }
 
