@@ -20,76 +20,106 @@ pub const UDP: usize = 8;
 /// packet is filled in: lengths, DSCP and ECN, the UDP source port of VXLAN (49152 to 65535) and the flow label of IPv6
 /// (RFC 6438), by the flow's hash so that the underlay spreads flows, and the checksums: of the IPv4 header, and over
 /// IPv6 of UDP; over IPv4 UDP has none.
-#[inline]
+#[inline(always)]
 pub fn encapsulate<B: Buffer>(
     buffer: &mut B,
     template: &TunnelTemplate,
     traffic_class: u8,
     entropy: u64,
 ) -> Result<(), DropReason> {
-    let headers = template.headers();
-    if !buffer.grow_front(usize::from(headers.overhead())) {
+    let traffic_class = template.traffic_class(traffic_class);
+    if template.headers() == Headers::VxlanV4 {
+        vxlan_v4(buffer, template, traffic_class, entropy)
+    } else {
+        encapsulate_otherwise(buffer, template, traffic_class, entropy)
+    }
+}
+
+#[inline(always)]
+fn vxlan_v4<B: Buffer>(
+    buffer: &mut B,
+    template: &TunnelTemplate,
+    traffic_class: u8,
+    entropy: u64,
+) -> Result<(), DropReason> {
+    let (front, length) = lay::<{ Headers::VxlanV4.length() }, B>(buffer, template)?;
+    outer_v4(front, traffic_class, length);
+    put(front, ETHERNET + 20, source_port(entropy).to_be_bytes());
+    put(front, ETHERNET + 24, length.saturating_sub(20).to_be_bytes());
+    Ok(())
+}
+
+/// The same in all but the most usual headers, with the outer traffic class.
+#[inline(never)]
+fn encapsulate_otherwise<B: Buffer>(
+    buffer: &mut B,
+    template: &TunnelTemplate,
+    traffic_class: u8,
+    entropy: u64,
+) -> Result<(), DropReason> {
+    match template.headers() {
+        Headers::VxlanV6 => {
+            let (front, length) = lay::<{ Headers::VxlanV6.length() }, B>(buffer, template)?;
+            outer_v6(front, traffic_class, length, entropy);
+            udp_v6(buffer.bytes_mut(), source_port(entropy), length.saturating_sub(40));
+        }
+        Headers::VxlanV4 => vxlan_v4(buffer, template, traffic_class, entropy)?,
+        Headers::IpIpV4 => {
+            let (front, length) = lay::<{ Headers::IpIpV4.length() }, B>(buffer, template)?;
+            outer_v4(front, traffic_class, length);
+        }
+        Headers::IpIpV6 => {
+            let (front, length) = lay::<{ Headers::IpIpV6.length() }, B>(buffer, template)?;
+            outer_v6(front, traffic_class, length, entropy);
+        }
+    }
+    Ok(())
+}
+
+#[inline]
+fn source_port(entropy: u64) -> u16 {
+    0xc000 | (entropy & 0x3fff) as u16
+}
+
+/// Copies the `N` bytes of a template to the front, over the Ethernet header: of constant length, so a few moves. What was
+/// laid, and the length of the outer IP packet.
+#[inline(always)]
+fn lay<'a, const N: usize, B: Buffer>(
+    buffer: &'a mut B,
+    template: &TunnelTemplate,
+) -> Result<(&'a mut [u8; N], u16), DropReason> {
+    if !buffer.grow_front(N - ETHERNET) {
         return Err(DropReason::HeadroomExhausted);
     }
     let frame = buffer.bytes_mut();
-    let traffic_class = template.traffic_class(traffic_class);
-    let source_port = 0xc000 | (entropy & 0x3fff) as u16;
-    let length = frame.len() - ETHERNET;
-    let laid = match headers {
-        Headers::VxlanV4 => {
-            lay::<{ Headers::VxlanV4.length() }>(frame, template) && {
-                outer_v4(frame, traffic_class, length);
-                put(frame, ETHERNET + 20, source_port.to_be_bytes());
-                put(frame, ETHERNET + 24, length16(length - 20).to_be_bytes())
-            }
-        }
-        Headers::VxlanV6 => {
-            lay::<{ Headers::VxlanV6.length() }>(frame, template) && {
-                outer_v6(frame, traffic_class, length, entropy);
-                udp_v6(frame, source_port, length16(length - 40))
-            }
-        }
-        Headers::IpIpV4 => {
-            lay::<{ Headers::IpIpV4.length() }>(frame, template) && outer_v4(frame, traffic_class, length)
-        }
-        Headers::IpIpV6 => {
-            lay::<{ Headers::IpIpV6.length() }>(frame, template)
-                && outer_v6(frame, traffic_class, length, entropy)
-        }
-    };
-    if laid { Ok(()) } else { Err(DropReason::Truncated) }
-}
-
-/// Copies a template of `N` bytes to the front: of constant length, so a few moves.
-#[inline]
-fn lay<const N: usize>(frame: &mut [u8], template: &TunnelTemplate) -> bool {
-    let Some((front, headers)) = frame.first_chunk_mut::<N>().zip(template.bytes.first_chunk()) else {
-        return false;
-    };
+    let length = length16(frame.len() - ETHERNET);
+    let (front, headers) =
+        frame.first_chunk_mut::<N>().zip(template.bytes.first_chunk()).ok_or(DropReason::Truncated)?;
     *front = *headers;
-    true
+    Ok((front, length))
 }
 
-#[inline]
-fn outer_v4(frame: &mut [u8], traffic_class: u8, length: usize) -> bool {
-    let length = length16(length);
-    put(frame, ETHERNET + 1, [traffic_class]);
-    put(frame, ETHERNET + 2, length.to_be_bytes());
+#[inline(always)]
+fn outer_v4<const N: usize>(front: &mut [u8; N], traffic_class: u8, length: u16) {
     // The template's checksum is that of the header while these two fields are zero.
-    let before = be16(frame, ETHERNET + 10).unwrap_or_default();
-    let sum = Sum::ZERO.word(!before).word(traffic_class.into()).word(length).finish();
-    put(frame, ETHERNET + 10, sum.to_be_bytes())
+    let before = be16(front, ETHERNET + 10).unwrap_or_default();
+    put(front, ETHERNET + 1, [traffic_class]);
+    put(front, ETHERNET + 2, length.to_be_bytes());
+    // Of what a word was and is now that it became `length`, one's complement; and so of the other field, which was zero.
+    let sum = checksum::updated(before, !u16::from(traffic_class), length);
+    put(front, ETHERNET + 10, sum.to_be_bytes());
 }
 
-#[inline]
-fn outer_v6(frame: &mut [u8], traffic_class: u8, length: usize, entropy: u64) -> bool {
+#[inline(always)]
+fn outer_v6<const N: usize>(front: &mut [u8; N], traffic_class: u8, length: u16, entropy: u64) {
     let flow_label = (entropy >> 14) as u32 & 0xf_ffff;
-    put(frame, ETHERNET, (0x6000_0000 | u32::from(traffic_class) << 20 | flow_label).to_be_bytes());
-    put(frame, ETHERNET + 4, length16(length - 40).to_be_bytes())
+    put(front, ETHERNET, (0x6000_0000 | u32::from(traffic_class) << 20 | flow_label).to_be_bytes());
+    put(front, ETHERNET + 4, length.saturating_sub(40).to_be_bytes());
 }
 
-#[inline]
-fn udp_v6(frame: &mut [u8], source_port: u16, length: u16) -> bool {
+/// Over the whole frame, whose outer UDP packet has this length.
+#[inline(never)]
+fn udp_v6(frame: &mut [u8], source_port: u16, length: u16) {
     let udp = ETHERNET + 40;
     put(frame, udp, source_port.to_be_bytes());
     put(frame, udp + 4, length.to_be_bytes());
@@ -100,7 +130,7 @@ fn udp_v6(frame: &mut [u8], source_port: u16, length: u16) -> bool {
         0 => 0xffff,
         sum => sum,
     };
-    put(frame, udp + 6, sum.to_be_bytes())
+    put(frame, udp + 6, sum.to_be_bytes());
 }
 
 /// What carries a packet, by its outer headers.

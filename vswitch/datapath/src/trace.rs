@@ -264,7 +264,7 @@ impl Tracer {
         count: usize,
     ) {
         for index in 0..count.min(BATCH) {
-            let outcome = match (scratch.reported[index], scratch.fate[index]) {
+            let outcome = match (scratch.reported[index], scratch.fates.of(index)) {
                 (Some(reason), _) | (None, Fate::Dropped(reason) | Fate::Reported(reason, _)) => Err(reason),
                 (None, Fate::Sent | Fate::Held | Fate::Split | Fate::Segmented | Fate::Walking) => {
                     Ok(scratch.egress[index])

@@ -95,6 +95,7 @@ impl Walk {
     /// to do so later, or its buffer to `out.dropped`, in the order they came. ICMP errors, ARP and neighbour replies go in
     /// the buffer of the packet that caused them; fragments take buffers of `out.spare`. More than [`BATCH`] packets are
     /// walked in turns.
+    #[inline]
     pub fn process<B: Buffer>(
         &mut self,
         tables: &Tables,
@@ -106,6 +107,7 @@ impl Walk {
     }
 
     /// The same for a measurement, which is told after each stage.
+    #[inline(always)]
     pub fn process_probed<B: Buffer, P: Probe>(
         &mut self,
         tables: &Tables,
@@ -119,6 +121,7 @@ impl Walk {
         }
     }
 
+    #[inline(always)]
     fn turn<B: Buffer, P: Probe>(
         &mut self,
         tables: &Tables,
@@ -136,9 +139,10 @@ impl Walk {
             tracer.capture(packets);
         }
 
-        let received = receive::run(&context, scratch, packets);
+        keys.clear();
+        let received = receive::run(&context, scratch, packets, (flows, keys));
         probe.mark(Mark::Parse);
-        let mut entered = Indices::new();
+        let mut entered = received.own;
         source::pods(&context, scratch, packets, &received.pods, &mut entered);
         probe.mark(Mark::Source);
         uplink::run(&context, scratch, packets, &received.uplinks, &mut entered);

@@ -196,10 +196,10 @@ pub(crate) fn tell<B: Buffer>(
     for index in scratch.answers.iter() {
         let parsed = &scratch.parsed[index];
         let to_pod = context.tables.adjacency(scratch.adjacency[index]).is_pod();
-        let is_answer = parsed.protocol == protocol::UDP && scratch.fate[index] == Fate::Sent && to_pod;
+        let is_answer = parsed.protocol == protocol::UDP && scratch.fates.of(index) == Fate::Sent && to_pod;
         if let Some(packet) = packets.get(index).filter(|_| is_answer && queue.pods.has(parsed.destination)) {
             if let Some(number) = queue.tell(context.now, parsed, packet) {
-                scratch.fate[index] = Fate::Held;
+                scratch.fates.set(index, Fate::Held);
                 scratch.held[index] = number;
             }
             out.told = true;

@@ -111,7 +111,7 @@ impl FlowTable {
 
     /// The flows of a batch of keys: as many as the shortest slice holds. All buckets are asked for before any record
     /// is, so that the waiting overlaps.
-    #[inline]
+    #[inline(always)]
     pub fn lookup_batch(&self, keys: &[FlowKey], hashes: &[u64], flows: &mut [Option<FlowIndex>]) {
         for (flow, hash) in flows.iter_mut().zip(hashes) {
             *flow = self.index.candidate(*hash).map(FlowIndex);

@@ -18,20 +18,20 @@ const SHORTEST_V6: usize = TRANSPORT_V6 + 8;
 /// IPv4's don't-fragment flag, among flags and fragment offset.
 const DONT_FRAGMENT: u16 = 0x4000;
 
-/// Reads a frame of IPv4; false, and nothing changed, when it goes the long way.
+/// Reads a frame of IPv4; None when it goes the long way.
 #[inline(always)]
-pub(super) fn v4(frame: &[u8], parsed: &mut Parsed) -> bool {
-    let Some(header) = frame.first_chunk::<SHORTEST_V4>() else { return false };
+pub(super) fn v4(frame: &[u8]) -> Option<Parsed> {
+    let header = frame.first_chunk::<SHORTEST_V4>()?;
     let fragment = be16(header, 20);
     if be16(header, 12) != IPV4 || header[14] != 0x45 || fragment & !DONT_FRAGMENT != 0 {
-        return false;
+        return None;
     }
     let end = ETHERNET + usize::from(be16(header, 16));
-    let Some(flags) = transport(frame, header, (TRANSPORT_V4, end), header[23]) else { return false };
+    let flags = transport(frame, header, (TRANSPORT_V4, end), header[23])?;
     if !header[ETHERNET..].first_chunk().is_some_and(checksum::is_right_v4) {
-        return false;
+        return None;
     }
-    *parsed = Parsed {
+    Some(Parsed {
         network: Network::V4,
         fragment_id: u32::from(be16(header, 18)),
         source: Ipv4Addr::new(header[26], header[27], header[28], header[29]).into(),
@@ -41,22 +41,20 @@ pub(super) fn v4(frame: &[u8], parsed: &mut Parsed) -> bool {
         traffic_class: header[15],
         dont_fragment: fragment != 0,
         ..ends(header, (TRANSPORT_V4, end), flags)
-    };
-    true
+    })
 }
 
 /// The same for IPv6.
 #[inline(always)]
-pub(super) fn v6(frame: &[u8], parsed: &mut Parsed) -> bool {
-    let Some(header) = frame.first_chunk::<SHORTEST_V6>() else { return false };
+pub(super) fn v6(frame: &[u8]) -> Option<Parsed> {
+    let header = frame.first_chunk::<SHORTEST_V6>()?;
     if be16(header, 12) != IPV6 || header[14] >> 4 != 6 {
-        return false;
+        return None;
     }
     let end = TRANSPORT_V6 + usize::from(be16(header, 18));
-    let Some(flags) = transport(frame, header, (TRANSPORT_V6, end), header[20]) else { return false };
-    let (source, destination) = (chunk::<16>(header, 22), chunk::<16>(header, 38));
-    let Some((source, destination)) = source.zip(destination) else { return false };
-    *parsed = Parsed {
+    let flags = transport(frame, header, (TRANSPORT_V6, end), header[20])?;
+    let (source, destination) = (chunk::<16>(header, 22)?, chunk::<16>(header, 38)?);
+    Some(Parsed {
         network: Network::V6,
         source: Ipv6Addr::from_octets(*source).into(),
         destination: Ipv6Addr::from_octets(*destination).into(),
@@ -65,8 +63,7 @@ pub(super) fn v6(frame: &[u8], parsed: &mut Parsed) -> bool {
         traffic_class: header[14] << 4 | header[15] >> 4,
         dont_fragment: true,
         ..ends(header, (TRANSPORT_V6, end), flags)
-    };
-    true
+    })
 }
 
 /// The TCP flags, 0 of UDP, when the header of either at `start` is right and lies, with what it announces, before `end`,

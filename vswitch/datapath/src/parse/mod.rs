@@ -199,7 +199,20 @@ pub fn parse(frame: &[u8]) -> Result<Parsed, DropReason> {
 /// Reads a frame into the place where the walk keeps what it knows; half-filled when it is refused.
 #[inline]
 pub(crate) fn parse_into(frame: &[u8], parsed: &mut Parsed) -> Result<(), DropReason> {
-    if common::v4(frame, parsed) || common::v6(frame, parsed) { Ok(()) } else { parse_any(frame, parsed) }
+    match usual(frame).or_else(|| common::v6(frame)) {
+        Some(read) => {
+            *parsed = read;
+            Ok(())
+        }
+        None => parse_any(frame, parsed),
+    }
+}
+
+/// Reads a frame of the form that is most usual: a whole packet of UDP or TCP over IPv4 without options. None: it is not of
+/// that form, or not right.
+#[inline(always)]
+pub(crate) fn usual(frame: &[u8]) -> Option<Parsed> {
+    common::v4(frame)
 }
 
 /// The long way, for any frame that there can be.

@@ -12,7 +12,7 @@ use crate::icmp::{self, IcmpError, Limited, SourceLimiter};
 use crate::parse::{ETHERNET, Network, Parsed, protocol};
 use crate::read::put;
 use crate::tables::{Adjacency, AdjacencyIndex, GATEWAY_V4, GATEWAY_V6};
-use crate::{Buffer, Packet, Segment, checksum, encap, neighbour, segment};
+use crate::{Buffer, Packet, Segment, checksum, encap, segment};
 
 /// Decides for each packet of `from` whether it fits and lives long enough; sends those that do.
 pub(crate) fn run<B: Buffer>(
@@ -21,24 +21,91 @@ pub(crate) fn run<B: Buffer>(
     packets: &mut [Packet<B>],
     from: &Indices,
 ) {
+    let mut leaving = Leaving::default();
     for index in from.iter() {
         let Some(packet) = packets.get_mut(index) else { continue };
-        let parsed = &scratch.parsed[index];
         let way = context.tables.adjacency(scratch.adjacency[index]);
-        let fate = match check(context, packet, parsed, way) {
-            Fate::Walking => {
-                decrement_ttl(packet.buffer.bytes_mut(), parsed);
-                leave_by(context, packet, parsed.traffic_class, way, scratch.entropy[index])
+        if !send(context, scratch, packet, index, way, &mut leaving) {
+            check_and_send(context, scratch, packet, index, way, &mut leaving);
+        }
+    }
+    leaving.note(context, scratch);
+}
+
+/// Packets that leave, to be noted together.
+#[derive(Debug, Default)]
+pub(crate) struct Leaving {
+    sent: Indices,
+    encapsulated: usize,
+}
+
+impl Leaving {
+    #[inline]
+    pub(crate) fn note(&self, context: &Context<'_>, scratch: &mut Scratch) {
+        scratch.fates.sent_too(self.sent);
+        context.counters.passed(Stage::Encapsulate, self.encapsulated);
+    }
+}
+
+/// Sends a packet by a way when nothing more has to be asked of it. False, and nothing done: it is to be checked.
+#[inline(always)]
+pub(crate) fn send<B: Buffer>(
+    context: &Context<'_>,
+    scratch: &mut Scratch,
+    packet: &mut Packet<B>,
+    index: usize,
+    way: &Adjacency,
+    leaving: &mut Leaving,
+) -> bool {
+    let parsed = &scratch.parsed[index];
+    let goes = goes(packet, parsed, way);
+    if goes {
+        decrement_ttl(packet.buffer.bytes_mut(), parsed);
+        match headers(context, packet, parsed.traffic_class, way, scratch.entropy[index]) {
+            Ok(tunnelled) => {
+                leaving.encapsulated += usize::from(tunnelled);
+                leaving.sent.push(index);
             }
-            fate => fate,
-        };
+            Err(reason) => scratch.drop(index, reason),
+        }
+    }
+    goes
+}
+
+/// Checks a packet, and sends it when that finds nothing.
+#[inline(never)]
+fn check_and_send<B: Buffer>(
+    context: &Context<'_>,
+    scratch: &mut Scratch,
+    packet: &mut Packet<B>,
+    index: usize,
+    way: &Adjacency,
+    leaving: &mut Leaving,
+) {
+    let parsed = &scratch.parsed[index];
+    let fate = match check(context, packet, parsed, way) {
+        Fate::Walking => {
+            decrement_ttl(packet.buffer.bytes_mut(), parsed);
+            leave(context, packet, parsed.traffic_class, scratch.adjacency[index], scratch.entropy[index])
+        }
+        fate => fate,
+    };
+    if fate == Fate::Sent {
+        leaving.sent.push(index);
+    } else {
         scratch.end(index, fate);
     }
 }
 
+/// Whether nothing more has to be asked of a packet that goes by a way: it lives on and fits, and is not to be cut. Nothing
+/// fits a way that leads nowhere.
+#[inline(always)]
+fn goes<B>(packet: &Packet<B>, parsed: &Parsed, way: &Adjacency) -> bool {
+    parsed.ttl > 1 && parsed.ip_length() <= way.mtu() && packet.offload.segment.is_none()
+}
+
 /// Whether a packet goes on by a way: [`Fate::Walking`] when it does. Nothing has been changed, so that an error quotes
 /// what was sent.
-#[inline]
 fn check<B: Buffer>(context: &Context<'_>, packet: &Packet<B>, parsed: &Parsed, way: &Adjacency) -> Fate {
     if let Some(reason) = way.drop_reason() {
         return match reason {
@@ -67,7 +134,6 @@ fn check<B: Buffer>(context: &Context<'_>, packet: &Packet<B>, parsed: &Parsed, 
 
 /// The same of a large packet: its pieces have to fit. Of TCP that does not forbid fragments they are made to. Of datagrams the
 /// sender is told: its next ones may be smaller.
-#[inline(never)]
 fn check_large<B: Buffer>(
     context: &Context<'_>,
     packet: &Packet<B>,
@@ -91,14 +157,17 @@ fn check_large<B: Buffer>(
     if whole { Fate::Walking } else { Fate::Segmented }
 }
 
+/// Of a packet that lives on: its TTL is 1 at least.
 #[inline]
 pub(crate) fn decrement_ttl(frame: &mut [u8], parsed: &Parsed) {
     let ttl = parsed.ttl.saturating_sub(1);
-    match parsed.network {
-        Network::V4 => neighbour::set_ttl_v4(frame, ttl),
-        _ => {
-            put(frame, ETHERNET + 7, [ttl]);
-        }
+    if parsed.network != Network::V4 {
+        put(frame, ETHERNET + 7, [ttl]);
+    } else if let Some([.., place, _, high, low]) = frame.first_chunk_mut::<{ ETHERNET + 12 }>() {
+        // The word of TTL and protocol is less by 0x100, whatever it was.
+        let sum = checksum::updated(u16::from_be_bytes([*high, *low]), 0x0100, 0);
+        [*high, *low] = sum.to_be_bytes();
+        *place = ttl;
     }
 }
 
@@ -111,23 +180,16 @@ pub(crate) fn leave<B: Buffer>(
     way: AdjacencyIndex,
     entropy: u64,
 ) -> Fate {
-    leave_by(context, packet, traffic_class, context.tables.adjacency(way), entropy)
-}
-
-#[inline(always)]
-fn leave_by<B: Buffer>(
-    context: &Context<'_>,
-    packet: &mut Packet<B>,
-    traffic_class: u8,
-    way: &Adjacency,
-    entropy: u64,
-) -> Fate {
-    match headers(context, packet, traffic_class, way, entropy) {
-        Ok(()) => Fate::Sent,
+    match headers(context, packet, traffic_class, context.tables.adjacency(way), entropy) {
+        Ok(tunnelled) => {
+            context.counters.passed(Stage::Encapsulate, usize::from(tunnelled));
+            Fate::Sent
+        }
         Err(reason) => Fate::Dropped(reason),
     }
 }
 
+/// The same; whether they are those of a tunnel.
 #[inline(always)]
 fn headers<B: Buffer>(
     context: &Context<'_>,
@@ -135,36 +197,47 @@ fn headers<B: Buffer>(
     traffic_class: u8,
     way: &Adjacency,
     entropy: u64,
-) -> Result<(), DropReason> {
-    let port = match way.drop_reason() {
-        Some(reason) => return Err(reason),
-        None => way.port().ok_or(DropReason::NoRoute)?,
-    };
+) -> Result<bool, DropReason> {
     if packet.offload.checksum.is_some() {
-        let tunnelled = matches!(way, Adjacency::Tunnel { .. });
-        if tunnelled || !context.tables.port(port).finishes_checksums {
-            finish_checksum(context, packet)?;
-        }
+        finish_for(context, packet, way)?;
     }
-    packet.port = port;
     match way {
-        Adjacency::Pod { dst_mac, src_mac, .. } | Adjacency::Direct { dst_mac, src_mac, .. } => {
+        Adjacency::Tunnel { port, template, .. } => {
+            packet.port = *port;
+            encap::encapsulate(&mut packet.buffer, template, traffic_class, entropy)?;
+            return Ok(true);
+        }
+        Adjacency::Pod { port, dst_mac, src_mac, .. } | Adjacency::Direct { port, dst_mac, src_mac, .. } => {
+            packet.port = *port;
             ethernet(packet.buffer.bytes_mut(), *dst_mac, *src_mac);
         }
-        Adjacency::Tunnel { template, .. } => {
-            encap::encapsulate(&mut packet.buffer, template, traffic_class, entropy)?;
-            context.counters.passed(Stage::Encapsulate, 1);
-        }
         // The host port takes the Ethernet header off.
-        _ => {}
+        Adjacency::Host { port, .. } => packet.port = *port,
+        Adjacency::Unresolved { .. } | Adjacency::Drop(_) => {
+            return Err(way.drop_reason().unwrap_or(DropReason::NoRoute));
+        }
     }
-    Ok(())
+    Ok(false)
 }
 
 #[inline]
 fn ethernet(frame: &mut [u8], destination: Mac, source: Mac) {
     let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (destination.0, source.0);
     put(frame, 0, [a, b, c, d, e, f, g, h, i, j, k, l]);
+}
+
+/// Finishes a checksum where the port a packet leaves by will not.
+#[cold]
+fn finish_for<B: Buffer>(
+    context: &Context<'_>,
+    packet: &mut Packet<B>,
+    way: &Adjacency,
+) -> Result<(), DropReason> {
+    let finishes = |port| context.tables.port(port).finishes_checksums;
+    if way.is_tunnelled() || !way.port().is_some_and(finishes) {
+        return finish_checksum(context, packet);
+    }
+    Ok(())
 }
 
 /// Finishes a checksum that no later port will.
@@ -192,7 +265,7 @@ pub(crate) fn report<B: Buffer>(
 ) {
     for index in scratch.reports.iter() {
         let Some(packet) = packets.get_mut(index) else { continue };
-        let Fate::Reported(reason, error) = scratch.fate[index] else { continue };
+        let Fate::Reported(reason, error) = scratch.fates.of(index) else { continue };
         scratch.drop(index, reason);
         let parsed = &scratch.parsed[index];
         if !icmp::may_report(parsed) {
@@ -218,7 +291,7 @@ pub(crate) fn report<B: Buffer>(
             context.counters.passed(Stage::IcmpError, 1);
             context.counters.dropped(scratch.ingress[index], reason);
             scratch.reported[index] = Some(reason);
-            scratch.fate[index] = fate;
+            scratch.fates.set(index, fate);
         }
     }
 }

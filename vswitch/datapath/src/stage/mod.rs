@@ -15,7 +15,7 @@ pub(crate) mod source;
 pub(crate) mod transmit;
 pub(crate) mod uplink;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use vswitch_model::{DropReason, RuleId, TunnelId};
 
@@ -65,7 +65,7 @@ impl Fate {
 }
 
 /// Numbers of packets of a batch: a bit for each, so that they are ascending, whoever came first.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Indices(u64);
 
 const _: () = assert!(BATCH == u64::BITS as usize);
@@ -87,8 +87,36 @@ impl Indices {
     }
 
     #[inline]
+    pub(crate) const fn has(&self, index: usize) -> bool {
+        self.0 >> (index % BATCH) & 1 != 0
+    }
+
+    #[inline]
+    pub(crate) const fn remove(&mut self, index: usize) {
+        self.0 &= !(1 << (index % BATCH));
+    }
+
+    /// Adds those of `others`.
+    #[inline]
+    pub(crate) const fn extend(&mut self, others: Self) {
+        self.0 |= others.0;
+    }
+
+    #[inline]
     pub(crate) const fn len(&self) -> usize {
         self.0.count_ones() as usize
+    }
+
+    /// The number behind the last; 0 when there is none.
+    #[inline]
+    pub(crate) const fn end(&self) -> usize {
+        BATCH - self.0.leading_zeros() as usize
+    }
+
+    /// Those that are not among `others`.
+    #[inline]
+    pub(crate) const fn without(&self, others: Self) -> Self {
+        Self(self.0 & !others.0)
     }
 
     #[inline]
@@ -108,6 +136,64 @@ impl Indices {
     }
 }
 
+/// How the walks of a batch's packets ended.
+#[derive(Debug)]
+pub(crate) struct Fates {
+    /// Those that are [`Fate::Sent`], as nearly all are.
+    sent: Indices,
+    /// Those that are neither that nor [`Fate::Walking`].
+    others: Indices,
+    /// What the others are; of no meaning for the rest.
+    fates: [Fate; BATCH],
+}
+
+impl Fates {
+    /// None has ended.
+    #[inline]
+    pub(crate) const fn clear(&mut self) {
+        self.sent.clear();
+        self.others.clear();
+    }
+
+    #[inline]
+    pub(crate) fn of(&self, index: usize) -> Fate {
+        if self.sent.has(index) {
+            Fate::Sent
+        } else if self.others.has(index) {
+            self.fates[index % BATCH]
+        } else {
+            Fate::Walking
+        }
+    }
+
+    /// Its walk ends so, or so after all.
+    #[inline]
+    pub(crate) fn set(&mut self, index: usize, fate: Fate) {
+        self.sent.remove(index);
+        self.others.remove(index);
+        match fate {
+            Fate::Sent => self.sent.push(index),
+            Fate::Walking => {}
+            _ => {
+                self.others.push(index);
+                self.fates[index % BATCH] = fate;
+            }
+        }
+    }
+
+    /// The walks of these, which have not ended, end with [`Fate::Sent`].
+    #[inline]
+    pub(crate) const fn sent_too(&mut self, indices: Indices) {
+        self.sent.extend(indices);
+    }
+
+    /// Whether the first `count`, which are the batch, are all [`Fate::Sent`].
+    #[inline]
+    pub(crate) const fn all_sent(&self, count: usize) -> bool {
+        self.sent.len() == count
+    }
+}
+
 /// What is known of the packets of a batch, one array for each property.
 #[derive(Debug)]
 pub(crate) struct Scratch {
@@ -116,12 +202,12 @@ pub(crate) struct Scratch {
     /// What its headers say: the inner ones, once outer ones are off. Empty when they could not be read.
     pub(crate) parsed: [Parsed; BATCH],
     /// How its walk ended.
-    pub(crate) fate: [Fate; BATCH],
+    pub(crate) fates: Fates,
     /// Those that are [`Fate::Reported`].
     pub(crate) reports: Indices,
     /// The way it leaves.
     pub(crate) adjacency: [AdjacencyIndex; BATCH],
-    /// The hash of its flow's key, which spreads tunnel packets over the underlay.
+    /// The hash of its flow's key, by which the flow is looked up, and which spreads tunnel packets over the underlay.
     pub(crate) entropy: [u64; BATCH],
     /// For the trace: a tunnel to the node it came from, and what it came in.
     pub(crate) tunnel: [Option<(TunnelId, Carried)>; BATCH],
@@ -146,7 +232,7 @@ impl Scratch {
         Self {
             ingress: [PortIndex(0); BATCH],
             parsed: [Parsed::EMPTY; BATCH],
-            fate: [Fate::Walking; BATCH],
+            fates: Fates { sent: Indices::new(), others: Indices::new(), fates: [Fate::Walking; BATCH] },
             reports: Indices::new(),
             adjacency: [AdjacencyIndex(0); BATCH],
             entropy: [0; BATCH],
@@ -164,7 +250,7 @@ impl Scratch {
     /// Forgets the batch before: of what is for the trace, where it is `traced`.
     #[inline]
     pub(crate) fn reset(&mut self, count: usize, traced: bool) {
-        self.fate[..count].fill(Fate::Walking);
+        self.fates.clear();
         self.reports.clear();
         self.answers.clear();
         if traced {
@@ -183,14 +269,14 @@ impl Scratch {
 
     /// Whether a way was chosen for it: it belongs to a flow, or is an ICMP error about one that went on.
     pub(crate) fn routed(&self, index: usize) -> bool {
-        let related = self.parsed[index].is_icmp_error() && self.fate[index] == Fate::Sent;
+        let related = self.parsed[index].is_icmp_error() && self.fates.of(index) == Fate::Sent;
         self.flow[index].is_some() || related
     }
 
     /// Its walk ends so.
     #[inline]
     pub(crate) fn end(&mut self, index: usize, fate: Fate) {
-        self.fate[index] = fate;
+        self.fates.set(index, fate);
         if matches!(fate, Fate::Reported(..)) {
             self.reports.push(index);
         }
@@ -198,7 +284,7 @@ impl Scratch {
 
     #[inline]
     pub(crate) fn drop(&mut self, index: usize, reason: DropReason) {
-        self.fate[index] = Fate::Dropped(reason);
+        self.fates.set(index, Fate::Dropped(reason));
     }
 }
 
@@ -206,15 +292,19 @@ impl Scratch {
 #[inline]
 pub(crate) fn is_source(address: IpAddr) -> bool {
     match address {
-        IpAddr::V4(address) => {
-            let [first, ..] = address.octets();
-            first != 0 && first != 127 && first < 224
-        }
+        IpAddr::V4(address) => is_source_v4(address),
         IpAddr::V6(address) => {
             let local = address.is_unicast_link_local() || address.is_loopback() || address.is_unspecified();
             !local && !address.is_multicast()
         }
     }
+}
+
+/// The same of an IPv4 address.
+#[inline]
+pub(crate) fn is_source_v4(address: Ipv4Addr) -> bool {
+    let [first, ..] = address.octets();
+    (1..224).contains(&first) && first != 127
 }
 
 /// Whether a packet to an address is forwarded. Link-local IPv6 destinations are not (RFC 4291, section 2.5.6); the

@@ -2,57 +2,89 @@
 
 use vswitch_model::DropReason;
 
-use super::{Context, Indices, Scratch};
+use super::flow::Keys;
+use super::{Context, Indices, Scratch, source};
 use crate::counters::{Run, Stage};
-use crate::parse::{Network, Parsed, parse_into};
+use crate::flow::FlowTable;
+use crate::parse::{self, Network, Parsed, parse_into};
 use crate::tables::Role;
 use crate::{BATCH, Buffer, Packet, segment};
 
 /// Packets by the kind of port they came by.
 pub(crate) struct Received {
+    /// Of pods: those of the usual form that go on. Their keys are made.
+    pub(crate) own: Indices,
+    /// Of pods: the rest.
     pub(crate) pods: Indices,
     pub(crate) uplinks: Indices,
     pub(crate) hosts: Indices,
 }
 
+#[inline(always)]
 pub(crate) fn run<B: Buffer>(
     context: &Context<'_>,
     scratch: &mut Scratch,
     packets: &mut [Packet<B>],
+    (flows, keys): (&FlowTable, &mut Keys),
 ) -> Received {
-    let mut received = Received { pods: Indices::new(), uplinks: Indices::new(), hosts: Indices::new() };
+    let mut received = Received {
+        own: Indices::new(),
+        pods: Indices::new(),
+        uplinks: Indices::new(),
+        hosts: Indices::new(),
+    };
     let Some(first) = packets.first() else { return received };
     // What came by one port lies together.
-    let mut run = Run::of(first.port);
-    let mut role = context.tables.port(run.port).role;
+    let (mut run, mut station) = (Run::of(first.port), context.tables.port(first.port));
+    let (mut own, mut right) = (Indices::new(), Indices::new());
     for (index, packet) in packets.iter_mut().enumerate().take(BATCH) {
         if packet.port != run.port {
-            context.counters.received_all(&run);
-            run = Run::of(packet.port);
-            role = context.tables.port(run.port).role;
+            sort(context, scratch, run, right, &mut received);
+            (run, station, right) = (Run::of(packet.port), context.tables.port(packet.port), Indices::new());
         }
-        run.add(packet.buffer.bytes().len());
+        let length = packet.buffer.bytes().len();
+        run.add(length);
         scratch.ingress[index] = packet.port;
         let parsed = &mut scratch.parsed[index];
-        if let Err(reason) = read(&mut packet.buffer, parsed) {
+        // While its header is at hand all is asked that every packet of a pod is.
+        if station.role == Role::Pod
+            && packet.offload.checksum.is_none()
+            && let Some(usual) = parse::usual(packet.buffer.bytes())
+            && source::goes_at_once(packet.buffer.bytes(), &usual, station)
+            && let end = usize::from(usual.end)
+            && (length == end || packet.buffer.set_len(end))
+            && let Some(hash) = keys.make(flows, index, &usual)
+        {
+            *parsed = usual;
+            scratch.entropy[index] = hash;
+            own.push(index);
+        } else if let Err(reason) = read(&mut packet.buffer, parsed) {
             scratch.drop(index, reason);
-            continue;
-        }
-        if packet.offload.checksum.is_some() && !segment::fits(packet.buffer.bytes(), parsed, &packet.offload)
+        } else if packet.offload.checksum.is_some()
+            && !segment::fits(packet.buffer.bytes(), parsed, &packet.offload)
         {
             scratch.drop(index, DropReason::TransportHeaderInvalid);
-            continue;
-        }
-        match role {
-            Role::Pod => received.pods.push(index),
-            Role::Uplink => received.uplinks.push(index),
-            Role::Host => received.hosts.push(index),
-            Role::None => scratch.drop(index, DropReason::NotConfigured),
+        } else {
+            right.push(index);
         }
     }
-    context.counters.received_all(&run);
+    sort(context, scratch, run, right, &mut received);
     context.counters.passed(Stage::Parse, packets.len());
+    keys.made.extend(own);
+    received.own = own;
     received
+}
+
+/// Counts a run, and puts those of its packets that are right where the port they came by leads.
+#[inline(never)]
+fn sort(context: &Context<'_>, scratch: &mut Scratch, run: Run, right: Indices, received: &mut Received) {
+    context.counters.received_all(&run);
+    match context.tables.port(run.port).role {
+        Role::Pod => received.pods.extend(right),
+        Role::Uplink => received.uplinks.extend(right),
+        Role::Host => received.hosts.extend(right),
+        Role::None => right.iter().for_each(|index| scratch.drop(index, DropReason::NotConfigured)),
+    }
 }
 
 /// Reads a frame and cuts off what follows its IP packet.

@@ -4,13 +4,13 @@ use std::net::IpAddr;
 
 use vswitch_model::{DropReason, Mac};
 
-use super::{Context, Fate, Indices, Scratch, is_destination, is_source};
+use super::{Context, Fate, Indices, Scratch, is_destination, is_source, is_source_v4};
 use crate::counters::Stage;
 use crate::icmp::IcmpError;
 use crate::neighbour::{self, owns};
 use crate::parse::{ETHERNET, Network, Parsed, Piece, protocol};
 use crate::tables::{GATEWAY_V4, GATEWAY_V6, PortEntry};
-use crate::{Buffer, Packet, checksum};
+use crate::{Buffer, Packet, PortIndex, checksum};
 
 /// A pod speaks for itself only: its Ethernet address, its IP addresses, to the gateway.
 pub(crate) fn pods<B: Buffer>(
@@ -21,16 +21,20 @@ pub(crate) fn pods<B: Buffer>(
     next: &mut Indices,
 ) {
     let mut answered = 0;
+    // What came by one port lies together.
+    let (mut port, mut station) = (PortIndex(0), context.tables.port(PortIndex(0)));
     for index in from.iter() {
         let Some(packet) = packets.get_mut(index) else { continue };
-        let station = context.tables.port(packet.port);
+        if packet.port != port {
+            (port, station) = (packet.port, context.tables.port(packet.port));
+        }
         if goes(&scratch.parsed[index], station) {
             next.push(index);
             continue;
         }
         match pod(packet, &scratch.parsed[index], station) {
             Ok(()) => {
-                scratch.fate[index] = Fate::Sent;
+                scratch.fates.set(index, Fate::Sent);
                 scratch.answered[index] = true;
                 answered += 1;
             }
@@ -40,16 +44,36 @@ pub(crate) fn pods<B: Buffer>(
     context.counters.passed(Stage::Answer, answered);
 }
 
-/// Whether a packet is its sender's own, and for somebody behind the gateway.
-#[inline(always)]
+/// Whether a packet is its sender's own, and for somebody behind the gateway. ARP bears no addresses here, and nobody owns
+/// none.
 fn goes(parsed: &Parsed, station: &PortEntry) -> bool {
-    let to_gateway = parsed.destination_mac == Mac::GATEWAY && parsed.network != Network::Arp;
-    // Neighbour discovery never leaves its link: a pod may ask for another's address by unicast, too.
     parsed.source_mac == station.mac
-        && to_gateway
+        && parsed.destination_mac == Mac::GATEWAY
+        && (goes_v4(parsed, station) || goes_v6(parsed, station))
+}
+
+/// The same, by the Ethernet addresses as they stand in its frame, of IPv4.
+#[inline(always)]
+pub(crate) fn goes_at_once(frame: &[u8], parsed: &Parsed, station: &PortEntry) -> bool {
+    station.sends_to_gateway(frame) && goes_v4(parsed, station)
+}
+
+/// The same of IPv4 addresses.
+#[inline(always)]
+fn goes_v4(parsed: &Parsed, station: &PortEntry) -> bool {
+    let (IpAddr::V4(source), IpAddr::V4(destination)) = (parsed.source, parsed.destination) else {
+        return false;
+    };
+    station.owns_v4(source.to_bits()) && is_source_v4(destination) && destination != GATEWAY_V4
+}
+
+/// The same of IPv6 addresses.
+fn goes_v6(parsed: &Parsed, station: &PortEntry) -> bool {
+    parsed.network == Network::V6
+        && owns(station, parsed.source)
         && is_destination(parsed.destination)
         && !is_gateway(parsed.destination)
-        && owns(station, parsed.source)
+        // Neighbour discovery never leaves its link: a pod may ask for another's address by unicast, too.
         && !is_discovery(parsed)
 }
 

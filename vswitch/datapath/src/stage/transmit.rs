@@ -10,6 +10,7 @@ use crate::read::length16;
 use crate::{Buffer, Offload, Packet, Segment, fragment, neighbour, segment};
 
 /// Takes the first `count` packets of `batch`.
+#[inline(always)]
 pub(crate) fn run<B: Buffer>(
     context: &Context<'_>,
     scratch: &mut Scratch,
@@ -17,11 +18,11 @@ pub(crate) fn run<B: Buffer>(
     count: usize,
     out: &mut Output<B>,
 ) {
-    if count == batch.len() && scratch.fate[..count].iter().all(|fate| *fate == Fate::Sent) {
+    if count == batch.len() && scratch.fates.all_sent(count) {
         return send_all(context, scratch, batch, out);
     }
     for (index, packet) in batch.drain(..count).enumerate() {
-        match scratch.fate[index] {
+        match scratch.fates.of(index) {
             Fate::Sent => {
                 scratch.egress[index] = packet.port;
                 context.counters.sent(packet.port, packet.buffer.bytes().len());
@@ -55,6 +56,7 @@ pub(crate) fn run<B: Buffer>(
 }
 
 /// All packets of `batch` go on, as nearly always: counted port by port, and moved at once.
+#[inline(always)]
 fn send_all<B: Buffer>(
     context: &Context<'_>,
     scratch: &mut Scratch,
@@ -173,6 +175,6 @@ fn send_pieces<B: Buffer>(
             }
         }
     }
-    scratch.fate[index] = outcome.map_or_else(Fate::Dropped, |()| Fate::Sent);
+    scratch.fates.set(index, outcome.map_or_else(Fate::Dropped, |()| Fate::Sent));
     outcome
 }

@@ -20,18 +20,21 @@ impl NodeIndex {
 }
 
 /// What is done to a packet that leaves. MTUs are in bytes, of the IP packet before encapsulation.
+///
+/// Laid out as written, so that ports and MTUs lie in one place whatever kind it is, and in two cache lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[repr(u8, align(64))]
 pub enum Adjacency {
     /// To a pod of this node.
     Pod {
         /// The pod's port.
         port: PortIndex,
+        /// The pod's MTU.
+        mtu: u16,
         /// The pod's Ethernet address.
         dst_mac: Mac,
         /// [`Mac::GATEWAY`].
         src_mac: Mac,
-        /// The pod's MTU.
-        mtu: u16,
     },
     /// To the node's kernel.
     Host {
@@ -44,12 +47,12 @@ pub enum Adjacency {
     Direct {
         /// The uplink.
         port: PortIndex,
+        /// The uplink's MTU.
+        mtu: u16,
         /// The next hop's Ethernet address.
         dst_mac: Mac,
         /// The uplink's own.
         src_mac: Mac,
-        /// The uplink's MTU.
-        mtu: u16,
         /// Whose address the next hop is.
         node: NodeIndex,
     },
@@ -57,10 +60,10 @@ pub enum Adjacency {
     Tunnel {
         /// The uplink.
         port: PortIndex,
-        /// What replaces the packet's Ethernet header.
-        template: TunnelTemplate,
         /// The uplink's MTU less [`TunnelTemplate::overhead`].
         mtu: u16,
+        /// What replaces the packet's Ethernet header.
+        template: TunnelTemplate,
         /// The tunnel.
         tunnel: TunnelId,
         /// The node at its other end.

@@ -39,6 +39,8 @@ pub struct PortEntry {
     pub name: Option<PortName>,
     /// The first address of each family lies in the entry: most pods have no other. Zero is no address.
     first_v4: u32,
+    /// The Ethernet addresses of what it sends to its gateway, as they stand in the frame.
+    to_gateway: [u8; 12],
     first_v6: u128,
     more_v4: Vec<u32>,
     more_v6: Vec<u128>,
@@ -57,6 +59,7 @@ impl PortEntry {
             takes_large: false,
             name: None,
             first_v4: 0,
+            to_gateway: [0; 12],
             first_v6: 0,
             more_v4: Vec::new(),
             more_v6: Vec::new(),
@@ -77,12 +80,20 @@ impl PortEntry {
             role,
             mac,
             mtu,
+            to_gateway: to_gateway(mac),
             first_v4: v4.first().copied().unwrap_or(0),
             first_v6: v6.first().copied().unwrap_or(0),
             more_v4: v4.into_iter().skip(1).collect(),
             more_v6: v6.into_iter().skip(1).collect(),
             ..Self::nothing()
         }
+    }
+
+    /// Whether a frame is from its Ethernet address to the gateway's.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn sends_to_gateway(&self, frame: &[u8]) -> bool {
+        frame.first_chunk() == Some(&self.to_gateway)
     }
 
     /// Whether `address` (host order) is one of the pod's.
@@ -100,6 +111,11 @@ impl PortEntry {
     }
 }
 
+fn to_gateway(mac: Mac) -> [u8; 12] {
+    let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (Mac::GATEWAY.0, mac.0);
+    [a, b, c, d, e, f, g, h, i, j, k, l]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,6 +129,19 @@ mod tests {
         let fd = 0xfd00u128 << 112;
         assert!(port.owns_v6(fd | 1) && port.owns_v6(fd | 2) && !port.owns_v6(fd | 3));
         assert!(!PortEntry::NONE.owns_v4(0) && !PortEntry::NONE.owns_v6(0));
+    }
+
+    #[test]
+    fn a_port_knows_its_frames_to_the_gateway() {
+        let mac = Mac([2, 0, 0, 0, 0, 7]);
+        let port = PortEntry::new(Role::Pod, mac, 1450, &[]);
+        let frame = [&Mac::GATEWAY.0[..], &mac.0, &[8, 0]].concat();
+        assert!(port.sends_to_gateway(&frame) && !port.sends_to_gateway(&frame[..11]));
+        for at in 0..12 {
+            let mut other = frame.clone();
+            other[at] ^= 1;
+            assert!(!port.sends_to_gateway(&other), "byte {at}");
+        }
     }
 
     #[test]

@@ -1,19 +1,20 @@
 //! What flows the packets of a batch belong to.
+//!
+//! [`Scratch::entropy`]: crate::stage::Scratch::entropy
 
 use std::net::IpAddr;
 
 use crate::BATCH;
 use crate::flow::{FlowIndex, FlowKey, FlowTable, Orientation};
 use crate::parse::Parsed;
+use crate::stage::Indices;
 
-/// The keys of a batch's packets, one after another: dense, for the batched look-up.
+/// The keys of a batch's packets, by packet. Their hashes are [`Scratch::entropy`].
 #[derive(Debug)]
 pub(crate) struct Keys {
-    /// Whose each is.
-    packets: [u8; BATCH],
-    count: usize,
+    /// Whose there are; in the places of the others lies what an earlier batch left.
+    pub(crate) made: Indices,
     pub(super) keys: [FlowKey; BATCH],
-    pub(super) hashes: [u64; BATCH],
     pub(super) orientations: [Orientation; BATCH],
     pub(super) found: [Option<FlowIndex>; BATCH],
 }
@@ -22,43 +23,37 @@ impl Keys {
     pub(crate) fn new() -> Self {
         let (key, orientation) = FlowKey::v4(0, 0, 0, 0, 0);
         Self {
-            packets: [0; BATCH],
-            count: 0,
+            made: Indices::new(),
             keys: [key; BATCH],
-            hashes: [0; BATCH],
             orientations: [orientation; BATCH],
             found: [None; BATCH],
         }
     }
 
-    pub(super) const fn clear(&mut self) {
-        self.count = 0;
+    #[inline]
+    pub(crate) const fn clear(&mut self) {
+        self.made.clear();
     }
 
-    /// How many there are: as many as a batch has packets at most.
-    #[inline]
-    pub(super) fn count(&self) -> usize {
-        self.count.min(BATCH)
+    /// Makes the key of a packet, which is to be noted in `made`, and gives its hash. None, and nothing done, when its
+    /// addresses are not of one family.
+    #[inline(always)]
+    pub(crate) fn make(&mut self, flows: &FlowTable, index: usize, parsed: &Parsed) -> Option<u64> {
+        let (key, orientation) = key_of(parsed)?;
+        self.keys[index % BATCH] = key;
+        self.orientations[index % BATCH] = orientation;
+        Some(flows.hash(&key))
     }
 
-    /// The packet whose key is at `at`.
-    #[inline]
-    pub(super) fn packet(&self, at: usize) -> usize {
-        usize::from(self.packets[at % BATCH]) % BATCH
-    }
-
-    #[inline]
-    pub(super) fn push(&mut self, flows: &FlowTable, index: usize, key: (FlowKey, Orientation)) -> u64 {
-        let at = self.count % BATCH;
-        self.count += 1;
-        self.packets[at] = index as u8;
-        (self.keys[at], self.orientations[at]) = key;
-        self.hashes[at] = flows.hash(&key.0);
-        self.hashes[at]
+    /// Looks all of them up by their hashes. What comes of the places in between is of no meaning.
+    #[inline(always)]
+    pub(super) fn look_up(&mut self, flows: &FlowTable, hashes: &[u64; BATCH]) {
+        let end = self.made.end();
+        flows.lookup_batch(&self.keys[..end], &hashes[..end], &mut self.found[..end]);
     }
 }
 
-#[inline]
+#[inline(always)]
 pub(super) fn key_of(parsed: &Parsed) -> Option<(FlowKey, Orientation)> {
     let (source, destination) = (parsed.source_port, parsed.destination_port);
     match (parsed.source, parsed.destination) {

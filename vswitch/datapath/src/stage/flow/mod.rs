@@ -7,6 +7,7 @@ mod related;
 
 use vswitch_model::DropReason;
 
+use super::forward::{self, Leaving};
 use super::{Context, Fate, Indices, Scratch};
 use crate::counters::Stage;
 use crate::flow::{Direction, Flow, FlowTable, Standing, TcpFlags, TcpSegment, Windows};
@@ -17,7 +18,6 @@ use crate::tables::{Adjacency, Denied, Role};
 use crate::{Buffer, Mark, Packet, PortIndex, Probe, dns};
 
 use asked::tell_again;
-use keys::key_of;
 use related::related;
 
 pub(crate) use asked::Misses;
@@ -32,44 +32,43 @@ pub(crate) struct Memory<'a> {
     pub(crate) log: &'a mut FlowLog,
 }
 
-/// Runs the stage over the packets of `from`; those that may go on are added to `next`.
+/// Runs the stage over the packets of `from`; those that may go on are added to `next`. Some of their keys may have been made.
+#[inline(always)]
 pub(crate) fn run<B: Buffer, P: Probe>(
     context: &Context<'_>,
     scratch: &mut Scratch,
-    packets: &[Packet<B>],
+    packets: &mut [Packet<B>],
     memory: &mut Memory<'_>,
     from: &Indices,
     next: &mut Indices,
     probe: &mut P,
 ) {
-    memory.keys.clear();
     let mut errors = Indices::new();
-    for index in from.iter() {
+    for index in from.without(memory.keys.made).iter() {
         if scratch.parsed[index].piece != Piece::Whole && !join(context, scratch, memory.fragments, index) {
             continue;
         }
         let parsed = &scratch.parsed[index];
         if parsed.is_icmp_error() {
             errors.push(index);
-        } else if let Some(key) = key_of(parsed) {
-            scratch.entropy[index] = memory.keys.push(memory.flows, index, key);
+        } else if let Some(hash) = memory.keys.make(memory.flows, index, parsed) {
+            scratch.entropy[index] = hash;
+            memory.keys.made.push(index);
         } else {
             scratch.drop(index, DropReason::FlowUnknown);
         }
     }
-    let count = memory.keys.count();
+    let count = memory.keys.made.len();
     probe.mark(Mark::Key);
-    let keys = &mut *memory.keys;
-    memory.flows.lookup_batch(&keys.keys[..count], &keys.hashes[..count], &mut keys.found[..count]);
+    memory.keys.look_up(memory.flows, &scratch.entropy);
     probe.mark(Mark::Lookup);
     let misses = hits(context, scratch, packets, memory, next);
     probe.mark(Mark::Advance);
     if !misses.is_empty() {
-        let keys = &*memory.keys;
-        memory.misses.ask(context, scratch, misses.iter().map(|at| keys.packet(at)));
-        for (number, at) in misses.iter().enumerate() {
-            let index = memory.keys.packet(at);
-            match miss(context, scratch, packets, memory, (number, at), index) {
+        memory.misses.ask(context, scratch, misses.iter());
+        for (number, index) in misses.iter().enumerate() {
+            let Some(packet) = packets.get(index) else { continue };
+            match miss(context, scratch, packet, memory, number, index) {
                 Ok(()) => next.push(index),
                 Err(fate) => scratch.end(index, fate),
             }
@@ -99,97 +98,102 @@ fn join(context: &Context<'_>, scratch: &mut Scratch, fragments: &mut FragmentTa
     joined.map_err(|reason| scratch.drop(index, reason)).is_ok()
 }
 
-/// Advances the flows that are known; gives the places of those that are not.
-#[inline]
+/// Advances the flows that are known, and sends their packets; gives the packets of those that are not. Whom more has to be
+/// asked of before it is sent is added to `next`.
+#[inline(always)]
 fn hits<B: Buffer>(
     context: &Context<'_>,
     scratch: &mut Scratch,
-    packets: &[Packet<B>],
+    packets: &mut [Packet<B>],
     memory: &mut Memory<'_>,
     next: &mut Indices,
 ) -> Indices {
-    let mut misses = Indices::new();
+    let (mut misses, mut leaving) = (Indices::new(), Leaving::default());
     let Memory { flows, keys, log, .. } = memory;
-    let silent = flows.any_silent(&keys.found[..keys.count()], context.now);
-    for at in 0..keys.count() {
-        let index = keys.packet(at);
+    let silent = flows.any_silent(&keys.found[..keys.made.end()], context.now);
+    for index in keys.made.iter() {
+        let Some(packet) = packets.get_mut(index) else { continue };
         // A flow that an earlier packet of the batch ended is found no more.
-        let flow = keys.found[at].and_then(|found| Some((found, flows.get_with_windows(found)?)));
-        let Some((found, (flow, windows))) = flow else {
-            misses.push(at);
+        let flow = keys.found[index].and_then(|found| Some((found, flows.get_mut(found)?)));
+        let Some((found, flow)) = flow else {
+            misses.push(index);
             continue;
         };
         let parsed = &scratch.parsed[index];
         let flags = TcpFlags(parsed.tcp_flags);
-        let direction = flow.direction(keys.orientations[at]);
+        let direction = flow.direction(keys.orientations[index]);
         if flow.is_reopened_by(direction, flags) {
-            misses.push(at);
+            misses.push(index);
             continue;
         }
         if silent && flow.is_expired(context.now) {
             flows.remove(found);
-            misses.push(at);
+            misses.push(index);
             continue;
         }
         if flow.revision != context.tables.revision {
-            match revalidate(context, flow, log, keys.hashes[at]) {
+            match revalidate(context, flow, log, scratch.entropy[index]) {
                 Ok(()) => {}
                 Err(Stale::Denied(denied)) => {
                     context.counters.rules.denied(denied.rule, context.tables.revision, parsed.ip_length());
-                    revoke(context, flow, direction, denied, log, keys.hashes[at]);
+                    revoke(context, flow, direction, denied, log, scratch.entropy[index]);
                     scratch.denied[index] = Some(denied.rule);
                     scratch.drop(index, denied.reason);
                     continue;
                 }
                 Err(Stale::Astray) => {
                     flows.remove(found);
-                    misses.push(at);
+                    misses.push(index);
                     continue;
                 }
             }
         }
-        let segment = tcp_segment(packets, index, parsed);
-        match advance(context, (flow, windows), direction, parsed, segment) {
-            Ok(()) => {
-                scratch.flow[index] = Some((found, false));
-                scratch.adjacency[index] = flow.adjacencies[direction as usize];
-                if parsed.source_port == dns::PORT && direction == Direction::Reply {
-                    scratch.answers.push(index);
-                }
-                next.push(index);
-            }
-            Err(reason) => scratch.drop(index, reason),
+        let way = flow.adjacencies[direction as usize];
+        let advanced = if parsed.protocol == protocol::TCP {
+            advance_tcp(context, flows.get_with_windows(found), direction, parsed, packet)
+        } else {
+            advance(context, flow, direction, parsed)
+        };
+        if let Err(reason) = advanced {
+            scratch.drop(index, reason);
+            continue;
+        }
+        scratch.flow[index] = Some((found, false));
+        scratch.adjacency[index] = way;
+        if parsed.source_port == dns::PORT && direction == Direction::Reply {
+            scratch.answers.push(index);
+        }
+        // At once, while all of it is at hand.
+        if !forward::send(context, scratch, packet, index, context.tables.adjacency(way), &mut leaving) {
+            next.push(index);
         }
     }
+    leaving.note(context, scratch);
     misses
 }
 
 /// The TCP segment that a packet carries whole.
 #[inline]
-fn tcp_segment<'a, B: Buffer>(
-    packets: &'a [Packet<B>],
-    index: usize,
-    parsed: &Parsed,
-) -> Option<TcpSegment<'a>> {
+fn tcp_segment<'a, B: Buffer>(packet: &'a Packet<B>, parsed: &Parsed) -> Option<TcpSegment<'a>> {
     if parsed.protocol != protocol::TCP || parsed.piece != Piece::Whole {
         return None;
     }
-    TcpSegment::read(packets.get(index)?.buffer.bytes(), parsed)
+    TcpSegment::read(packet.buffer.bytes(), parsed)
 }
 
-/// Takes a packet into its flow. `segment` is None for what is not TCP, and for fragments, whose numbers are not known.
-#[inline(always)]
-fn advance(
+/// Takes a packet of TCP into its flow.
+#[inline(never)]
+fn advance_tcp<B: Buffer>(
     context: &Context<'_>,
-    (flow, windows): (&mut Flow, Option<&mut Windows>),
+    flow: Option<(&mut Flow, Option<&mut Windows>)>,
     direction: Direction,
     parsed: &Parsed,
-    segment: Option<TcpSegment<'_>>,
+    packet: &Packet<B>,
 ) -> Result<(), DropReason> {
-    if parsed.protocol == protocol::TCP
-        && let Some(windows) = windows
-    {
-        let standing = segment.map(|segment| windows.take(direction, &segment));
+    let Some((flow, windows)) = flow else { return Ok(()) };
+    if let Some(windows) = windows {
+        // Of fragments the numbers are not known.
+        let standing = tcp_segment(packet, parsed).map(|segment| windows.take(direction, &segment));
         match standing {
             Some(Standing::Within) => {}
             Some(Standing::Aside) => {
@@ -200,6 +204,17 @@ fn advance(
             None => windows.give_up(),
         }
     }
+    advance(context, flow, direction, parsed)
+}
+
+/// Takes a packet into its flow; of TCP one that stands within the window.
+#[inline(always)]
+fn advance(
+    context: &Context<'_>,
+    flow: &mut Flow,
+    direction: Direction,
+    parsed: &Parsed,
+) -> Result<(), DropReason> {
     if parsed.piece == Piece::Later {
         // It bears no TCP flags: the first one spoke for all.
         flow.count(direction, parsed.ip_length());
@@ -262,13 +277,13 @@ fn rejudge(context: &Context<'_>, flow: &mut Flow, log: &mut FlowLog, hash: u64)
 fn miss<B: Buffer>(
     context: &Context<'_>,
     scratch: &mut Scratch,
-    packets: &[Packet<B>],
+    packet: &Packet<B>,
     memory: &mut Memory<'_>,
-    (number, at): (usize, usize),
+    number: usize,
     index: usize,
 ) -> Result<(), Fate> {
-    let (key, hash, orientation) =
-        (memory.keys.keys[at], memory.keys.hashes[at], memory.keys.orientations[at]);
+    let (key, orientation) = (memory.keys.keys[index], memory.keys.orientations[index]);
+    let hash = scratch.entropy[index];
     let parsed = &scratch.parsed[index];
     // An earlier packet of the batch may have opened it; and one that this packet opens anew is still there.
     let there = memory.flows.lookup(&key, hash);
@@ -277,10 +292,15 @@ fn miss<B: Buffer>(
         && let direction = flow.direction(orientation)
         && !flow.is_reopened_by(direction, TcpFlags(parsed.tcp_flags))
     {
-        let segment = tcp_segment(packets, index, parsed);
-        advance(context, (flow, windows), direction, parsed, segment).map_err(Fate::Dropped)?;
+        let way = flow.adjacencies[direction as usize];
+        let advanced = if parsed.protocol == protocol::TCP {
+            advance_tcp(context, Some((flow, windows)), direction, parsed, packet)
+        } else {
+            advance(context, flow, direction, parsed)
+        };
+        advanced.map_err(Fate::Dropped)?;
         scratch.flow[index] = Some((found, false));
-        scratch.adjacency[index] = flow.adjacencies[direction as usize];
+        scratch.adjacency[index] = way;
         return Ok(());
     }
     // The first fragment opens the flow or nothing does.
@@ -308,8 +328,7 @@ fn miss<B: Buffer>(
         if parsed.protocol == protocol::TCP
             && let Some(windows) = windows
         {
-            *windows =
-                tcp_segment(packets, index, parsed).as_ref().map_or_else(Windows::default, Windows::of);
+            *windows = tcp_segment(packet, parsed).as_ref().map_or_else(Windows::default, Windows::of);
         }
     }
     memory.misses.opened(rules);
