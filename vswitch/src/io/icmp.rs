@@ -34,6 +34,11 @@ pub(crate) fn open(v6: bool) -> io::Result<AsyncFd<OwnedFd>> {
     } else {
         set(&opened, libc::SOL_RAW, ICMP_FILTER, &!(1u32 << UNREACHABLE))?;
     }
+    readable(opened)
+}
+
+/// Waits for what a descriptor has to read, within a runtime.
+pub(crate) fn readable(opened: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` is one file descriptor, open and the same for as long as it lives, and nothing takes it out.
     unsafe { AsyncFd::register_with_interest(opened, Interest::READABLE) }.map_err(io::Error::from)
 }

@@ -140,6 +140,8 @@ async fn follow(
     let mut looker = facts::Looker::new(kernel);
     let (errors, mut paths) = (pmtu::Errors::open(), pmtu::PathMtus::default());
     let mut told: Option<Facts> = None;
+    // When what routers say, or no more say, may be looked at next.
+    let mut said_next = Instant::now();
     loop {
         let now_wanted = wanted.borrow_and_update().clone();
         paths.expire(&now_wanted, Instant::now());
@@ -157,7 +159,7 @@ async fn follow(
                 AGAIN_UNRESOLVED
             }
         };
-        let forgotten = paths.next().map(|at| at.saturating_duration_since(Instant::now()));
+        let forgotten = paths.next().map(|at| at.max(said_next).saturating_duration_since(Instant::now()));
         let own = told.as_ref().map(|facts| &facts.local_addresses);
         tokio::select! {
             event = events.next() => if event.is_none() {
@@ -165,8 +167,10 @@ async fn follow(
                 return;
             },
             changed = wanted.changed() => if changed.is_err() { return looker.release().await },
-            () = errors.narrow(&mut paths, &now_wanted, own) => {}
-            () = tokio::time::sleep(forgotten.map_or(again, |until| until.min(again))) => {}
+            () = errors.narrow(&mut paths, &now_wanted, own, said_next) => said_next = Instant::now() + pmtu::APART,
+            () = tokio::time::sleep(forgotten.map_or(again, |until| until.min(again))) => {
+                said_next = Instant::now() + pmtu::APART;
+            }
         }
         tokio::time::sleep(GATHER).await;
         while let Some(Some(_)) = events.next().now_or_never() {}

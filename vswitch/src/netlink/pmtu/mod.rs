@@ -3,6 +3,9 @@
 //! The kernel gets these errors and does nothing about them: no socket of its own sent what they quote. So they are read
 //! here, and the way to the remote node takes smaller packets for ten minutes. A pod that sends a larger one is told by the
 //! walk, as with any other way that is narrower than its own.
+//!
+//! Every change of a path is a look at the kernel and tables compiled anew. A path that narrows again and again, by bad luck
+//! or because somebody sends us forged errors, costs one of these a second: see [`APART`].
 
 mod said;
 #[cfg(test)]
@@ -23,6 +26,8 @@ use said::Said;
 const KEPT: Duration = Duration::from_secs(600);
 /// Longest error: one over IPv6 fills the least MTU (RFC 4443, section 2.4 c); more of a longer one is not needed.
 const LENGTH_MAX: usize = 1280;
+/// Least time between two looks that follow from what routers say.
+pub(super) const APART: Duration = Duration::from_secs(1);
 /// Errors read at once.
 const AT_ONCE: usize = 64;
 
@@ -86,14 +91,24 @@ impl Errors {
         Self { sockets: [false, true].into_iter().filter_map(open).collect() }
     }
 
-    /// Reads errors as they come, until a path is another.
-    pub(super) async fn narrow(&self, paths: &mut PathMtus, wanted: &Wanted, own: Option<&BTreeSet<IpAddr>>) {
+    /// Reads errors as they come, until a path is another and it is no earlier than `not_before`: what is said until then
+    /// is looked at together. When it is ended before, `paths` has what was said all the same.
+    pub(super) async fn narrow(
+        &self,
+        paths: &mut PathMtus,
+        wanted: &Wanted,
+        own: Option<&BTreeSet<IpAddr>>,
+        not_before: Instant,
+    ) {
         let none = BTreeSet::new();
-        loop {
-            self.wait().await;
-            if self.read(paths, wanted, own.unwrap_or(&none)) {
+        let mut changed = false;
+        while !changed || Instant::now() < not_before {
+            if !changed {
+                self.wait().await;
+            } else if tokio::time::timeout_at(not_before.into(), self.wait()).await.is_err() {
                 return;
             }
+            changed |= self.read(paths, wanted, own.unwrap_or(&none));
             // Whoever floods us with errors costs no more than this often.
             tokio::time::sleep(super::GATHER).await;
         }

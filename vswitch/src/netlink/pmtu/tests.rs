@@ -133,3 +133,36 @@ fn only_what_we_could_have_sent_counts_and_for_ten_minutes() {
     paths.expire(&Wanted::default(), again);
     assert_eq!((paths.of(remote, again), paths.next()), (None, None));
 }
+
+#[tokio::test]
+async fn a_path_that_narrows_again_and_again_is_looked_at_when_it_is_time() {
+    use tokio::time::timeout;
+    let remote = IpAddr::from(REMOTE);
+    let wanted = Wanted {
+        remotes: BTreeSet::from([remote]),
+        tunnel_ports: BTreeSet::from([4789]),
+        ..Wanted::default()
+    };
+    let own = BTreeSet::from([IpAddr::from(OWN)]);
+    let (theirs, ours) = std::os::unix::net::UnixDatagram::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let errors = Errors { sockets: vec![(false, icmp::readable(ours.into()).unwrap())] };
+    let mut paths = PathMtus::default();
+    let says = |mtu| theirs.send(&error_v4(mtu, &quote_v4(1500, 17, PORTS))).unwrap();
+    let (soon, never) = (Duration::from_millis(20), Instant::now() + Duration::from_secs(86_400));
+    // Long before its time it waits, reads all the same, and keeps the narrowest.
+    for mtu in [1400, 1300, 1200] {
+        says(mtu);
+        while paths.of(remote, Instant::now()) != Some(mtu) {
+            let narrowed = timeout(soon, errors.narrow(&mut paths, &wanted, Some(&own), never)).await;
+            assert!(narrowed.is_err(), "{mtu}");
+        }
+    }
+    // Nothing more comes, and it ends when its time comes; the first is told at once.
+    for (mtu, not_before) in [(1100, Instant::now() + soon), (1000, Instant::now())] {
+        says(mtu);
+        errors.narrow(&mut paths, &wanted, Some(&own), not_before).await;
+        assert!(Instant::now() >= not_before);
+        assert_eq!(paths.of(remote, Instant::now()), Some(mtu));
+    }
+}
