@@ -57,7 +57,7 @@ pub struct Config {
     pub flows: u32,
     /// Fragmented packets a worker can follow at once.
     pub fragments: u32,
-    /// ICMP errors a worker sends in a second, at most.
+    /// ICMP errors a worker sends in a second, at most: to pods, to pods whose packets are too big, and to all others, so many each.
     pub icmp_errors_per_second: u32,
     /// How many of these because of one sender.
     pub icmp_errors_per_source: u32,

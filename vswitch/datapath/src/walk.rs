@@ -7,7 +7,7 @@ use crate::counters::Counters;
 use crate::flow::{Flow, FlowTable};
 use crate::flow_log::FlowLog;
 use crate::fragment::FragmentTable;
-use crate::icmp::SourceLimiter;
+use crate::icmp::ErrorLimits;
 use crate::output::Output;
 use crate::stage::{Context, Indices, Scratch, flow, forward, receive, source, transmit, uplink};
 use crate::tables::Tables;
@@ -21,9 +21,9 @@ pub struct WalkConfig {
     pub flows: usize,
     /// Fragmented packets followed at once.
     pub fragments: usize,
-    /// ICMP errors sent in a second, in all; as many at once.
+    /// ICMP errors sent in a second; as many at once. To pods, to pods whose packets are too big, and to all others: so many each.
     pub icmp_errors_per_second: u32,
-    /// ICMP errors sent in a second because of one sender; as many at once.
+    /// Of these, those sent because of one sender; as many at once.
     pub icmp_errors_per_source: u32,
     /// Records of new flows that are denied or marked made in a second; as many at once. 0: none.
     pub flow_records_per_second: u32,
@@ -54,7 +54,7 @@ impl Default for WalkConfig {
 pub struct Walk {
     flows: FlowTable,
     fragments: FragmentTable,
-    limiter: SourceLimiter,
+    limits: ErrorLimits,
     log: FlowLog,
     counters: Arc<Counters>,
     scratch: Box<Scratch>,
@@ -77,7 +77,7 @@ impl Walk {
         Self {
             flows: if config.tcp_windows { flows.following_windows() } else { flows },
             fragments: FragmentTable::new(config.fragments, config.seed),
-            limiter: SourceLimiter::new(
+            limits: ErrorLimits::new(
                 config.icmp_errors_per_second,
                 config.icmp_errors_per_source,
                 config.seed,
@@ -131,7 +131,7 @@ impl Walk {
         probe: &mut P,
     ) {
         let count = batch.len().min(BATCH);
-        let Self { flows, fragments, limiter, log, counters, scratch, keys, misses, tracer } = self;
+        let Self { flows, fragments, limits, log, counters, scratch, keys, misses, tracer } = self;
         let context = Context { tables, now, counters };
         let packets = &mut batch[..count];
         scratch.reset(count, tracer.is_some());
@@ -158,7 +158,7 @@ impl Walk {
         }
         probe.mark(Mark::Forward);
         if !scratch.reports.is_empty() {
-            forward::report(&context, scratch, packets, limiter);
+            forward::report(&context, scratch, packets, limits);
         }
         probe.mark(Mark::Report);
         let left = out.tx.len();

@@ -1,11 +1,12 @@
 //! How many errors are sent: so many in all (RFC 1812, section 4.3.2.8; RFC 4443, section 2.4 f), and so many because of one
-//! sender, so that no sender uses up what is for all.
+//! sender, so that no sender uses up what is for all; for each kind of receiver apart, so that none uses up what others need.
 
 use std::hash::BuildHasher;
 use std::net::IpAddr;
 
 use foldhash::fast::FixedState;
 
+use super::IcmpError;
 use crate::Now;
 
 /// A token bucket: so many errors, or whatever is limited, a second, and at once no more than a second's worth.
@@ -84,6 +85,34 @@ impl SourceLimiter {
             Err(Limited::All)
         } else {
             Ok(())
+        }
+    }
+}
+
+/// The limits of errors by where they go, each as a [`SourceLimiter`] has it: what strangers provoke, with as many addresses as
+/// they like, leaves pods theirs; and no error of another kind keeps a pod from hearing that its packets are too big, without
+/// which its connections stand still.
+#[derive(Debug)]
+pub struct ErrorLimits {
+    outside: SourceLimiter,
+    pods: SourceLimiter,
+    pods_too_big: SourceLimiter,
+}
+
+impl ErrorLimits {
+    /// `all` a second of each kind, and `each` of one sender. The seed is as of [`SourceLimiter::new`].
+    #[must_use]
+    pub fn new(all: u32, each: u32, seed: u64) -> Self {
+        let limiter = || SourceLimiter::new(all, each, seed);
+        Self { outside: limiter(), pods: limiter(), pods_too_big: limiter() }
+    }
+
+    /// The one for an error that goes to a pod of this node, or to anybody else.
+    pub fn of(&mut self, to_pod: bool, error: IcmpError) -> &mut SourceLimiter {
+        match (to_pod, error) {
+            (false, _) => &mut self.outside,
+            (true, IcmpError::TooBig { .. }) => &mut self.pods_too_big,
+            (true, _) => &mut self.pods,
         }
     }
 }

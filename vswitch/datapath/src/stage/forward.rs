@@ -8,7 +8,7 @@ use vswitch_model::{DropReason, Mac};
 use super::source::is_gateway;
 use super::{Context, Fate, Indices, Scratch};
 use crate::counters::Stage;
-use crate::icmp::{self, IcmpError, Limited, SourceLimiter};
+use crate::icmp::{self, ErrorLimits, IcmpError, Limited};
 use crate::parse::{ETHERNET, Network, Parsed, protocol};
 use crate::read::put;
 use crate::tables::{Adjacency, AdjacencyIndex, GATEWAY_V4, GATEWAY_V6};
@@ -261,7 +261,7 @@ pub(crate) fn report<B: Buffer>(
     context: &Context<'_>,
     scratch: &mut Scratch,
     packets: &mut [Packet<B>],
-    limiter: &mut SourceLimiter,
+    limits: &mut ErrorLimits,
 ) {
     for index in scratch.reports.iter() {
         let Some(packet) = packets.get_mut(index) else { continue };
@@ -271,7 +271,13 @@ pub(crate) fn report<B: Buffer>(
         if !icmp::may_report(parsed) {
             continue;
         }
-        if let Err(limited) = limiter.allow(parsed.source, context.now) {
+        // What cannot be answered takes nothing from the limit.
+        let back = context.tables.lookup(parsed.source).adjacency;
+        let way = context.tables.adjacency(back);
+        if way.drop_reason().is_some() {
+            continue;
+        }
+        if let Err(limited) = limits.of(way.is_pod(), error).allow(parsed.source, context.now) {
             let stage = match limited {
                 Limited::Source => Stage::IcmpErrorLimitedSource,
                 Limited::All => Stage::IcmpErrorLimited,
@@ -279,10 +285,7 @@ pub(crate) fn report<B: Buffer>(
             context.counters.passed(stage, 1);
             continue;
         }
-        let back = context.tables.lookup(parsed.source).adjacency;
-        if context.tables.adjacency(back).drop_reason().is_some()
-            || !icmp::build(&mut packet.buffer, parsed, error, own_address(context, parsed))
-        {
+        if !icmp::build(&mut packet.buffer, parsed, error, own_address(context, parsed)) {
             continue;
         }
         packet.offload = crate::Offload::default();

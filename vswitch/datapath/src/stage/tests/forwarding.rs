@@ -155,6 +155,40 @@ fn a_flood_of_one_sender_leaves_errors_to_the_others() {
 }
 
 #[test]
+fn errors_to_strangers_and_of_other_kinds_leave_pods_theirs() {
+    let config = WalkConfig { icmp_errors_per_second: 3, icmp_errors_per_source: 2, ..WalkConfig::default() };
+    let mut world = World::with_config(1, &config);
+    // As many strangers as it takes, each a sender of its own.
+    let from = |last| Ends { source: [8, 8, 8, last].into(), ..world.ends(HOST, v4(1, A)) };
+    let flood: Vec<_> = (0..=255).map(|last| (HOST, from(last).with_ttl(1).udp(7, 5000, &[]))).collect();
+    assert_eq!(world.send_all(flood).len(), 3);
+    let expired = |world: &World, pod| world.ends(pod, [8, 8, 8, 8].into()).with_ttl(1).udp(7, 53, &[]);
+    let frames: Vec<_> = [A, A, A, B, B].map(|pod| (pod, expired(&world, pod))).into();
+    assert_eq!(world.send_all(frames).len(), 3, "two to one pod, and one more to another");
+    // A pod whose packets are too big hears of it nonetheless.
+    let large = world.ends(A, v4(2, A)).udp(7, 53, &[0; 1423]);
+    let sent = world.send(A, &large);
+    assert_eq!(sent.len(), 1);
+    assert_eq!(told(&sent[0].1, &large).0, 3);
+}
+
+#[test]
+fn what_cannot_be_answered_takes_nothing_from_what_can() {
+    let config = WalkConfig { icmp_errors_per_second: 3, ..WalkConfig::default() };
+    let mut world = World::with_config(1, &config);
+    // From nodes behind a tunnel that leads nowhere yet.
+    let frames: Vec<_> = (1..9)
+        .map(|last| Ends { source: [10, 0, 4, last].into(), ..world.ends(HOST, v4(1, A)) })
+        .map(|ends| (HOST, ends.with_ttl(1).udp(7, 5000, &[])))
+        .collect();
+    assert_eq!(world.send_all(frames), []);
+    let moved = world.moved();
+    assert!(!moved.iter().any(|line| line.contains("icmp-error")), "{moved:?}");
+    let stranger = Ends { source: [8, 8, 8, 8].into(), ..world.ends(HOST, v4(1, A)) };
+    assert_eq!(world.send(HOST, &stranger.with_ttl(1).udp(7, 5000, &[])).len(), 1);
+}
+
+#[test]
 fn what_is_sent_to_the_gateway_and_is_no_ping_is_refused_in_its_name() {
     for gateway in [IpAddr::from(GATEWAY_V4), IpAddr::from(GATEWAY_V6)] {
         let mut world = World::node(1);
