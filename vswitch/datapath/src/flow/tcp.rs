@@ -112,6 +112,8 @@ impl TcpState {
             });
         }
         Ok(match (state, direction) {
+            // It has an answer that was not seen here: as if it were picked up now.
+            (Self::SynSent, Original) if flags.has(TcpFlags::ACK) => Self::PickedUp,
             (Self::SynReceived, Original) | (Self::PickedUp, Reply) => Self::Established,
             _ => state,
         })

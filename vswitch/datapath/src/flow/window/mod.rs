@@ -9,6 +9,8 @@
 //! both sides at once, with an answer that goes another way, in IP fragments) pass unchecked, because it is not known
 //! how their windows are scaled, or not all that they acknowledge is seen.
 
+#[cfg(test)]
+mod openings;
 mod segment;
 #[cfg(test)]
 mod tests;
@@ -207,12 +209,32 @@ impl Windows {
     /// A segment of an originator that no answer was seen to.
     fn before_answer(&mut self, segment: &TcpSegment<'_>) -> Standing {
         if segment.flags.opens() {
-            *self = Self::of(segment);
+            self.opened_again(segment);
         } else if !segment.flags.has(TcpFlags::RST) {
             // It has an answer, which came another way.
             self.give_up();
         }
         Standing::Within
+    }
+
+    /// Another SYN of an originator that no answer was seen to: the same one once more, or that of another try.
+    ///
+    /// The same one may come without the data that it had at first (RFC 7413, section 4.2.2), or without its options, as Linux
+    /// sends it; and the answer that comes then may be to the first. So the widest counts, as in conntrack's `tcp_in_window`.
+    fn opened_again(&mut self, segment: &TcpSegment<'_>) {
+        let again = Self::of(segment);
+        let before = std::mem::replace(self, again);
+        if before.acknowledged != again.acknowledged {
+            return;
+        }
+        if is_after(before.ends[0], again.ends[0]) {
+            self.ends = before.ends;
+        }
+        self.largest[0] = before.largest[0].max(again.largest[0]);
+        self.scales[0] = match (before.scales[0], again.scales[0]) {
+            (scale, Self::NO_SCALE) | (Self::NO_SCALE, scale) => scale,
+            (before, again) => before.max(again),
+        };
     }
 
     /// The first segment of the responder.
