@@ -1,6 +1,6 @@
 //! The ports that are open, by name: numbered, opened, closed, and retried.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,6 +98,10 @@ pub struct Ports {
     pub open: BTreeMap<PortName, OpenPort>,
     /// Those that should be, and why they are not.
     pub failed: BTreeMap<PortName, String>,
+    /// The numbers of ports that are closed, until another port needs them. A port that comes back, with a new device or after its
+    /// device had gone, has its own again: its flows are with the worker of that number, and are followed where they come
+    /// by it.
+    left: Arc<BTreeMap<PortName, PortIndex>>,
     /// Where to look for a free number: the one that was free longest, so that what refers to a closed port does not
     /// find another in its place soon.
     next: u16,
@@ -139,7 +143,7 @@ impl Ports {
                 Some(_) => self.close(name, workers),
                 None => {}
             }
-            match self.open_one(device, devices, workers) {
+            match self.open_one(name, device, devices, workers) {
                 Ok(open) => {
                     tracing::info!(port = %name, number = open.index.0, kind = open.kind, "port opened");
                     self.failed.remove(name);
@@ -196,6 +200,7 @@ impl Ports {
         for worker in workers {
             worker.command(Command::TopUp, PATIENCE).ok();
         }
+        Arc::make_mut(&mut self.left).insert(name.clone(), open.index);
         tracing::info!(port = %name, number = open.index.0, "port closed");
     }
 
@@ -230,12 +235,15 @@ impl Ports {
 
     fn open_one(
         &mut self,
+        name: &PortName,
         device: &Device,
         devices: &mut dyn Devices,
         workers: &[Handle],
     ) -> Result<OpenPort, String> {
-        let index =
-            self.free_number().ok_or_else(|| format!("{PORTS_MAX} ports are open, which is the limit"))?;
+        let own = self.left.get(name).copied();
+        let index = own
+            .or_else(|| self.free_number())
+            .ok_or_else(|| format!("{PORTS_MAX} ports are open, which is the limit"))?;
         let parts = devices.open_parts(device, index, workers.len()).map_err(|error| error.to_string())?;
         let capabilities = parts.first().ok_or("there is no worker")?.capabilities();
         let open = OpenPort {
@@ -256,17 +264,27 @@ impl Ports {
                 return Err(reason);
             }
         }
-        self.next = index.0.wrapping_add(1) % PORTS_MAX as u16;
+        if own.is_none() {
+            self.next = index.0.wrapping_add(1) % PORTS_MAX as u16;
+        }
+        if self.left.values().any(|left| *left == index) {
+            Arc::make_mut(&mut self.left).retain(|_, left| *left != index);
+        }
         Ok(open)
     }
 
+    /// A number that no open port has: while there are any, one that no closed port may come back to.
     fn free_number(&self) -> Option<PortIndex> {
-        let taken: std::collections::BTreeSet<u16> = self.open.values().map(|open| open.index.0).collect();
+        let mut taken: BTreeSet<PortIndex> = self.open.values().map(|open| open.index).collect();
         let count = PORTS_MAX as u16;
-        (0..count)
-            .map(|step| (self.next + step) % count)
-            .find(|number| !taken.contains(number))
-            .map(PortIndex)
+        let free = |taken: &BTreeSet<PortIndex>| {
+            (0..count)
+                .map(|step| PortIndex((self.next + step) % count))
+                .find(|number| !taken.contains(number))
+        };
+        let opened = taken.clone();
+        taken.extend(self.left.values());
+        free(&taken).or_else(|| free(&opened))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The engine over memory ports: what is wanted comes into force, packets pass, and any state may follow any.
 
+mod numbers;
 mod workers;
 
 use std::collections::BTreeMap;
