@@ -30,6 +30,9 @@ pub trait Buffer: Sized {
     /// tailroom is too small. New bytes are undefined.
     #[must_use]
     fn set_len(&mut self, length: usize) -> bool;
+
+    /// Takes over what is known of another buffer's packet beside its bytes: this one is a piece of it, or is made of it.
+    fn follow(&mut self, _other: &Self) {}
 }
 
 /// A buffer in ordinary memory: what tests and memory ports without a UMEM use.

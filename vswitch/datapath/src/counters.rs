@@ -7,8 +7,8 @@ use vswitch_model::DropReason;
 
 use crate::dns::DnsQueue;
 use crate::flow_log::FlowLogQueue;
-use crate::packet::PortIndex;
 use crate::tally::RuleTallies;
+use crate::{Packet, PortIndex};
 
 /// A number that one thread adds to and any thread reads.
 #[derive(Debug, Default)]
@@ -206,6 +206,12 @@ impl Counters {
     /// walk: rings that are full, ports that are gone.
     pub fn dropped(&self, port: PortIndex, reason: DropReason) {
         self.port(port).drops[reason as usize].add(1);
+    }
+
+    /// Counts a packet that the walk has sent and `port` did not take: as many as it was counted as when it was sent.
+    pub fn refused<B>(&self, packet: &Packet<B>, port: PortIndex, reason: DropReason) {
+        let packets = packet.offload.segment.map_or(1, |segment| segment.packets);
+        self.port(port).drops[reason as usize].add(packets.into());
     }
 
     pub(crate) fn passed(&self, stage: Stage, count: usize) {

@@ -24,6 +24,17 @@ pub struct Segment {
     pub kind: SegmentKind,
     /// Payload bytes of one piece.
     pub size: u16,
+    /// Packets it is counted as: of those it was coalesced of, which were counted one by one as they left the walk, how many
+    /// there are. 1 when it came as it is.
+    pub packets: u8,
+}
+
+impl Segment {
+    /// Of a packet that came as it is.
+    #[must_use]
+    pub const fn new(kind: SegmentKind, size: u16) -> Self {
+        Self { kind, size, packets: 1 }
+    }
 }
 
 /// What kind of packet is cut into segments.

@@ -5,12 +5,14 @@ use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use vswitch_datapath::Buffer;
+use vswitch_datapath::{Buffer, PortIndex};
 
 use super::large::{LARGE, LARGE_HEADROOM};
 
 /// Bytes of a chunk: headroom, packet and tailroom together. The smallest the kernel allows.
 pub const CHUNK: usize = 2048;
+/// The port of a packet that nobody has said it of.
+const NOWHERE: PortIndex = PortIndex(u16::MAX);
 /// Bytes before a packet as it is received: what the kernel keeps free for XDP programs (`XDP_PACKET_HEADROOM`).
 pub const HEADROOM: usize = 256;
 
@@ -30,6 +32,8 @@ pub struct Frame {
     chunk: NonNull<u8>,
     start: u16,
     end: u16,
+    /// The port its packet came by, where workers share the ports.
+    origin: PortIndex,
     large: bool,
 }
 
@@ -54,7 +58,7 @@ impl Frame {
     pub(super) unsafe fn mint(chunk: NonNull<u8>, start: usize, length: usize) -> Self {
         let start = start.min(CHUNK);
         let end = (start + length.min(CHUNK)).min(CHUNK);
-        Self { chunk, start: start as u16, end: end as u16, large: false }
+        Self { chunk, start: start as u16, end: end as u16, origin: NOWHERE, large: false }
     }
 
     /// The token of the large frame at `chunk`, empty and with its headroom.
@@ -63,12 +67,23 @@ impl Frame {
     ///
     /// As of [`Frame::mint`], with [`LARGE`] bytes.
     pub(super) unsafe fn mint_large(chunk: NonNull<u8>) -> Self {
-        Self { chunk, start: LARGE_HEADROOM as u16, end: LARGE_HEADROOM as u16, large: true }
+        Self { chunk, start: LARGE_HEADROOM as u16, end: LARGE_HEADROOM as u16, origin: NOWHERE, large: true }
     }
 
     /// Whether it is one for packets of up to 64 KB.
     pub(super) fn is_large(&self) -> bool {
         self.large
+    }
+
+    /// The port its packet came by, as far as somebody has said so since it was empty.
+    pub(crate) fn origin(&self) -> PortIndex {
+        self.origin
+    }
+
+    /// Says by which port its packet came.
+    #[inline]
+    pub(crate) fn set_origin(&mut self, origin: PortIndex) {
+        self.origin = origin;
     }
 
     /// Bytes of its chunk.
@@ -180,6 +195,11 @@ impl Buffer for Frame {
             self.end = self.start + length as u16;
         }
         fits
+    }
+
+    #[inline]
+    fn follow(&mut self, other: &Self) {
+        self.origin = other.origin;
     }
 }
 

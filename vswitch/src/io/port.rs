@@ -40,7 +40,7 @@ pub struct Refused {
 }
 
 impl Refused {
-    pub(super) fn new(packet: Packet<Frame>, reason: DropReason) -> Self {
+    pub(crate) fn new(packet: Packet<Frame>, reason: DropReason) -> Self {
         Self { packet, reason }
     }
 }

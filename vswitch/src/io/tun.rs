@@ -359,9 +359,9 @@ fn offload_of(header: &[u8; VIRTIO], length: usize) -> Option<Offload> {
     let size = u16::from_ne_bytes([size_low, size_high]);
     let segment = match kind {
         NO_SEGMENTS => None,
-        SEGMENTS_TCP_V4 => Some(Segment { kind: SegmentKind::TcpV4, size }),
-        SEGMENTS_TCP_V6 => Some(Segment { kind: SegmentKind::TcpV6, size }),
-        SEGMENTS_UDP => Some(Segment { kind: SegmentKind::Udp, size }),
+        SEGMENTS_TCP_V4 => Some(Segment::new(SegmentKind::TcpV4, size)),
+        SEGMENTS_TCP_V6 => Some(Segment::new(SegmentKind::TcpV6, size)),
+        SEGMENTS_UDP => Some(Segment::new(SegmentKind::Udp, size)),
         _ => return None,
     };
     if flags & NEEDS_CHECKSUM == 0 {
@@ -382,7 +382,7 @@ fn header_of(packet: &Packet<Frame>) -> Option<([u8; VIRTIO], &[u8])> {
         return None;
     }
     let mut header = [0; VIRTIO];
-    if let Some(Segment { kind, size }) = packet.offload.segment {
+    if let Some(Segment { kind, size, .. }) = packet.offload.segment {
         let transport = usize::from(packet.offload.checksum?.start);
         let length = match kind {
             SegmentKind::Udp => 8,

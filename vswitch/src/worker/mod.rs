@@ -22,6 +22,7 @@ mod atomics {
 mod command;
 mod doze;
 mod held;
+mod lane;
 mod peers;
 mod ports;
 mod rest;

@@ -11,9 +11,10 @@
 //! - A port's number says whose it is: worker `number % workers`. An uplink with several queues is one port with a part for
 //!   each of several workers, the first of which is that one; each part has its own queues, and sends by them.
 //! - A flow is followed by the worker of the port it belongs to ([`vswitch_datapath::anchor()`]), whichever worker received.
-//! - Each ordered pair of workers has a lane: packets travel in parcels of up to a batch, sent off when they are full, and at the
-//!   end of a turn when the receiver has little to do. A lane has a fixed number of parcels. When all are under way the receiver is behind: the newcomer ends,
-//!   counted ([`DropReason::HandoverFull`](vswitch_model::DropReason::HandoverFull) before the walk,
+//! - Each ordered pair of workers has a [lane](super::lane): packets travel in parcels of up to a batch, sent off when they are
+//!   full, and at the end of a turn when the receiver has little to do. A lane has a fixed number of parcels, and the ports whose
+//!   packets travel by it share them. When the receiver is behind, who has its share under way gets no more: the newcomer
+//!   ends, counted ([`DropReason::HandoverFull`](vswitch_model::DropReason::HandoverFull) before the walk,
 //!   [`DropReason::TransmitRingFull`](vswitch_model::DropReason::TransmitRingFull) after it).
 //! - Packets of one direction of a flow come by one queue, so by one lane to its owner and by one lane on: they keep their order.
 //!
@@ -21,57 +22,13 @@
 
 use std::sync::Arc;
 
-use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
 use nix::errno::Errno;
-use vswitch_datapath::{BATCH, Packet, PortIndex};
+use vswitch_datapath::{BATCH, PortIndex};
 
 use super::doze::Doze;
+use super::lane::{Handed, Lane, Parcel, Sender};
 use super::rest::Waker;
-use crate::io::Frame;
-
-/// Parcels of a lane.
-const PARCELS: usize = 32;
-
-/// Parcels that one works at for a while.
-const BACKLOG: usize = 4;
-
-/// A packet for another worker, and what that is to do with it.
-#[derive(Debug)]
-pub(super) enum Handed {
-    /// It belongs to a flow of that worker: to be walked.
-    Walk(Packet<Frame>),
-    /// It was walked: to be transmitted by the port it bears.
-    Send(Packet<Frame>),
-}
-
-impl Handed {
-    pub(super) fn into_packet(self) -> Packet<Frame> {
-        match self {
-            Self::Walk(packet) | Self::Send(packet) => packet,
-        }
-    }
-}
-
-/// Packets that travel together.
-pub(super) type Parcel = Vec<Handed>;
-
-/// From one worker to another: parcels, full and empty, as many as it was made with.
-#[derive(Debug)]
-struct Lane {
-    full: ArrayQueue<Parcel>,
-    empty: ArrayQueue<Parcel>,
-}
-
-impl Lane {
-    fn new() -> Self {
-        let lane = Self { full: ArrayQueue::new(PARCELS), empty: ArrayQueue::new(PARCELS) };
-        for _ in 0..PARCELS {
-            lane.empty.push(Vec::with_capacity(BATCH)).expect("the queue has a place for each parcel");
-        }
-        lane
-    }
-}
 
 /// Where a worker is found when it sleeps.
 #[derive(Debug)]
@@ -93,16 +50,11 @@ pub struct Place {
 pub(super) struct Peers {
     number: usize,
     /// By worker; the one to itself is never used.
-    to: Box<[Arc<Lane>]>,
+    to: Box<[Sender]>,
     from: Box<[Arc<Lane>]>,
     beds: Arc<[Bed]>,
-    /// Parcels being filled, by worker.
-    open: Box<[Option<Parcel>]>,
-    /// Who was sent something since they were last looked at.
-    sent: Box<[bool]>,
     /// Whose lane is looked at next.
     next: usize,
-    retired: bool,
     /// Packets handed over less those taken: the sum over all workers is what is under way.
     ahead: i64,
 }
@@ -124,13 +76,10 @@ pub fn places(count: usize) -> Result<Vec<Place>, Errno> {
     let place = |(number, waker)| {
         let peers = Peers {
             number,
-            to: lanes[number].iter().map(Arc::clone).collect(),
+            to: lanes[number].iter().map(Arc::clone).map(Sender::new).collect(),
             from: lanes.iter().map(|lanes| Arc::clone(&lanes[number])).collect(),
             beds: Arc::clone(&beds),
-            open: (0..count).map(|_| None).collect(),
-            sent: vec![false; count].into(),
             next: 0,
-            retired: false,
             ahead: 0,
         };
         Place { waker, peers: Some(Box::new(peers)) }
@@ -155,39 +104,20 @@ impl Peers {
         owner(port, self.to.len())
     }
 
-    /// Puts a packet into the parcel for another worker. Gives it back when that one is behind, or nothing is to be handed
-    /// over any more.
+    /// Puts a packet into the parcel for another worker. Gives it back when the port it came by has its share of the lane
+    /// under way, that worker is behind, or nothing is to be handed over any more.
     pub(super) fn hand(&mut self, to: usize, handed: Handed) -> Result<(), Handed> {
-        let (Some(open), Some(lane)) = (self.open.get_mut(to), self.to.get(to)) else { return Err(handed) };
-        if open.is_none() && !self.retired {
-            *open = lane.empty.pop();
-        }
-        let Some(parcel) = open else { return Err(handed) };
-        parcel.push(handed);
+        let Some(to) = self.to.get_mut(to) else { return Err(handed) };
+        to.hand(handed)?;
         self.ahead += 1;
-        if parcel.len() == BATCH {
-            self.send_off(to);
-        }
         Ok(())
     }
 
-    fn send_off(&mut self, to: usize) {
-        if let Some(parcel) = self.open[to].take() {
-            // A lane has a place for each of its parcels: a refusal would be a bug, and loses nothing.
-            self.open[to] = self.to[to].full.push(parcel).err();
-            self.sent[to] = true;
-        }
-    }
-
-    /// Sends off what was handed over, and wakes who sleeps. To one that has [`BACKLOG`] before it a parcel goes when it is full:
-    /// it could do nothing with it yet, and small parcels would soon take all places of the lane.
+    /// Sends off what was handed over, and wakes who sleeps.
     pub(super) fn send_all(&mut self) {
-        for to in 0..self.to.len() {
-            if self.open[to].is_some() && self.to[to].full.len() < BACKLOG {
-                self.send_off(to);
-            }
-            if std::mem::take(&mut self.sent[to]) && self.beds[to].doze.is_to_be_woken() {
-                self.beds[to].waker.wake();
+        for (to, bed) in self.to.iter_mut().zip(self.beds.iter()) {
+            if to.send() && bed.doze.is_to_be_woken() {
+                bed.waker.wake();
             }
         }
     }
@@ -208,7 +138,7 @@ impl Peers {
     /// Gives back a parcel that is empty now.
     pub(super) fn give_back(&self, from: usize, parcel: Parcel) {
         debug_assert!(parcel.is_empty() && parcel.capacity() >= BATCH);
-        // As above: there is a place for each.
+        // A lane has a place for each of its parcels.
         self.from[from].empty.push(parcel).ok();
     }
 
@@ -220,7 +150,7 @@ impl Peers {
     /// Says that the worker is about to sleep. False: something came or is still to go, it must not.
     pub(super) fn may_sleep(&self) -> bool {
         self.beds[self.number].doze.announce();
-        let nothing_goes = self.open.iter().all(Option::is_none);
+        let nothing_goes = self.to.iter().all(Sender::is_idle);
         let may = nothing_goes && self.from.iter().all(|lane| lane.full.is_empty());
         if !may {
             self.awake();
@@ -235,18 +165,18 @@ impl Peers {
 
     /// From now on nothing is handed over: the others are about to end.
     pub(super) fn retire(&mut self) {
-        (0..self.to.len()).for_each(|to| self.send_off(to));
+        self.to.iter_mut().for_each(Sender::retire);
         self.send_all();
-        self.retired = true;
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use vswitch_datapath::{Buffer, Offload};
+    use vswitch_datapath::{Buffer, Offload, Packet};
 
     use super::*;
-    use crate::io::{FramePool, Umem};
+    use crate::io::{Frame, FramePool, Umem};
+    use crate::worker::lane::ROOM;
 
     fn two() -> (Box<Peers>, Box<Peers>, FramePool) {
         let mut places = places(2).unwrap().into_iter().map(|place| place.peers.unwrap());
@@ -257,6 +187,7 @@ mod tests {
     fn packet(pool: &mut FramePool, mark: u16) -> Packet<Frame> {
         let mut buffer = pool.take().unwrap();
         assert!(buffer.fill(&mark.to_be_bytes()));
+        buffer.set_origin(PortIndex(mark % 7));
         Packet { buffer, port: PortIndex(mark % 7), offload: Offload::default() }
     }
 
@@ -297,14 +228,15 @@ mod tests {
     #[test]
     fn a_worker_that_is_behind_gets_no_more_and_what_it_has_stays() {
         let (mut one, mut two, mut pool) = two();
-        let room = (PARCELS * BATCH) as u16;
+        // Seven ports that send much have an eighth of the room each, and an eighth is left.
+        let room = (ROOM / 8 * 7) as u16;
         for number in 0..room {
             one.hand(1, Handed::Send(packet(&mut pool, number))).unwrap();
         }
         let newcomer = one.hand(1, Handed::Send(packet(&mut pool, room))).unwrap_err().into_packet();
         assert_eq!(mark(&newcomer), room);
         assert_eq!(one.ahead() + two.ahead(), i64::from(room));
-        // One parcel read makes room for one more.
+        // One parcel read makes room for more.
         let (from, mut parcel) = two.take().unwrap();
         pool.put_all(parcel.drain(..).map(|handed| handed.into_packet().buffer));
         two.give_back(from, parcel);

@@ -5,9 +5,9 @@ use vswitch_datapath::{Buffer, Now, Packet, Probe, anchor};
 use vswitch_model::DropReason;
 
 use super::Worker;
-use super::peers::{Handed, Parcel};
+use super::lane::{Handed, Parcel};
 use super::turn::pieces;
-use crate::io::Frame;
+use crate::io::{Frame, Refused};
 
 /// Parcels taken in one turn at most: as many batches as ports are visited for.
 const PARCELS: usize = 4;
@@ -16,7 +16,8 @@ impl Worker {
     /// Takes what has just arrived into the batch, or hands it to the worker that follows its flow.
     pub(super) fn sort_arrived(&mut self) {
         let Some(peers) = &mut self.peers else { return };
-        for packet in self.arrived.drain(..) {
+        for mut packet in self.arrived.drain(..) {
+            packet.buffer.set_origin(packet.port);
             let of = anchor(&self.tables, packet.port, packet.buffer.bytes());
             let owner = of.map_or(peers.number(), |port| peers.owner(port));
             if owner == peers.number() {
@@ -66,17 +67,14 @@ impl Worker {
                 Handed::Send(packet) => {
                     let index = packet.port;
                     let refused = match self.ports.get(index) {
-                        Some(slot) => {
-                            let refused = slot.port.transmit(&mut self.pool, packet).err();
-                            refused.map(|refused| (refused.packet.buffer, refused.reason))
-                        }
-                        None => Some((packet.buffer, DropReason::PortGone)),
+                        Some(slot) => slot.port.transmit(&mut self.pool, packet).err(),
+                        None => Some(Refused::new(packet, DropReason::PortGone)),
                     };
                     match refused {
                         None => self.ports.queue(index),
-                        Some((frame, reason)) => {
-                            self.counters.dropped(index, reason);
-                            self.pool.put(frame);
+                        Some(Refused { packet, reason }) => {
+                            self.counters.refused(&packet, index, reason);
+                            self.pool.put(packet.buffer);
                         }
                     }
                 }
@@ -84,20 +82,17 @@ impl Worker {
         }
     }
 
-    /// Hands a packet that was walked here to the worker of the port it leaves by. The frame back, and why, when nobody has
-    /// the port, or its worker is behind.
+    /// Hands a packet that was walked here to the worker of the port it leaves by. It comes back, and why, when nobody has
+    /// the port, its worker is behind, or the port it came by has its share under way.
     #[inline(never)]
-    pub(super) fn hand_on(
-        peers: Option<&mut super::Peers>,
-        packet: Packet<Frame>,
-    ) -> Result<(), (Frame, DropReason)> {
-        let Some(peers) = peers else { return Err((packet.buffer, DropReason::PortGone)) };
+    pub(super) fn hand_on(peers: Option<&mut super::Peers>, packet: Packet<Frame>) -> Result<(), Refused> {
+        let Some(peers) = peers else { return Err(Refused::new(packet, DropReason::PortGone)) };
         let owner = peers.owner(packet.port);
         if owner == peers.number() {
-            return Err((packet.buffer, DropReason::PortGone));
+            return Err(Refused::new(packet, DropReason::PortGone));
         }
         let handed = peers.hand(owner, Handed::Send(packet));
-        handed.map_err(|handed| (handed.into_packet().buffer, DropReason::TransmitRingFull))
+        handed.map_err(|handed| Refused::new(handed.into_packet(), DropReason::TransmitRingFull))
     }
 
     /// Sends off what was handed over in this turn, and evens out the frames that moved with it.
@@ -120,7 +115,7 @@ impl Worker {
                     Handed::Send(_) => DropReason::PortGone,
                 };
                 let packet = handed.into_packet();
-                self.counters.dropped(packet.port, reason);
+                self.counters.refused(&packet, packet.port, reason);
                 self.pool.put(packet.buffer);
             }
             if let Some(peers) = &self.peers {

@@ -10,7 +10,7 @@ use vswitch_datapath::{BATCH, Buffer, Counters, Mark, NoProbe, Now, Packet, Port
 use vswitch_model::DropReason;
 
 use super::{LARGE_SPARE, SPARE, SPARE_MIN, Stopped, Worker};
-use crate::io::{Frame, FramePool, Port};
+use crate::io::{Frame, FramePool, Port, Refused};
 
 /// Batches walked in one turn at most, so that kicks, commands and new tables never wait long.
 const BATCHES: usize = 4;
@@ -165,12 +165,10 @@ impl Worker {
         for packet in self.out.tx.drain(..) {
             let index = packet.port;
             let refused = match self.ports.get(index) {
-                Some(slot) => {
-                    slot.port.transmit(&mut self.pool, packet).err().map(|r| (r.packet.buffer, r.reason))
-                }
+                Some(slot) => slot.port.transmit(&mut self.pool, packet).err(),
                 None => match Self::hand_on(self.peers.as_deref_mut(), packet) {
                     Ok(()) => continue,
-                    Err(back) => Some(back),
+                    Err(refused) => Some(refused),
                 },
             };
             match refused {
@@ -179,9 +177,9 @@ impl Worker {
                     self.ports.queue(index);
                     queued = Some(index);
                 }
-                Some((frame, reason)) => {
-                    self.counters.dropped(index, reason);
-                    self.pool.put(frame);
+                Some(Refused { packet, reason }) => {
+                    self.counters.refused(&packet, index, reason);
+                    self.pool.put(packet.buffer);
                 }
             }
         }
@@ -343,7 +341,7 @@ mod tests {
         let mut packet = Packet { buffer, port: PortIndex(3), offload: Offload::default() };
         assert_eq!(pieces(&packet), 0);
         for (size, most) in [(1398, 47), (1, PIECES_MAX), (0, PIECES_MAX)] {
-            packet.offload.segment = Some(Segment { kind: SegmentKind::TcpV4, size });
+            packet.offload.segment = Some(Segment::new(SegmentKind::TcpV4, size));
             assert_eq!(pieces(&packet), most, "of {size} bytes");
             assert!(pieces(&packet) * crate::io::LARGE_BUDGET <= SPARE);
         }

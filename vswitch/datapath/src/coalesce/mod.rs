@@ -125,6 +125,7 @@ fn append<B: Buffer>(
             return None;
         }
         room.bytes_mut().copy_from_slice(head.buffer.bytes());
+        room.follow(&head.buffer);
         dropped.push(std::mem::replace(&mut head.buffer, room));
     }
     if !head.buffer.set_len(length + payload.len()) {
@@ -140,6 +141,6 @@ fn close<B: Buffer>(tx: &mut [Packet<B>], stream: &Stream) {
     if stream.count > 1
         && let Some(packet) = tx.get_mut(stream.at)
     {
-        stream.first.finish(packet, stream.flags);
+        stream.first.finish(packet, stream.flags, stream.count);
     }
 }

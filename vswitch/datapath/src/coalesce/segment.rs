@@ -146,8 +146,9 @@ impl Seen {
         Sum::ZERO.pseudo(self.source, self.destination, protocol::TCP, length)
     }
 
-    /// Makes a packet that begins with this segment, and has others behind it, a large one. `flags`: those of all of them.
-    pub(super) fn finish<B: Buffer>(&self, packet: &mut Packet<B>, flags: u8) {
+    /// Makes a packet that begins with this segment, and has others behind it, a large one. `flags`: those of all of them,
+    /// which are `count`.
+    pub(super) fn finish<B: Buffer>(&self, packet: &mut Packet<B>, flags: u8, count: usize) {
         let frame = packet.buffer.bytes_mut();
         let length = frame.len();
         if self.source.is_ipv4() {
@@ -164,7 +165,7 @@ impl Seen {
         let kind = if self.source.is_ipv4() { SegmentKind::TcpV4 } else { SegmentKind::TcpV6 };
         packet.offload = Offload {
             checksum: Some(PartialChecksum { start: self.transport as u16, offset: 16 }),
-            segment: Some(Segment { kind, size: self.payload as u16 }),
+            segment: Some(Segment { kind, size: self.payload as u16, packets: count as u8 }),
         };
     }
 }

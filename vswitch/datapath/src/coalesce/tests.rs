@@ -1,12 +1,13 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+use vswitch_model::DropReason;
 
 use super::*;
 use crate::parse::parse;
 use crate::read::put;
 use crate::segment::tests::{ends, leave_checksum, pieces};
-use crate::{Offload, PortIndex, Segment, SegmentKind, VecBuffer};
+use crate::{Counters, Offload, PortIndex, Segment, SegmentKind, VecBuffer};
 
 const TUN: PortIndex = PortIndex(7);
 const OTHER: PortIndex = PortIndex(8);
@@ -27,6 +28,10 @@ fn coalesced(packets: Vec<Packet<VecBuffer>>, large: usize) -> Vec<Packet<VecBuf
     }));
     let merged = run(&mut out, 0, |packet| packet.port == TUN);
     assert_eq!(out.tx.len() + merged, count);
+    // Were no port to take them, as many would be counted as refused as were counted as sent.
+    let (counters, reason) = (Counters::new(16), DropReason::TransmitRefused);
+    out.tx.iter().for_each(|packet| counters.refused(packet, packet.port, reason));
+    assert_eq!(counters.drops(reason), count as u64);
     // A packet that others were appended to lies in a large buffer, and leaves its own.
     assert_eq!(out.dropped.len(), merged + large - out.large.len(), "every buffer is somewhere");
     out.tx
@@ -37,7 +42,7 @@ fn train(six: bool, port: u16, flags: u8, payload: &[u8], size: u16) -> (Vec<u8>
     let frame = ends(six).tcp(port, 80, flags, payload);
     let kind = if six { SegmentKind::TcpV6 } else { SegmentKind::TcpV4 };
     let left = leave_checksum(frame.clone(), ends(six).destination);
-    let pieces = pieces(&left, Segment { kind, size });
+    let pieces = pieces(&left, Segment::new(kind, size));
     (frame, pieces)
 }
 

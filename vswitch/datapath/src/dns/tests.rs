@@ -179,7 +179,7 @@ fn a_large_packet_is_not_held() {
     let start = crate::parse::parse(&reply).unwrap().transport;
     let offload = Offload {
         checksum: Some(PartialChecksum { start, offset: 6 }),
-        segment: Some(Segment { kind: SegmentKind::Udp, size: 100 }),
+        segment: Some(Segment::new(SegmentKind::Udp, 100)),
     };
     let packet = Packet { buffer: VecBuffer::of(&reply), port: HOST, offload };
     assert_eq!(world.walk_packets(vec![packet]).len(), 1);

@@ -35,7 +35,7 @@ pub fn fits(frame: &[u8], parsed: &Parsed, offload: &Offload) -> bool {
             protocol::TCP | protocol::SCTP | protocol::ICMP | protocol::ICMPV6 => false,
             _ => depth.is_some_and(|depth| depth >= 8),
         },
-        Some(Segment { kind, size }) => {
+        Some(Segment { kind, size, .. }) => {
             let is_kind = match kind {
                 SegmentKind::TcpV4 => (parsed.network, parsed.protocol) == (Network::V4, protocol::TCP),
                 SegmentKind::TcpV6 => (parsed.network, parsed.protocol) == (Network::V6, protocol::TCP),

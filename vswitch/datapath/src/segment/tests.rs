@@ -40,7 +40,7 @@ fn the_pseudo_header_is_the_senders() {
     // As behind a routing header: the packet ends elsewhere than where it goes next.
     let last: IpAddr = "fd00::77".parse().unwrap();
     let frame = leave_checksum(ends(true).tcp(1, 2, 16, &[7; 3000]), last);
-    for mut piece in pieces(&frame, Segment { kind: SegmentKind::TcpV6, size: 1400 }) {
+    for mut piece in pieces(&frame, Segment::new(SegmentKind::TcpV6, 1400)) {
         put(&mut piece, ETHERNET + 24, "fd00::77".parse::<std::net::Ipv6Addr>().unwrap().octets());
         assert!(looked_at(&piece).0);
     }
@@ -93,7 +93,7 @@ proptest! {
         put(&mut frame, transport + 13, [flags]);
         let frame = leave_checksum(frame, ends(six).destination);
         let kind = if six { SegmentKind::TcpV6 } else { SegmentKind::TcpV4 };
-        let pieces = pieces(&frame, Segment { kind, size });
+        let pieces = pieces(&frame, Segment::new(kind, size));
         let mut joined = Vec::new();
         for (index, piece) in pieces.iter().enumerate() {
             let (right, sequence, seen, bytes) = looked_at(piece);
@@ -117,7 +117,7 @@ proptest! {
         payload in proptest::collection::vec(any::<u8>(), 0..60_000), size in 60u16..1500, six: bool,
     ) {
         let frame = leave_checksum(ends(six).udp(5000, 80, &payload), ends(six).destination);
-        let pieces = pieces(&frame, Segment { kind: SegmentKind::Udp, size });
+        let pieces = pieces(&frame, Segment::new(SegmentKind::Udp, size));
         let mut joined = Vec::new();
         for (index, piece) in pieces.iter().enumerate() {
             let (right, _, _, bytes) = looked_at(piece);
@@ -133,7 +133,7 @@ proptest! {
 fn what_does_not_fit_takes_nothing() {
     let frame = ends(false).tcp(1, 2, 16, &[7; 3000]);
     let parsed = parse(&frame).unwrap();
-    let segment = |size| Segment { kind: SegmentKind::TcpV4, size };
+    let segment = |size| Segment::new(SegmentKind::TcpV4, size);
     let mut spare = vec![VecBuffer::of(&[]); 2];
     assert!(!cut(&frame, &parsed, segment(1000), &mut spare, |_| panic!("a piece")), "three pieces");
     assert!(!cut(&frame, &parsed, segment(1900), &mut spare, |_| panic!("a piece")), "beyond a frame");
@@ -153,7 +153,7 @@ fn what_is_left_to_do_must_fit_the_packet() {
     let at = [&tcp, &udp, &icmp].map(|(_, parsed)| parsed.transport);
     let offload = |start: u16, offset, segment: Option<(SegmentKind, u16)>| Offload {
         checksum: Some(PartialChecksum { start, offset }),
-        segment: segment.map(|(kind, size)| Segment { kind, size }),
+        segment: segment.map(|(kind, size)| Segment::new(kind, size)),
     };
     let (v4, v6) = (SegmentKind::TcpV4, SegmentKind::TcpV6);
     for ((frame, parsed), offload, expected) in [
@@ -180,7 +180,7 @@ fn what_is_left_to_do_must_fit_the_packet() {
     ] {
         assert_eq!(fits(frame, parsed, &offload), expected, "{offload:?}");
     }
-    let segment = Some(Segment { kind: v4, size: 100 });
+    let segment = Some(Segment::new(v4, 100));
     assert!(
         !fits(tcp.0, &tcp.1, &Offload { checksum: None, segment }),
         "the checksum has to be left as well"

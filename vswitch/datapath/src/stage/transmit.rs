@@ -105,6 +105,7 @@ fn split<B: Buffer>(
         return Err(DropReason::FramesExhausted);
     }
     context.counters.passed(Stage::Split, 1);
+    out.tx.iter_mut().skip(sent).for_each(|piece| piece.buffer.follow(&packet.buffer));
     out.tx.push(packet);
     if let Some(pieces) = out.tx.get_mut(sent..) {
         pieces.rotate_right(1);
@@ -129,11 +130,15 @@ fn cut<B: Buffer>(
     let sent = out.tx.len();
     let Output { tx, spare, .. } = out;
     let port = packet.port;
-    let hold = |buffer| tx.push(Packet { buffer, port, offload: Offload::default() });
+    let whole = &packet.buffer;
+    let hold = |mut buffer: B| {
+        buffer.follow(whole);
+        tx.push(Packet { buffer, port, offload: Offload::default() });
+    };
     let segment = packet.offload.segment.ok_or(DropReason::TransportHeaderInvalid);
     let outcome = segment.and_then(|segment| {
         let segment = Segment { size: segment.size.min(room), ..segment };
-        let cut = segment::cut(packet.buffer.bytes(), parsed, segment, spare, hold);
+        let cut = segment::cut(whole.bytes(), parsed, segment, spare, hold);
         if cut { Ok(()) } else { Err(DropReason::FramesExhausted) }
     });
     out.dropped.push(packet.buffer);
