@@ -11,7 +11,7 @@ export RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4
 -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing -Ccodegen-units=1"
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/../../target}/fuzz
 cargo build --release --locked --target "$host"
-for target in walk dns_answers cni_input api_messages manifests; do
+for target in walk large_packets dns_answers cni_input api_messages manifests; do
   mkdir -p "corpus/$target" "artifacts/$target"
   echo "== $target, $seconds s"
   "$CARGO_TARGET_DIR/$host/release/$target" "corpus/$target" -artifact_prefix="artifacts/$target/" \

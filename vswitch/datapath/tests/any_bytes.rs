@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 use proptest::prelude::*;
 use vswitch_datapath::testing::World;
 use vswitch_datapath::testing::frames::{self, Ends};
-use vswitch_datapath::testing::fuzz;
 use vswitch_datapath::testing::world::{A, B, C, HOST, UPLINK, v4, v6};
+use vswitch_datapath::testing::{fuzz, fuzz_large};
 
 /// Frames that go far into the walk before a mutation meets them.
 static SEEDS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(seeds);
@@ -76,6 +76,11 @@ proptest! {
         let mut data = vec![choice];
         data.extend(mutated(&SEEDS[seed % SEEDS.len()], &changes, length, mend));
         fuzz(&data);
+    }
+
+    #[test]
+    fn large_packets(bytes in proptest::collection::vec(any::<u8>(), 0..20)) {
+        fuzz_large(&bytes);
     }
 
     /// A mixed batch through one world, so that flows, fragments and replies of one packet meet those of another.

@@ -4,8 +4,10 @@ pub mod dns;
 pub mod frames;
 pub mod fuzz;
 pub mod hostile;
+pub mod large;
 pub mod world;
 
 pub use fuzz::fuzz;
 pub use hostile::Hostile;
+pub use large::fuzz_large;
 pub use world::World;

@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, OnceLock};
 
+use vswitch_model::limits::LARGE_PACKET_MAX;
 use vswitch_model::{
     Action, Attachment, DesiredState, DropReason, Dscp, Encapsulation, Generation, Identity, IdentityId,
     IdentityKind, IdentitySet, Local, Mac, NextHop, Policy, PolicyId, Port, PortMatch, PortName, Rule,
@@ -130,6 +131,10 @@ pub struct World {
     pub walk: Walk,
     /// Where packets went; emptied by [`World::send_all`].
     pub out: Output<VecBuffer>,
+    /// Spare buffers at the start of each batch; and large ones, which nothing is coalesced without.
+    pub spare: usize,
+    /// As above.
+    pub large: usize,
     /// The clock.
     pub now: Now,
     seen: BTreeMap<String, u64>,
@@ -159,6 +164,8 @@ impl World {
             underlay,
             walk: Walk::new(config, counters),
             out: Output::new(8),
+            spare: 8,
+            large: 0,
             now: Now(1_000_000_000),
             seen: BTreeMap::new(),
             ended: 0,
@@ -250,13 +257,23 @@ impl World {
     /// # Panics
     /// When a buffer got lost or came out twice.
     pub fn walk_packets(&mut self, mut packets: Vec<Packet<VecBuffer>>) -> Vec<Packet<VecBuffer>> {
-        self.out.spare.resize_with(8, || VecBuffer::of(&[]));
+        self.out.spare.resize_with(self.spare, || VecBuffer::of(&[]));
+        self.out.large.resize_with(self.large, || {
+            let mut room = VecBuffer::of(&[0; LARGE_PACKET_MAX as usize]);
+            room.set_len(0).then_some(room).expect("a buffer can be shorter than it is")
+        });
         let before = packets.len() + self.out.spare.len() + self.out.large.len();
+        let replaced = |world: &Self| {
+            let count = |stage| world.walk.counters().stage(stage) as usize;
+            count(Stage::Segment) + count(Stage::Coalesce) + world.large - world.out.large.len()
+        };
+        let replaced_before = replaced(self);
         self.walk.process(&self.tables, self.now, &mut packets, &mut self.out);
         let Output { tx, held, dropped, spare, large, .. } = &self.out;
         let after = packets.len() + spare.len() + large.len() + tx.len() + held.len() + dropped.len();
         assert_eq!(before, after, "every buffer comes out once");
-        self.ended = dropped.len();
+        // The buffer of what was cut, or became part of another packet, comes back as those of packets that ended do.
+        self.ended = dropped.len() - (replaced(self) - replaced_before);
         self.out.dropped.clear();
         self.out.tx.drain(..).collect()
     }

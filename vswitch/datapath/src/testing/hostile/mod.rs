@@ -1,10 +1,12 @@
 //! Traffic as bad as it comes, the same for the same seed: of every port, family and protocol, in no, one or several
 //! tunnels, with options and extension headers, whole and in pieces that are tiny or overlap, with errors that quote what was
-//! sent before, with checksums that are right, wrong, zero or unfinished, and now and then with bytes that flipped.
+//! sent before, with checksums that are right, wrong, zero or unfinished, large packets to be cut and trains of segments to
+//! be coalesced, and now and then with bytes that flipped.
 //!
 //! About half of it is well formed and allowed, so that it goes far: flows open, fragments meet, errors find whom they quote.
 
 mod ip;
+mod large;
 mod transport;
 mod tunnel;
 
@@ -29,25 +31,27 @@ const STRANGE: PortIndex = PortIndex(99);
 pub struct Hostile {
     random: Random,
     recent: Vec<Vec<u8>>,
+    /// The number that the next segment of a train begins with.
+    sequence: u32,
 }
 
 impl Hostile {
     /// The traffic of a seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { random: Random(seed), recent: Vec::new() }
+        Self { random: Random(seed), recent: Vec::new(), sequence: 0 }
     }
 
     /// 1 to [`BATCH`] packets, most of one port.
     pub fn batch(&mut self) -> Vec<Packet<VecBuffer>> {
         let count = 1 + self.random.below(BATCH as u64) as usize;
         let port = self.port();
-        (0..count)
-            .map(|_| {
-                let port = if self.random.chance(80) { port } else { self.port() };
-                self.packet(port)
-            })
-            .collect()
+        let mut packets = if self.random.chance(5) { self.train() } else { Vec::new() };
+        while packets.len() < count {
+            let port = if self.random.chance(80) { port } else { self.port() };
+            packets.push(self.packet(port));
+        }
+        packets
     }
 
     /// Nanoseconds until the next batch: microseconds as a rule, seldom so long that flows expire.
@@ -82,8 +86,11 @@ impl Hostile {
             frame.resize(frame.len() + padding, 0x5a);
         }
         let mended = self.damage(&mut frame);
-        // Only the node's kernel leaves checksums to us.
-        let offload = Offload { checksum: checksum.filter(|_| port == HOST && mended), segment: None };
+        // Only the node's kernel leaves anything to us.
+        let offload = match checksum.filter(|_| port == HOST && mended) {
+            Some(checksum) => self.left_to_do(&frame, checksum),
+            None => Offload::default(),
+        };
         Packet { buffer: VecBuffer::of(&frame), port, offload }
     }
 

@@ -87,6 +87,7 @@ impl Hostile {
             80..95 => self.random.bytes(600),
             // Around the MTUs, and jumbo.
             95..99 => self.random.bytes(1600),
+            _ if self.random.chance(10) => self.random.bytes(60_000),
             _ => self.random.bytes(9000),
         }
     }

@@ -1,0 +1,414 @@
+//! Large packets as bytes choose them, into every encapsulation: what leaves fits its way, is right by another parser, and
+//! adds up to what was sent; and what cannot be cut ends.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use etherparse::{IpSlice, NetSlice, SlicedPacket, TransportSlice};
+use vswitch_model::{Encapsulation, NextHop};
+
+use super::world::{A, HOST, TUNNEL_V4, TUNNEL_V6, UPLINK, World, underlay_v4, v4, v6};
+use crate::checksum::Sum;
+use crate::parse::{ETHERNET, parse, protocol};
+use crate::segment::PIECES_MAX;
+use crate::{
+    Buffer, Offload, Packet, PartialChecksum, PortIndex, Segment, SegmentKind, VecBuffer, Walk, WalkConfig,
+};
+
+/// Most bytes of payload: with all headers there are it is a packet still.
+const PAYLOAD_MAX: u16 = 65_000;
+
+/// How a packet leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Way {
+    Pod,
+    /// A pod that takes large packets.
+    Tun,
+    Direct,
+    /// VXLAN; over IPv6 or not.
+    Vxlan(bool),
+    IpIp(bool),
+}
+
+const WAYS: [Way; 7] =
+    [Way::Pod, Way::Tun, Way::Direct, Way::Vxlan(false), Way::Vxlan(true), Way::IpIp(false), Way::IpIp(true)];
+
+impl Way {
+    /// Bytes of the IP packet that the device takes, and of what is put before the inner one.
+    const fn sizes(self) -> (usize, usize) {
+        match self {
+            Self::Pod | Self::Tun => (1450, 0),
+            Self::Direct => (1500, 0),
+            Self::Vxlan(false) => (1500, 50),
+            Self::Vxlan(true) => (1500, 70),
+            Self::IpIp(false) => (1500, 20),
+            Self::IpIp(true) => (1500, 40),
+        }
+    }
+
+    /// The largest inner packet.
+    const fn mtu(self) -> usize {
+        let (device, outer) = self.sizes();
+        device - outer
+    }
+
+    const fn port(self) -> PortIndex {
+        match self {
+            Self::Pod | Self::Tun => A,
+            _ => UPLINK,
+        }
+    }
+
+    /// A world whose packets to the other node, or to pod A, leave so: both families.
+    fn world(self) -> World {
+        let mut world = World::node(1);
+        let over_v6 = matches!(self, Self::Vxlan(true) | Self::IpIp(true));
+        let tunnel = if over_v6 { TUNNEL_V6 } else { TUNNEL_V4 };
+        if matches!(self, Self::IpIp(_)) {
+            for tunnel in world.desired.tunnels.values_mut() {
+                tunnel.encapsulation = Encapsulation::IpIp;
+            }
+        }
+        let next =
+            if self == Self::Direct { NextHop::Direct(underlay_v4(2)) } else { NextHop::Tunnel(tunnel) };
+        for prefix in ["10.0.2.0/26", "fd10:0:0:2::/122"] {
+            world.desired.routes.insert(prefix.parse().expect("a prefix"), next.clone());
+        }
+        if self == Self::Tun {
+            for facts in world.ports.values_mut().filter(|facts| facts.index == A) {
+                (facts.takes_large, facts.finishes_checksums) = (true, true);
+            }
+        }
+        world.recompile();
+        world
+    }
+}
+
+/// Numbers of an input; 0 where it has ended.
+struct Numbers<'a>(&'a [u8]);
+
+impl Numbers<'_> {
+    fn byte(&mut self) -> u8 {
+        let Some((byte, rest)) = self.0.split_first() else { return 0 };
+        self.0 = rest;
+        *byte
+    }
+
+    fn word(&mut self) -> u16 {
+        u16::from_be_bytes([self.byte(), self.byte()])
+    }
+}
+
+/// What is sent.
+#[derive(Debug)]
+struct Sent {
+    way: Way,
+    six: bool,
+    tcp: bool,
+    ttl: u8,
+    dont_fragment: bool,
+    identification: u16,
+    /// Words of options or extension headers behind the IP header, of 4 or 8 bytes.
+    ip_options: usize,
+    /// Words of TCP options.
+    tcp_options: usize,
+    sequence: u32,
+    flags: u8,
+    payload: Vec<u8>,
+    size: u16,
+    /// What is wrong with what is said to be left to do; 0: nothing.
+    lie: u8,
+}
+
+impl Sent {
+    fn read(data: &[u8]) -> Self {
+        let mut from = Numbers(data);
+        let what = from.byte();
+        let (way, length) = (WAYS[usize::from(from.byte()) % WAYS.len()], from.word() % (PAYLOAD_MAX + 1));
+        let (size, options) = (from.word(), from.byte());
+        let (ttl, identification) = (from.byte(), from.word());
+        let sequence = u32::from(from.word()) << 16 | u32::from(from.word());
+        // Of an open connection: FIN, PSH, ACK, URG, ECE, CWR.
+        let (flags, lie, first) = (from.byte() & 0xf9 | 0x10, from.byte(), from.byte());
+        let (six, tcp) = (what & 1 != 0, what & 2 != 0);
+        Self {
+            way,
+            six,
+            tcp,
+            ttl: if ttl == 0 { 64 } else { ttl },
+            dont_fragment: six || what & 4 != 0,
+            identification,
+            ip_options: usize::from(options & 0xf) % if six { 3 } else { 11 },
+            tcp_options: if tcp { usize::from(options >> 4) % 11 } else { 0 },
+            sequence,
+            flags,
+            payload: (0..length).map(|at| (at as u8).wrapping_mul(31).wrapping_add(first)).collect(),
+            // Sizes that are likely, and any.
+            size: if what & 0x10 != 0 { size } else { size % 1500 },
+            lie: if what & 0xe0 == 0 { lie } else { 0 },
+        }
+    }
+
+    fn ip_header(&self) -> usize {
+        if self.six { 40 + self.ip_options * 8 } else { 20 + self.ip_options * 4 }
+    }
+
+    fn headers(&self) -> usize {
+        self.ip_header() + if self.tcp { 20 + self.tcp_options * 4 } else { 8 }
+    }
+
+    fn packet(&self, source: IpAddr, destination: IpAddr, ethernet: &[u8]) -> Packet<VecBuffer> {
+        let mut frame = ethernet.to_vec();
+        let upper = self.headers() - self.ip_header() + self.payload.len();
+        let number = if self.tcp { protocol::TCP } else { protocol::UDP };
+        match (source, destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                frame.extend([0x45 + self.ip_options as u8, 0]);
+                frame.extend(((self.ip_header() + upper) as u16).to_be_bytes());
+                frame.extend(self.identification.to_be_bytes());
+                frame.extend([u8::from(self.dont_fragment) << 6, 0, self.ttl, number, 0, 0]);
+                frame.extend(source.octets());
+                frame.extend(destination.octets());
+                frame.resize(ETHERNET + self.ip_header(), 1);
+                super::frames::mend_ipv4(&mut frame);
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                let first = if self.ip_options > 0 { 60 } else { number };
+                frame.extend([0x60, 0, 0, 0]);
+                frame.extend(((self.ip_options * 8 + upper) as u16).to_be_bytes());
+                frame.extend([first, self.ttl]);
+                frame.extend(source.octets());
+                frame.extend(destination.octets());
+                for left in (0..self.ip_options).rev() {
+                    frame.extend([if left > 0 { 60 } else { number }, 0, 1, 4, 0, 0, 0, 0]);
+                }
+            }
+            _ => {}
+        }
+        let sum = Sum::ZERO.pseudo(source, destination, number, upper).fold().to_be_bytes();
+        frame.extend([0x1f, 0x40, 0x13, 0x88]);
+        if self.tcp {
+            frame.extend(self.sequence.to_be_bytes());
+            frame.extend([0, 0, 0, 1, (5 + self.tcp_options as u8) << 4, self.flags, 1, 0]);
+            frame.extend([sum[0], sum[1], 0, 0]);
+            frame.resize(ETHERNET + self.headers(), 1);
+        } else {
+            frame.extend((upper as u16).to_be_bytes());
+            frame.extend(sum);
+        }
+        frame.extend(&self.payload);
+        Packet { buffer: VecBuffer::of(&frame), port: HOST, offload: self.offload() }
+    }
+
+    fn offload(&self) -> Offload {
+        let start = (ETHERNET + self.ip_header()) as u16;
+        let offset = if self.tcp { 16 } else { 6 };
+        let kind = match (self.tcp, self.six) {
+            (true, false) => SegmentKind::TcpV4,
+            (true, true) => SegmentKind::TcpV6,
+            (false, _) => SegmentKind::Udp,
+        };
+        let kinds = [SegmentKind::TcpV4, SegmentKind::TcpV6, SegmentKind::Udp]
+            .map(|other| Segment::new(other, self.size));
+        let right = PartialChecksum { start, offset };
+        let (checksum, segment) = match self.lie {
+            0 => (Some(right), Some(Segment::new(kind, self.size))),
+            lie @ 1..64 => {
+                let other = kinds.into_iter().filter(|other| other.kind != kind).nth(usize::from(lie % 2));
+                (Some(right), other)
+            }
+            64..96 => (None, Some(Segment::new(kind, self.size))),
+            lie @ 96..160 => {
+                let wrong = PartialChecksum { start: u16::from(lie) * 2 + 1, ..right };
+                (Some(wrong), Some(Segment::new(kind, self.size)))
+            }
+            lie => {
+                let wrong = PartialChecksum { offset: offset + 1 + u16::from(lie), ..right };
+                (Some(wrong), Some(Segment::new(kind, self.size)))
+            }
+        };
+        Offload { checksum, segment }
+    }
+
+    /// The payload of each piece, when it is to be cut; None when it is to end.
+    fn piece(&self) -> Option<usize> {
+        let size = usize::from(self.size);
+        if self.lie != 0 || size == 0 || self.payload.len() > size * PIECES_MAX || self.ttl == 1 {
+            return None;
+        }
+        let room = self.way.mtu() - self.headers();
+        (size <= room || (self.tcp && !self.dont_fragment)).then_some(size.min(room))
+    }
+}
+
+thread_local! {
+    /// Compiled once; only their tables are used again.
+    static WORLDS: RefCell<BTreeMap<Way, World>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// Walks the large packet that `data` chooses, from the node's kernel.
+///
+/// # Panics
+/// When a buffer is lost or doubled, when something leaves that is not right or does not fit, when the pieces are not what was
+/// sent, and when a packet ends that should not, or the other way round.
+pub fn fuzz_large(data: &[u8]) {
+    let sent = Sent::read(data);
+    WORLDS.with_borrow_mut(|worlds| {
+        let world = worlds.entry(sent.way).or_insert_with(|| sent.way.world());
+        let config = WalkConfig { flows: 64, fragments: 16, ..WalkConfig::default() };
+        world.walk = Walk::new(&config, world.walk.counters().clone());
+        world.spare = PIECES_MAX;
+        let node = if sent.way.port() == A { 1 } else { 2 };
+        let destination = if sent.six { v6(node, A) } else { v4(node, A) };
+        let ends = world.host_ends(destination);
+        let ethernet = &ends.udp(1, 2, &[])[..ETHERNET];
+        let left = world.walk_packets(vec![sent.packet(ends.source, destination, ethernet)]);
+        check(&sent, &left);
+    });
+}
+
+fn check(sent: &Sent, left: &[Packet<VecBuffer>]) {
+    let Some(size) = sent.piece() else {
+        // It ends, or an error about it goes back.
+        let error = |packet: &Packet<VecBuffer>| {
+            let told = parse(packet.buffer.bytes()).is_ok_and(|parsed| parsed.is_icmp_error());
+            packet.port == HOST && told && packet.offload == Offload::default()
+        };
+        assert!(left.len() <= 1 && left.iter().all(error), "{} packets left of {sent:?}", left.len());
+        return;
+    };
+    if sent.way == Way::Tun && size == usize::from(sent.size) {
+        let [whole] = left else { panic!("{} packets left of {sent:?}", left.len()) };
+        let bytes = whole.buffer.bytes();
+        assert_eq!((whole.port, whole.offload), (A, sent.offload()));
+        assert!(
+            bytes.len() == ETHERNET + sent.headers() + sent.payload.len() && bytes.ends_with(&sent.payload)
+        );
+        return;
+    }
+    let mut joined = Vec::with_capacity(sent.payload.len());
+    for (index, packet) in left.iter().enumerate() {
+        let last = index + 1 == left.len();
+        assert_eq!((packet.port, packet.offload), (sent.way.port(), Offload::default()), "{sent:?}");
+        let length = packet.buffer.bytes().len() - ETHERNET;
+        assert!(length <= sent.way.sizes().0, "{length} bytes leave of {sent:?}");
+        inner(sent.way, packet.buffer.bytes(), |ip, transport| {
+            let payload = piece(sent, ip, transport, (index, last), joined.len());
+            assert!(payload.len() == size || last && payload.len() < size, "piece {index} of {sent:?}");
+            joined.extend_from_slice(payload);
+        });
+    }
+    assert!(
+        joined == sent.payload,
+        "{} of {} bytes in {} pieces of {sent:?}",
+        joined.len(),
+        sent.payload.len(),
+        left.len()
+    );
+    assert_eq!(left.len(), sent.payload.len().div_ceil(size).max(1), "{sent:?}");
+}
+
+fn ip_of<'a>(sliced: &SlicedPacket<'a>) -> IpSlice<'a> {
+    match sliced.net.clone() {
+        Some(NetSlice::Ipv4(v4)) => IpSlice::Ipv4(v4),
+        Some(NetSlice::Ipv6(v6)) => IpSlice::Ipv6(v6),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Shows the inner packet of what leaves, when all headers before it are right.
+fn inner(way: Way, frame: &[u8], mut show: impl FnMut(&IpSlice<'_>, &TransportSlice<'_>)) {
+    let outer = SlicedPacket::from_ethernet(frame).expect("it can be read");
+    let outer_ip = ip_of(&outer);
+    check_ip(&outer_ip, frame.len() - ETHERNET);
+    let carried = outer_ip.payload().payload;
+    let carried = match way {
+        Way::Vxlan(over_v6) => {
+            let Some(TransportSlice::Udp(udp)) = &outer.transport else { panic!("no UDP") };
+            assert_eq!((udp.destination_port(), udp.to_header().checksum == 0), (4789, !over_v6));
+            assert!(!over_v6 || transport_checksum(&outer_ip, &TransportSlice::Udp(udp.clone())));
+            &udp.payload()[8 + ETHERNET..]
+        }
+        Way::IpIp(_) => carried,
+        _ => {
+            let Some(transport) = &outer.transport else { panic!("no transport") };
+            return show(&outer_ip, transport);
+        }
+    };
+    let sliced = SlicedPacket::from_ip(carried).expect("the inner one can be read");
+    let ip = ip_of(&sliced);
+    check_ip(&ip, carried.len());
+    let Some(transport) = &sliced.transport else { panic!("no transport") };
+    show(&ip, transport);
+}
+
+/// That a header says how long the packet is, and has the right checksum.
+fn check_ip(ip: &IpSlice<'_>, length: usize) {
+    match ip {
+        IpSlice::Ipv4(v4) => {
+            assert_eq!(usize::from(v4.header().total_len()), length);
+            assert_eq!(v4.header().header_checksum(), v4.header().to_header().calc_header_checksum());
+        }
+        IpSlice::Ipv6(v6) => assert_eq!(usize::from(v6.header().payload_length()) + 40, length),
+    }
+}
+
+fn transport_checksum(ip: &IpSlice<'_>, transport: &TransportSlice<'_>) -> bool {
+    match (ip, transport) {
+        (IpSlice::Ipv4(v4), TransportSlice::Tcp(tcp)) => {
+            let sum = tcp.to_header().calc_checksum_ipv4(&v4.header().to_header(), tcp.payload());
+            sum == Ok(tcp.checksum())
+        }
+        (IpSlice::Ipv6(v6), TransportSlice::Tcp(tcp)) => {
+            let sum = tcp.to_header().calc_checksum_ipv6(&v6.header().to_header(), tcp.payload());
+            sum == Ok(tcp.checksum())
+        }
+        (IpSlice::Ipv4(v4), TransportSlice::Udp(udp)) => {
+            let sum = udp.to_header().calc_checksum_ipv4(&v4.header().to_header(), udp.payload());
+            sum == Ok(udp.checksum())
+        }
+        (IpSlice::Ipv6(v6), TransportSlice::Udp(udp)) => {
+            let sum = udp.to_header().calc_checksum_ipv6(&v6.header().to_header(), udp.payload());
+            sum == Ok(udp.checksum())
+        }
+        _ => false,
+    }
+}
+
+/// That a piece has the headers it should, `before` bytes of the payload having come before it; its own payload.
+fn piece<'a>(
+    sent: &Sent,
+    ip: &IpSlice<'_>,
+    transport: &TransportSlice<'a>,
+    (index, last): (usize, bool),
+    before: usize,
+) -> &'a [u8] {
+    assert!(transport_checksum(ip, transport), "checksum of piece {index} of {sent:?}");
+    match ip {
+        IpSlice::Ipv4(v4) => {
+            let header = v4.header();
+            assert_eq!((header.ttl(), header.dont_fragment()), (sent.ttl - 1, sent.dont_fragment));
+            assert_eq!(header.identification(), sent.identification.wrapping_add(index as u16));
+            assert!(header.options() == vec![1; sent.ip_options * 4] && !header.more_fragments());
+        }
+        IpSlice::Ipv6(v6) => {
+            assert_eq!(v6.header().hop_limit(), sent.ttl - 1);
+            assert_eq!(v6.extensions().slice().len(), sent.ip_options * 8);
+        }
+    }
+    match transport {
+        TransportSlice::Tcp(tcp) => {
+            assert_eq!(tcp.sequence_number(), sent.sequence.wrapping_add(before as u32));
+            let kept = if last { 0xff } else { !0x09 } & if index == 0 { 0xff } else { !0x80 };
+            assert_eq!(tcp.slice()[13], sent.flags & kept, "flags of piece {index} of {sent:?}");
+            assert_eq!(tcp.options(), vec![1; sent.tcp_options * 4]);
+            tcp.payload()
+        }
+        TransportSlice::Udp(udp) => {
+            assert_eq!(usize::from(udp.length()), udp.payload().len() + 8);
+            udp.payload()
+        }
+        other => panic!("{other:?}"),
+    }
+}
