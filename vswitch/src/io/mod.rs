@@ -38,6 +38,7 @@ mod link;
 mod mapping;
 mod offload;
 mod rings;
+mod widest;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -51,3 +52,4 @@ pub use pool::FramePool;
 pub use port::{Capabilities, Port, PortState, PortStatistics, Refused};
 pub use tun::{LARGE_BUDGET, TunPort};
 pub use umem::{FrameAccount, Umem, UmemError};
+pub use widest::{Work, widest};

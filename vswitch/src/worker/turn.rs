@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::Sender;
 use vswitch_datapath::segment::PIECES_MAX;
-use vswitch_datapath::{BATCH, Buffer, Counters, Mark, NoProbe, Now, Packet, PortIndex, Probe, Segment};
+use vswitch_datapath::{
+    BATCH, Buffer, Counters, Mark, NoProbe, Now, Output, Packet, PortIndex, Probe, Segment, Tables, Walk,
+};
 use vswitch_model::DropReason;
 
 use super::{LARGE_SPARE, SPARE, SPARE_MIN, Stopped, Worker};
-use crate::io::{Frame, FramePool, Port, Refused};
+use crate::io::{Frame, FramePool, Port, Refused, Work, widest};
 
 /// Batches walked in one turn at most, so that kicks, commands and new tables never wait long.
 const BATCHES: usize = 4;
@@ -22,6 +24,23 @@ const TICK_BUDGET: u64 = 512;
 const CLEAR_BATCHES: usize = 2048 / BATCH;
 /// Least time between two such looks.
 const TICK_NS: u64 = 100_000;
+
+/// A batch that is to be walked.
+struct Walking<'a, P> {
+    walk: &'a mut Walk,
+    tables: &'a Tables,
+    now: Now,
+    batch: &'a mut Vec<Packet<Frame>>,
+    out: &'a mut Output<Frame>,
+    probe: &'a mut P,
+}
+
+impl<P: Probe> Work for Walking<'_, P> {
+    #[inline(always)]
+    fn run(self) {
+        self.walk.process_probed(self.tables, self.now, self.batch, self.out, self.probe);
+    }
+}
 
 impl Worker {
     /// Runs until it is told to stop.
@@ -48,8 +67,7 @@ impl Worker {
         self.step_with(|_| now, &mut NoProbe)
     }
 
-    /// The same for a measurement, which is told after each stage. Generic, so that it is compiled where it is used: a second
-    /// walk in this crate would keep the compiler from inlining the stages into the first.
+    /// The same for a measurement, which is told after each stage. Generic, so that it is compiled where it is used.
     pub fn step_probed<P: Probe>(&mut self, probe: &mut P) -> ControlFlow<Sender<Stopped>, bool> {
         self.step_with(Self::now, probe)
     }
@@ -147,7 +165,8 @@ impl Worker {
 
     pub(super) fn walk_batch<P: Probe>(&mut self, now: Now, probe: &mut P) {
         self.pieces = 0;
-        self.walk.process_probed(&self.tables, now, &mut self.batch, &mut self.out, probe);
+        let Self { walk, tables, batch, out, .. } = self;
+        widest(Walking { walk, tables, now, batch, out, probe });
         if self.out.told {
             self.hold_answers(now);
         }
