@@ -131,7 +131,7 @@ impl Sent {
         // Of an open connection: FIN, PSH, ACK, URG, ECE, CWR.
         let (flags, lie, first) = (from.byte() & 0xf9 | 0x10, from.byte(), from.byte());
         let (six, tcp) = (what & 1 != 0, what & 2 != 0);
-        Self {
+        let mut sent = Self {
             way,
             six,
             tcp,
@@ -143,10 +143,21 @@ impl Sent {
             sequence,
             flags,
             payload: (0..length).map(|at| (at as u8).wrapping_mul(31).wrapping_add(first)).collect(),
-            // Sizes that are likely, and any.
-            size: if what & 0x10 != 0 { size } else { size % 1500 },
+            size,
             lie: if what & 0xe0 == 0 { lie } else { 0 },
-        }
+        };
+        // Sizes about as large as the way takes, those that are likely, and any.
+        sent.size = match what & 0x18 {
+            0x18 => sent.room() as u16 - 2 + size % 5,
+            0x10 => size,
+            _ => size % 1500,
+        };
+        sent
+    }
+
+    /// Bytes of payload that fit the way.
+    fn room(&self) -> usize {
+        self.way.mtu() - self.headers()
     }
 
     fn ip_header(&self) -> usize {
@@ -236,7 +247,7 @@ impl Sent {
         if self.lie != 0 || size == 0 || self.payload.len() > size * PIECES_MAX || self.ttl == 1 {
             return None;
         }
-        let room = self.way.mtu() - self.headers();
+        let room = self.room();
         (size <= room || (self.tcp && !self.dont_fragment)).then_some(size.min(room))
     }
 }
