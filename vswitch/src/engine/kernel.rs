@@ -108,7 +108,7 @@ fn tun(opened: Result<TunPort, TunError>) -> Result<Box<dyn Port>, DeviceError> 
     }
 }
 
-/// What is ours on the uplinks: the addresses of this node's pods, and our tunnel ends.
+/// What is ours on the uplinks: the addresses of this node's pods, and tunnel packets.
 pub(super) fn ours(
     desired: &DesiredState,
     wanted: &BTreeMap<PortName, Device>,
@@ -129,6 +129,10 @@ pub(super) fn ours(
         let remotes = remotes.filter(|remote| remote.is_ipv4() == address.is_ipv4());
         tunnels.extend(remotes.map(|remote| TunnelEndpoint::IpIp { address, remote }));
     }
+    // Whatever else is for the pools, though there is no such pod, is the engine's to drop.
+    let pools = local.iter().flat_map(|local| local.host_routes.iter().copied());
+    let own = local.iter().flat_map(|local| local.host_addresses.iter().copied().map(IpNet::from));
+    tunnels.extend(pools.chain(own).map(|net| TunnelEndpoint::IpIpInner(net.trunc())));
     (prefixes, tunnels)
 }
 
@@ -152,4 +156,30 @@ pub(super) fn wanted(config: &Config, desired: &DesiredState) -> Wanted {
         routes: local.host_routes.clone(),
     });
     Wanted { remotes, tunnel_ports, uplinks: config.uplinks.iter().map(ToString::to_string).collect(), host }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::empty_node;
+
+    #[test]
+    fn ip_in_ip_is_ours_from_nodes_and_to_the_pools() {
+        let mut state = empty_node();
+        let remote: IpAddr = "192.0.2.2".parse().unwrap();
+        let tunnel = |remote| vswitch_model::Tunnel {
+            id: vswitch_model::TunnelId(1),
+            node: "two".into(),
+            remote,
+            encapsulation: Encapsulation::IpIp,
+        };
+        state.tunnels.insert(vswitch_model::TunnelId(1), tunnel(remote));
+        let (prefixes, tunnels) = ours(&state, &BTreeMap::new());
+        let in_ip = tunnels.iter().filter(|one| !matches!(one, TunnelEndpoint::Vxlan { .. }));
+        let address = "192.0.2.1".parse().unwrap();
+        let inner = |net: &str| TunnelEndpoint::IpIpInner(net.parse().unwrap());
+        let expected = [TunnelEndpoint::IpIp { address, remote }, inner("10.1.0.0/16"), inner("10.1.0.1/32")];
+        assert_eq!(in_ip.copied().collect::<Vec<_>>(), expected);
+        assert!(prefixes.is_empty(), "there are no pods");
+    }
 }

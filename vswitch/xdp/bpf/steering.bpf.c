@@ -4,15 +4,16 @@
 // One program for all devices of a network namespace; what a device is for is in the map `devices`.
 //
 //   pod     everything goes to its socket. No socket: dropped, since the kernel would forward it with no policy.
-//   uplink  to its socket goes what is ours: VXLAN of our networks to our address and port, IP-in-IP (protocols 4 and 41) from
-//           a node we know to our address, and what is addressed to a pod of this node. Everything else, and everything when
-//           there is no socket, goes to the kernel: so do IP-in-IP and 6in4 tunnels of the host's own to anybody but the
-//           nodes. To a node the host cannot have one: IP-in-IP bears nothing else by which two of one pair could be told.
+//   uplink  to its socket goes what is ours: VXLAN of our networks to our address and port; IP-in-IP (protocols 4 and 41) from
+//           a node we know to our address, for a pod of this node or an address among the pods; and what is addressed to a
+//           pod of this node as it is. Everything else, and everything when there is no socket, goes to the kernel: so do
+//           IP-in-IP and 6in4 tunnels of the host's own, to the nodes, too. IP-in-IP bears nothing but addresses by which it
+//           could be told whose it is.
 //
 // Not looked into, hence the kernel's: VLAN tags, IPv6 extension headers before the outer UDP header, and fragments of
-// tunnel packets: of VXLAN those beyond the first, of IP-in-IP over IPv6 all (the engine counts and drops those it gets:
-// outer fragments are refused). Before an IPv6 header's IP-in-IP one header of destination options may stand: Linux's
-// ip6tnl puts its encapsulation limit there (RFC 2473, section 4.1.1).
+// tunnel packets: beyond the first, and of IP-in-IP over IPv6 all (the engine counts and drops those it gets: outer fragments
+// are refused). Before an IPv6 header's IP-in-IP one header of destination options may stand: Linux's ip6tnl puts its
+// encapsulation limit there (RFC 2473, section 4.1.1).
 //
 // No header but our own declarations, so that building it needs clang and nothing else.
 
@@ -61,6 +62,11 @@ struct { UINT(type, MAP_LPM_TRIE); TYPE(key, struct prefix_v4); TYPE(value, u32)
 	 UINT(map_flags, NO_PREALLOC); } local_v4 SEC(".maps");
 struct { UINT(type, MAP_LPM_TRIE); TYPE(key, struct prefix_v6); TYPE(value, u32); UINT(max_entries, 65536);
 	 UINT(map_flags, NO_PREALLOC); } local_v6 SEC(".maps");
+// Where else what comes in IP-in-IP may go to be ours.
+struct { UINT(type, MAP_LPM_TRIE); TYPE(key, struct prefix_v4); TYPE(value, u32); UINT(max_entries, 65536);
+	 UINT(map_flags, NO_PREALLOC); } inner_v4 SEC(".maps");
+struct { UINT(type, MAP_LPM_TRIE); TYPE(key, struct prefix_v6); TYPE(value, u32); UINT(max_entries, 65536);
+	 UINT(map_flags, NO_PREALLOC); } inner_v6 SEC(".maps");
 struct { UINT(type, MAP_HASH); TYPE(key, struct tunnel_v4); TYPE(value, u32); UINT(max_entries, 1024); } tunnels_v4 SEC(".maps");
 struct { UINT(type, MAP_HASH); TYPE(key, struct tunnel_v6); TYPE(value, u32); UINT(max_entries, 1024); } tunnels_v6 SEC(".maps");
 struct { UINT(type, MAP_HASH); TYPE(key, struct peer_v4); TYPE(value, u32); UINT(max_entries, 65536);
@@ -77,6 +83,25 @@ struct option { u8 next, length; };
 
 enum { IPV4 = 4, UDP = 17, IPV6 = 41, DESTINATION_OPTIONS = 60, FRAGMENT_OFFSET = 0x1fff };
 
+// Whether the packet within IP-in-IP of protocol `kind` is for a pod, or an address among the pods.
+INLINE int ours_within(u8 kind, const void *at, const void *end)
+{
+	if (kind == IPV4) {
+		const struct ipv4 *ip = at;
+		if ((const void *)(ip + 1) > end)
+			return 0;
+		struct prefix_v4 host = { .length = 32 };
+		__builtin_memcpy(host.address, ip->destination, 4);
+		return map_lookup(&local_v4, &host) || map_lookup(&inner_v4, &host);
+	}
+	const struct ipv6 *ip = at;
+	if ((const void *)(ip + 1) > end)
+		return 0;
+	struct prefix_v6 host = { .length = 128 };
+	__builtin_memcpy(host.address, ip->destination, 16);
+	return map_lookup(&local_v6, &host) || map_lookup(&inner_v6, &host);
+}
+
 INLINE int ours_v4(const void *at, const void *end)
 {
 	const struct ipv4 *ip = at;
@@ -86,16 +111,16 @@ INLINE int ours_v4(const void *at, const void *end)
 	__builtin_memcpy(host.address, ip->destination, 4);
 	if (map_lookup(&local_v4, &host))
 		return 1;
+	u32 length = (ip->version_length & 0xf) * 4;
+	if ((ip->fragment & BE16(FRAGMENT_OFFSET)) || length < sizeof(*ip))
+		return 0;
 	if (ip->protocol == IPV4 || ip->protocol == IPV6) {
 		struct peer_v4 peer;
 		__builtin_memcpy(peer.source, ip->source, 4);
 		__builtin_memcpy(peer.destination, ip->destination, 4);
-		return map_lookup(&peers_v4, &peer) != 0;
+		return map_lookup(&peers_v4, &peer) && ours_within(ip->protocol, at + length, end);
 	}
-	if (ip->protocol != UDP || (ip->fragment & BE16(FRAGMENT_OFFSET)))
-		return 0;
-	u32 length = (ip->version_length & 0xf) * 4;
-	if (length < sizeof(*ip))
+	if (ip->protocol != UDP)
 		return 0;
 	const struct vxlan *vxlan = at + length;
 	if ((const void *)(vxlan + 1) > end)
@@ -117,13 +142,16 @@ INLINE int ours_v6(const void *at, const void *end)
 		return 1;
 	const struct option *option = at + sizeof(*ip);
 	u8 next = ip->next;
-	if (next == DESTINATION_OPTIONS && (const void *)(option + 1) <= end)
-		next = option->next == UDP ? next : option->next;
+	u32 length = sizeof(*ip);
+	if (next == DESTINATION_OPTIONS && (const void *)(option + 1) <= end && option->next != UDP) {
+		next = option->next;
+		length += 8 + option->length * 8;
+	}
 	if (next == IPV4 || next == IPV6) {
 		struct peer_v6 peer;
 		__builtin_memcpy(peer.source, ip->source, 16);
 		__builtin_memcpy(peer.destination, ip->destination, 16);
-		return map_lookup(&peers_v6, &peer) != 0;
+		return map_lookup(&peers_v6, &peer) && ours_within(next, at + length, end);
 	}
 	const struct vxlan *vxlan = at + sizeof(*ip);
 	if (next != UDP || (const void *)(vxlan + 1) > end)

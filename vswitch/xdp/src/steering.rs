@@ -39,10 +39,10 @@ pub enum Mode {
     Generic,
 }
 
-/// A tunnel end of ours.
+/// Tunnel packets of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TunnelEndpoint {
-    /// Of VXLAN, from whomever.
+    /// VXLAN to an end of ours, from whomever.
     Vxlan {
         /// Our underlay address.
         address: IpAddr,
@@ -51,14 +51,16 @@ pub enum TunnelEndpoint {
         /// The VXLAN network identifier, 24 bits.
         vni: u32,
     },
-    /// Of IP-in-IP, either family inside. It has no network to be told by, only who sends it: the host's own tunnels to
-    /// others stay the host's.
+    /// IP-in-IP from another node, either family inside, for one of the node's local prefixes or of [`Self::IpIpInner`]. It has
+    /// no network to be told by: what is for anybody else is of the host's own tunnels and stays the host's.
     IpIp {
         /// Our underlay address.
         address: IpAddr,
         /// The sender's, of the same family.
         remote: IpAddr,
     },
+    /// Where IP-in-IP of ours may go, besides the local prefixes.
+    IpIpInner(IpNet),
 }
 
 /// The program, loaded, with its maps. One for each network namespace in which devices are: devices are told apart by
@@ -74,6 +76,8 @@ pub(crate) struct Inner {
     pub(crate) sockets: XskMap<MapData>,
     local_v4: LpmTrie<MapData, [u8; 4], u32>,
     local_v6: LpmTrie<MapData, [u8; 16], u32>,
+    inner_v4: LpmTrie<MapData, [u8; 4], u32>,
+    inner_v6: LpmTrie<MapData, [u8; 16], u32>,
     tunnels_v4: HashMap<MapData, [u8; 12], u32>,
     tunnels_v6: HashMap<MapData, [u8; 24], u32>,
     peers_v4: HashMap<MapData, [u8; 8], u32>,
@@ -98,6 +102,8 @@ impl Steering {
             sockets: map(&mut object, "sockets")?,
             local_v4: map(&mut object, "local_v4")?,
             local_v6: map(&mut object, "local_v6")?,
+            inner_v4: map(&mut object, "inner_v4")?,
+            inner_v6: map(&mut object, "inner_v6")?,
             tunnels_v4: map(&mut object, "tunnels_v4")?,
             tunnels_v6: map(&mut object, "tunnels_v6")?,
             peers_v4: map(&mut object, "peers_v4")?,
@@ -169,8 +175,8 @@ impl Steering {
         Ok(())
     }
 
-    /// Names our tunnel ends: what is addressed to them is ours on an uplink. As with
-    /// [`Steering::set_local_prefixes`], only the difference is written.
+    /// Names the tunnel packets that are ours on an uplink. As with [`Steering::set_local_prefixes`], only the difference is
+    /// written.
     ///
     /// # Errors
     ///
@@ -250,16 +256,9 @@ impl Inner {
     }
 
     fn change_prefix(&mut self, prefix: IpNet, add: bool) -> Result<(), SteeringError> {
-        let length = u32::from(prefix.prefix_len());
-        let written = match prefix.network() {
-            IpAddr::V4(address) => {
-                let key = Key::new(length, address.octets());
-                if add { self.local_v4.insert(&key, 1, 0) } else { self.local_v4.remove(&key) }
-            }
-            IpAddr::V6(address) => {
-                let key = Key::new(length, address.octets());
-                if add { self.local_v6.insert(&key, 1, 0) } else { self.local_v6.remove(&key) }
-            }
+        let written = match prefix {
+            IpNet::V4(net) => within(&mut self.local_v4, net.prefix_len(), net.network().octets(), add),
+            IpNet::V6(net) => within(&mut self.local_v6, net.prefix_len(), net.network().octets(), add),
         };
         written.map_err(|error| SteeringError::load(format!("steer prefix {prefix}"), &error))?;
         if add {
@@ -286,6 +285,12 @@ impl Inner {
             TunnelEndpoint::IpIp { address: IpAddr::V6(address), remote: IpAddr::V6(remote) } => {
                 change(&mut self.peers_v6, peer_key(address.octets(), remote.octets()), add)
             }
+            TunnelEndpoint::IpIpInner(IpNet::V4(net)) => {
+                within(&mut self.inner_v4, net.prefix_len(), net.network().octets(), add)
+            }
+            TunnelEndpoint::IpIpInner(IpNet::V6(net)) => {
+                within(&mut self.inner_v6, net.prefix_len(), net.network().octets(), add)
+            }
             TunnelEndpoint::IpIp { address, remote } => {
                 return Err(SteeringError::Load {
                     what: format!("steer {tunnel}"),
@@ -308,6 +313,7 @@ impl std::fmt::Display for TunnelEndpoint {
         match self {
             Self::Vxlan { address, port, vni } => write!(f, "VXLAN {vni} to {address} port {port}"),
             Self::IpIp { address, remote } => write!(f, "IP-in-IP from {remote} to {address}"),
+            Self::IpIpInner(net) => write!(f, "IP-in-IP around what is for {net}"),
         }
     }
 }
@@ -318,6 +324,17 @@ fn change<const KEY: usize>(
     add: bool,
 ) -> Result<(), MapError> {
     if add { map.insert(key, 1, 0) } else { map.remove(&key) }
+}
+
+/// Puts a prefix into a map, or takes it out.
+fn within<const ADDRESS: usize>(
+    map: &mut LpmTrie<MapData, [u8; ADDRESS], u32>,
+    length: u8,
+    network: [u8; ADDRESS],
+    add: bool,
+) -> Result<(), MapError> {
+    let key = Key::new(length.into(), network);
+    if add { map.insert(&key, 1, 0) } else { map.remove(&key) }
 }
 
 /// `struct tunnel_v4` and `struct tunnel_v6` of the program: address, port, two zero bytes, VNI, one zero byte.

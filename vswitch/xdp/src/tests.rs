@@ -72,7 +72,8 @@ fn steering(role: Role, socket: bool) -> (Steering, Option<OwnedFd>) {
     let peers =
         [peer("192.0.2.1", "192.0.2.9"), peer("2001:db8::1", "2020:2020:2020:2020:2020:2020:2020:2020")];
     let ends = [tunnel("192.0.2.1"), tunnel("2001:db8::1"), flannel];
-    steering.set_tunnels(&[&ends[..], &peers].concat()).unwrap();
+    let pools = ["10.8.0.0/16", "fd00:8::/32"].map(|pool| TunnelEndpoint::IpIpInner(pool.parse().unwrap()));
+    steering.set_tunnels(&[&ends[..], &peers, &pools].concat()).unwrap();
     let socket = socket.then(|| rustix::net::socket(AddressFamily::XDP, SocketType::RAW, None).unwrap());
     let mut inner = steering.lock();
     inner.devices.insert(LOOPBACK, [role.number(), 3, 1], 0).unwrap();
@@ -118,6 +119,11 @@ fn packet(destination: &str, protocol: u8, options: &[u8], payload: &[u8]) -> Ve
     frame
 }
 
+/// The IP packet of such a frame, to be carried by another.
+fn inner(destination: &str) -> Vec<u8> {
+    packet(destination, 17, &[], &[]).split_off(14)
+}
+
 fn vxlan(port: u16, vni: u32) -> Vec<u8> {
     let mut header = vec![0xc0, 0x00];
     header.extend(port.to_be_bytes());
@@ -134,22 +140,45 @@ fn an_uplink_keeps_what_is_ours_and_passes_the_rest() {
         let ours = vxlan(4789, 4096);
         let mut fragment = packet("192.0.2.1", 17, &[], &ours);
         fragment[14 + 7] = 1;
-        let mut stranger = packet("192.0.2.1", 4, &[], &[0x45; 20]);
+        let (v4, v6) = (inner("10.1.2.3"), inner("fd00:1:2::3"));
+        let (pool, pool_v6) = (inner("10.8.255.3"), inner("fd00:8::3"));
+        let (host, host_v6) = (inner("10.9.0.1"), inner("fd00:9::1"));
+        let mut stranger = packet("192.0.2.1", 4, &[], &v4);
         stranger[14 + 15] = 8;
-        let mut stranger_v6 = packet("2001:db8::1", 41, &[], &[0x60; 40]);
+        let mut stranger_v6 = packet("2001:db8::1", 41, &[], &v6);
         stranger_v6[14 + 23] = 0;
-        // An encapsulation limit of 4, as ip6tnl writes it.
+        let mut later = packet("192.0.2.1", 4, &[], &v4);
+        later[14 + 7] = 1;
+        let mut first = packet("192.0.2.1", 4, &[], &v4);
+        first[14 + 6] = 0x20;
+        // An encapsulation limit of 4, as ip6tnl writes it, and with more padding.
         let limit = |next: u8| [next, 0, 4, 1, 4, 1, 1, 0];
+        let long = [&[41, 1, 4, 1, 4, 1, 9][..], &[0; 9]].concat();
         let cases = [
-            ("IPv4 in IPv4 from a node", REDIRECT, packet("192.0.2.1", 4, &[], &[0x45; 20])),
-            ("IPv6 in IPv4 from a node", REDIRECT, packet("192.0.2.1", 41, &[], &[0x60; 40])),
-            ("IPv4 in IPv6 from a node", REDIRECT, packet("2001:db8::1", 4, &[], &[0x45; 20])),
-            ("IPv6 in IPv6 from a node", REDIRECT, packet("2001:db8::1", 41, &[], &[0x60; 40])),
-            ("the same behind a limit", REDIRECT, packet("2001:db8::1", 60, &limit(41), &[0x60; 40])),
+            ("IPv4 in IPv4 from a node", REDIRECT, packet("192.0.2.1", 4, &[], &v4)),
+            ("IPv6 in IPv4 from a node", REDIRECT, packet("192.0.2.1", 41, &[], &v6)),
+            ("IPv4 in IPv6 from a node", REDIRECT, packet("2001:db8::1", 4, &[], &v4)),
+            ("IPv6 in IPv6 from a node", REDIRECT, packet("2001:db8::1", 41, &[], &v6)),
+            ("the same behind options", REDIRECT, packet("192.0.2.1", 41, &[1; 8], &v6)),
+            ("the same behind a limit", REDIRECT, packet("2001:db8::1", 60, &limit(41), &v6)),
+            ("the same behind a long header", REDIRECT, packet("2001:db8::1", 60, &long, &v6)),
+            ("for nobody yet, of a pool", REDIRECT, packet("192.0.2.1", 4, &[], &pool)),
+            ("for nobody yet, of a pool, IPv6", REDIRECT, packet("2001:db8::1", 41, &[], &pool_v6)),
+            ("a first fragment", REDIRECT, first),
+            ("the host's own tunnel to a node", PASS, packet("192.0.2.1", 4, &[], &host)),
+            ("the host's own 6in4 to a node", PASS, packet("192.0.2.1", 41, &[], &host_v6)),
+            ("the host's own 4in6 to a node", PASS, packet("2001:db8::1", 4, &[], &host)),
+            ("the host's own ip6tnl to a node", PASS, packet("2001:db8::1", 60, &limit(41), &host_v6)),
+            ("what could be of either", PASS, later),
+            ("half an inner header", PASS, packet("192.0.2.1", 4, &[], &v4[..19])),
+            ("half an inner header, IPv6", PASS, packet("192.0.2.1", 41, &[], &v6[..39])),
+            ("no more than the outer header", PASS, packet("2001:db8::1", 41, &[], &[])),
+            ("options beyond the end", PASS, packet("2001:db8::1", 60, &[41, 255, 1, 4, 0, 0, 0, 0], &v6)),
+            ("to a pool as it is", PASS, packet("10.8.255.3", 17, &[], &[])),
             ("UDP behind a limit", PASS, packet("2001:db8::1", 60, &limit(17), &ours)),
             ("the host's own tunnel", PASS, stranger),
             ("the host's own tunnel, IPv6", PASS, stranger_v6),
-            ("to another address of the host", PASS, packet("192.0.2.2", 4, &[], &[0x45; 20])),
+            ("to another address of the host", PASS, packet("192.0.2.2", 4, &[], &v4)),
             ("GRE from a node", PASS, packet("192.0.2.1", 47, &[], &[0; 20])),
             ("VXLAN of flannel's", REDIRECT, packet("192.0.2.1", 17, &[], &vxlan(8472, 1))),
             ("Calico's network at flannel's port", PASS, packet("192.0.2.1", 17, &[], &vxlan(8472, 4096))),
@@ -205,8 +234,15 @@ fn what_is_named_again_replaces_what_was_named() {
         assert_eq!(run(&steering, &new), PASS);
         let tunnelled = packet("192.0.2.1", 17, &[], &vxlan(4789, 4096));
         assert_eq!(run(&steering, &tunnelled), REDIRECT);
+        let in_ip = packet("192.0.2.1", 4, &[], &inner("10.8.0.3"));
+        assert_eq!(run(&steering, &in_ip), REDIRECT);
+        let (address, remote) = ("192.0.2.1".parse().unwrap(), "192.0.2.9".parse().unwrap());
+        let other = TunnelEndpoint::IpIpInner("10.9.0.0/16".parse().unwrap());
+        steering.set_tunnels(&[TunnelEndpoint::IpIp { address, remote }, other]).unwrap();
+        let other = packet("192.0.2.1", 4, &[], &inner("10.9.0.3"));
+        assert_eq!((run(&steering, &in_ip), run(&steering, &other)), (PASS, REDIRECT));
         steering.set_tunnels(&[]).unwrap();
-        assert_eq!(run(&steering, &tunnelled), PASS);
+        assert_eq!((run(&steering, &tunnelled), run(&steering, &other)), (PASS, PASS));
     });
 }
 
