@@ -12,7 +12,7 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Deserialize;
 use toml::Spanned;
-use vswitch_model::{Dscp, Invalid, PortKind, PortName, Vni, api, limits};
+use vswitch_model::{Dscp, Invalid, PodTunnels, PortKind, PortName, Vni, api, limits};
 
 mod shown;
 
@@ -68,6 +68,8 @@ pub struct Config {
     pub flannel_port: u16,
     /// What becomes of the DSCP through tunnels.
     pub dscp: Dscp,
+    /// Which tunnel packets pods may send of their own.
+    pub pod_tunnels: PodTunnels,
     /// How long an address rests before it is assigned again.
     pub cool_down: Duration,
     /// Where what DNS has told of names is kept.
@@ -94,6 +96,7 @@ impl Default for Config {
             vxlan_port: 4789,
             flannel_port: 8472,
             dscp: Dscp::Inherit,
+            pod_tunnels: PodTunnels::default(),
             cool_down: ipam::COOL_DOWN,
             names_file: DEFAULT_NAMES.into(),
             dns_servers: Vec::new(),
@@ -143,6 +146,8 @@ struct Written {
     vxlan_port: Option<Spanned<i64>>,
     flannel_port: Option<Spanned<i64>>,
     dscp: Option<Spanned<toml::Value>>,
+    vxlan_from_pods: bool,
+    ipip_from_pods: bool,
     cool_down_s: Option<Spanned<i64>>,
     names_file: Option<Spanned<PathBuf>>,
     dns_servers: Option<Spanned<Vec<String>>>,
@@ -231,6 +236,7 @@ impl Reader<'_> {
                 Some(port) => self.number("flannel_port", &port, 1..=65535)?,
             },
             dscp: written.dscp.map(|dscp| self.dscp(&dscp)).transpose()?.unwrap_or_default(),
+            pod_tunnels: PodTunnels { vxlan: written.vxlan_from_pods, ipip: written.ipip_from_pods },
             cool_down: match written.cool_down_s {
                 None => defaults.cool_down,
                 Some(seconds) => Duration::from_secs(self.number("cool_down_s", &seconds, COOL_DOWN_S)?),
@@ -435,6 +441,8 @@ mod tests {
             vxlan_port = 8472
             flannel_port = 8473
             dscp = 46
+            vxlan_from_pods = true
+            ipip_from_pods = true
             cool_down_s = 5
             names_file = "/run/names.json"
             dns_servers = ["10.96.0.10", "fd00::/64"]
@@ -467,6 +475,7 @@ mod tests {
             vxlan_port: 8472,
             flannel_port: 8473,
             dscp: Dscp::Pipe(46),
+            pod_tunnels: PodTunnels { vxlan: true, ipip: true },
             cool_down: Duration::from_secs(5),
             names_file: "/run/names.json".into(),
             dns_servers: vec!["10.96.0.10/32".parse().unwrap(), "fd00::/64".parse().unwrap()],

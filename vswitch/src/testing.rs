@@ -1,8 +1,8 @@
 //! Desired states that tests of several modules share.
 
 use vswitch_model::{
-    Attachment, DesiredState, Dscp, Identity, IdentityId, IdentityKind, Local, Mac, NextHop, Port, PortName,
-    VxlanNetwork,
+    Attachment, DesiredState, Dscp, Identity, IdentityId, IdentityKind, Local, Mac, NextHop, PodTunnels,
+    Port, PortName, VxlanNetwork,
 };
 
 /// A port named `name` whose pod has `addresses`; its MAC is made of the first one.
@@ -32,6 +32,7 @@ pub(crate) fn empty_node() -> DesiredState {
             underlay_v6: None,
             networks: vec![VxlanNetwork::calico("one")],
             dscp: Dscp::Inherit,
+            pod_tunnels: PodTunnels::default(),
             host_addresses: vec!["10.1.0.1".parse().unwrap()],
             host_routes: vec!["10.1.0.0/16".parse().unwrap()],
             host_mtu: 1450,

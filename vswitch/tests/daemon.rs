@@ -14,7 +14,7 @@ use vswitch_model::api::engine::engine_client::EngineClient;
 use vswitch_model::api::{apply_request, connect, engine as pb};
 use vswitch_model::{
     Attachment, DesiredState, Dscp, Encapsulation, Generation, Identity, IdentityId, IdentityKind, Local,
-    Mac, NextHop, Port, PortName, Tunnel, TunnelId, Vni, VxlanNetwork,
+    Mac, NextHop, PodTunnels, Port, PortName, Tunnel, TunnelId, Vni, VxlanNetwork,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -218,6 +218,7 @@ impl Node {
                 underlay_v6: None,
                 networks: vec![VxlanNetwork::calico(&name(self.number))],
                 dscp: Dscp::Inherit,
+                pod_tunnels: PodTunnels::default(),
                 host_addresses: vec![[10, self.number, 0, 1].into()],
                 host_routes: vec!["10.0.0.0/8".parse().unwrap()],
                 host_mtu: 1450,

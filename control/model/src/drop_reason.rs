@@ -77,6 +77,8 @@ drop_reasons! {
     PolicyEgress = "policy-egress",
     /// The receiver's ingress policy denies it.
     PolicyIngress = "policy-ingress",
+    /// A pod sent a tunnel packet of its own, VXLAN or IP-in-IP, and pods may not.
+    TunnelFromPod = "tunnel-from-pod",
     /// A reply or an ICMP error that belongs to no flow, or a redirect, which nobody may send to a pod.
     FlowUnknown = "flow-unknown",
     /// A TCP segment that opens no connection and belongs to none.

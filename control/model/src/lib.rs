@@ -32,6 +32,6 @@ pub use policy::{
     Action, Policy, PolicyEnd, PolicyId, PortMatch, Rule, RuleId, Standing, Subject, Tier, TierDefault,
 };
 pub use port::{Attachment, Port, PortKind, PortName};
-pub use route::{Dscp, Encapsulation, NextHop, Tunnel, TunnelId, VxlanNetwork};
+pub use route::{Dscp, Encapsulation, NextHop, PodTunnels, Tunnel, TunnelId, VxlanNetwork};
 pub use state::{Change, Delta, DesiredState, Generation, Local};
 pub use touched::{Touched, differing};

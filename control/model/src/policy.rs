@@ -42,6 +42,8 @@ impl RuleId {
     pub const LOCAL_NODE: Self = Self(2);
     /// The verdict of a policy that is too large for the engine: all but the local node is denied.
     pub const TOO_LARGE: Self = Self(3);
+    /// What denies a pod's own tunnel packets, before policy is asked.
+    pub const TUNNEL_FROM_POD: Self = Self(4);
     /// First number the agent may give out.
     pub const FIRST_ASSIGNED: u32 = 16;
 }

@@ -91,6 +91,16 @@ impl Dscp {
     }
 }
 
+/// Which tunnel packets pods may send of their own: none, unless somebody says so. Whoever may speaks past egress policy, which
+/// sees the outer headers alone. Calico's names are `allowVXLANPacketsFromWorkloads` and `allowIPIPPacketsFromWorkloads`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct PodTunnels {
+    /// VXLAN to a port at which nodes accept it, wherever it goes.
+    pub vxlan: bool,
+    /// IP-in-IP, either family inside.
+    pub ipip: bool,
+}
+
 /// The way to one remote node, over one family of the underlay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tunnel {

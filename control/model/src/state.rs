@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::policy::{Policy, PolicyId, Subject};
 use crate::port::{Port, PortName};
-use crate::route::{Dscp, NextHop, Tunnel, TunnelId, VxlanNetwork};
+use crate::route::{Dscp, NextHop, PodTunnels, Tunnel, TunnelId, VxlanNetwork};
 use crate::touched::Touched;
 use crate::{Identity, IdentityId, IdentitySet, SetId, Vni};
 
@@ -41,6 +41,9 @@ pub struct Local {
     pub networks: Vec<VxlanNetwork>,
     /// What becomes of the DSCP through its tunnels.
     pub dscp: Dscp,
+    /// Which tunnel packets its pods may send of their own.
+    #[serde(default)]
+    pub pod_tunnels: PodTunnels,
     /// Addresses of the host port: the node's own, from the pods' pool. At most one of each family.
     pub host_addresses: Vec<IpAddr>,
     /// What the node's kernel sends to the host port: the pools.

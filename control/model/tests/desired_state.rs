@@ -75,6 +75,7 @@ fn local() -> impl Strategy<Value = Local> {
                 65 => Dscp::Uniform,
                 dscp => Dscp::pipe(dscp).unwrap(),
             },
+            pod_tunnels: PodTunnels { vxlan: vni % 2 == 1, ipip: vni % 3 == 1 },
             host_addresses: vec!["10.244.1.1".parse().unwrap()],
             host_routes: vec!["10.244.0.0/16".parse().unwrap()],
             host_mtu: 1450,
@@ -276,7 +277,7 @@ fn a_node_saved_before_there_were_several_networks_has_its_one() {
     let local = Local::try_from(saved).unwrap();
     let (mac_v4, mac_v6) = (Mac([0x66, 0, 0, 0, 0, 1]), Mac([0x66, 0, 0, 0, 0, 2]));
     assert_eq!(local.networks, [VxlanNetwork { vni: Vni::CALICO, port: 4789, mac_v4, mac_v6 }]);
-    assert_eq!(local.dscp, Dscp::Inherit);
+    assert_eq!((local.dscp, local.pod_tunnels), (Dscp::Inherit, PodTunnels::default()));
 }
 
 #[test]
@@ -297,6 +298,7 @@ fn what_a_node_is_to_the_underlay_is_checked() {
             underlay_v6: None,
             networks,
             dscp,
+            pod_tunnels: PodTunnels::default(),
             host_addresses: Vec::new(),
             host_routes: Vec::new(),
             host_mtu: 1450,

@@ -21,8 +21,11 @@ impl Core {
         if !snapshot.synced {
             return Err(Status::unavailable(self.store_reason()));
         }
-        let explanation = explain(&self.inputs_with_names(&snapshot.inputs), &question)
+        let mut explanation = explain(&self.inputs_with_names(&snapshot.inputs), &question)
             .map_err(|error| Status::not_found(error.to_string()))?;
+        if explanation.leaves_pod && self.settings.refuses_tunnel(&question) {
+            explanation.refuse_tunnel();
+        }
         let asked = ExplainRequest {
             source: explanation.from_address.to_string(),
             destination: explanation.to_address.to_string(),

@@ -24,9 +24,9 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tonic::Status;
 use tracing::debug;
-use vswitch_model::{Dscp, PortKind, Vni};
+use vswitch_model::{Dscp, PodTunnels, PortKind, Vni};
 
-use crate::calc::{CalcConfig, Calculator};
+use crate::calc::{CalcConfig, Calculator, Question};
 use crate::ipam::{self, Ipam};
 use crate::store::{Reflector, Revision, SharedStore, StoreError};
 
@@ -78,6 +78,8 @@ pub struct Settings {
     pub flannel_port: u16,
     /// What becomes of the DSCP through tunnels.
     pub dscp: Dscp,
+    /// Which tunnel packets pods may send of their own.
+    pub pod_tunnels: PodTunnels,
     /// Where vswitchd listens.
     pub engine_socket: std::path::PathBuf,
     /// How long an address rests before it is assigned again.
@@ -88,10 +90,24 @@ pub struct Settings {
     pub dns_servers: Vec<IpNet>,
 }
 
+/// UDP among the protocols of IP.
+const UDP: u8 = 17;
+/// IPv4 and IPv6 within IP (RFC 2003, RFC 4213).
+const IP_IN_IP: [u8; 2] = [4, 41];
+
 impl Settings {
+    /// Whether pods may not send the packet asked about: of VXLAN, to the cluster's port. At flannel's port the engine knows.
+    fn refuses_tunnel(&self, question: &Question) -> bool {
+        let PodTunnels { vxlan, ipip } = self.pod_tunnels;
+        match question.protocol {
+            UDP => !vxlan && question.port == self.vxlan_port,
+            other => !ipip && IP_IN_IP.contains(&other),
+        }
+    }
+
     fn calculator(&self) -> Calculator {
-        let Self { vni, vxlan_port, flannel_port, dscp, pod_mtu: host_mtu, .. } = *self;
-        let config = CalcConfig { vni, vxlan_port, flannel_port, dscp, host_mtu };
+        let Self { vni, vxlan_port, flannel_port, dscp, pod_tunnels, pod_mtu: host_mtu, .. } = *self;
+        let config = CalcConfig { vni, vxlan_port, flannel_port, dscp, pod_tunnels, host_mtu };
         Calculator::new(&self.node, config)
     }
 }

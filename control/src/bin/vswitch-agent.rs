@@ -99,6 +99,7 @@ async fn settings(config: &Config) -> Result<Settings, Failure> {
         vxlan_port: config.vxlan_port,
         flannel_port: config.flannel_port,
         dscp: config.dscp,
+        pod_tunnels: config.pod_tunnels,
         engine_socket: config.engine_socket.clone(),
         cool_down: config.cool_down,
         names_file: Some(config.names_file.clone()),

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use vswitch_model::{DesiredState, DomainPattern, Dscp, Vni};
+use vswitch_model::{DesiredState, DomainPattern, Dscp, PodTunnels, Vni};
 
 mod address_list;
 mod calculator;
@@ -50,6 +50,8 @@ pub struct CalcConfig {
     pub flannel_port: u16,
     /// What becomes of the DSCP through tunnels.
     pub dscp: Dscp,
+    /// Which tunnel packets pods may send of their own.
+    pub pod_tunnels: PodTunnels,
     /// MTU of the host port, in bytes.
     pub host_mtu: u16,
 }
@@ -57,7 +59,14 @@ pub struct CalcConfig {
 impl Default for CalcConfig {
     /// Calico's network on an underlay with an MTU of 1500 and IPv4.
     fn default() -> Self {
-        Self { vni: Vni::CALICO, vxlan_port: 4789, flannel_port: 8472, dscp: Dscp::Inherit, host_mtu: 1450 }
+        Self {
+            vni: Vni::CALICO,
+            vxlan_port: 4789,
+            flannel_port: 8472,
+            dscp: Dscp::Inherit,
+            pod_tunnels: PodTunnels::default(),
+            host_mtu: 1450,
+        }
     }
 }
 

@@ -301,6 +301,7 @@ fn local_part(inputs: &Inputs, view: &NodeView<'_>, config: &CalcConfig, state: 
         underlay_v6: view.underlay_v6.map(|net| net.addr()),
         networks: [calico].into_iter().chain(flannel_network(view, config)).collect(),
         dscp: config.dscp,
+        pod_tunnels: config.pod_tunnels,
         host_addresses: view.tunnel_addresses().collect(),
         host_routes: host_routes.into_iter().collect(),
         host_mtu: config.host_mtu,

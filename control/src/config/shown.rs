@@ -29,6 +29,8 @@ impl Config {
                     Dscp::Pipe(dscp) => dscp.to_string(),
                 },
             ),
+            ("vxlan_from_pods", settings.pod_tunnels.vxlan.to_string()),
+            ("ipip_from_pods", settings.pod_tunnels.ipip.to_string()),
             ("cool_down_s", settings.cool_down.as_secs().to_string()),
             ("names_file", path(&self.names_file)),
             ("dns_servers", list(self.dns_servers.iter().map(ToString::to_string).collect())),
@@ -59,6 +61,8 @@ fn text(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use vswitch_model::PodTunnels;
+
     use super::*;
     use crate::agent::Underlay;
 
@@ -73,6 +77,7 @@ mod tests {
             vxlan_port: 4790,
             flannel_port: 8473,
             dscp: Dscp::Uniform,
+            pod_tunnels: PodTunnels { vxlan: false, ipip: true },
             engine_socket: config.engine_socket,
             cool_down: config.cool_down,
             names_file: None,
@@ -95,6 +100,7 @@ mod tests {
             vxlan_port: 4790,
             flannel_port: 8473,
             dscp: Dscp::Uniform,
+            pod_tunnels: PodTunnels { vxlan: false, ipip: true },
             underlay: read.underlay.clone(),
             ..config
         };

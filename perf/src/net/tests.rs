@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use vswitch_model::{
     Attachment, DesiredState, Dscp, Encapsulation, Identity, IdentityId, IdentityKind, Local, Mac, NextHop,
-    Port, PortName, Tunnel, TunnelId, Vni, VxlanNetwork,
+    PodTunnels, Port, PortName, Tunnel, TunnelId, Vni, VxlanNetwork,
 };
 
 use super::topology::{Layout, WIRE};
@@ -35,6 +35,7 @@ fn desired() -> DesiredState {
             underlay_v6: None,
             networks: vec![VxlanNetwork::calico("one")],
             dscp: Dscp::Inherit,
+            pod_tunnels: PodTunnels::default(),
             host_addresses: vec![address("10.0.1.1")],
             host_routes: Vec::new(),
             host_mtu: 1450,

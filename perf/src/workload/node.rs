@@ -9,7 +9,7 @@ use vswitch::config::{Config, Poll};
 use vswitch::netlink::{Facts, Hop, Link};
 use vswitch_model::{
     Attachment, DesiredState, Dscp, Encapsulation, Identity, IdentityId, IdentityKind, Local, Mac, NextHop,
-    Port, PortName, Tunnel, TunnelId, Vni, VxlanNetwork,
+    PodTunnels, Port, PortName, Tunnel, TunnelId, Vni, VxlanNetwork,
 };
 
 use super::{Family, Routes, Rules};
@@ -240,6 +240,7 @@ impl Node {
             underlay_v6: self.uplink.as_ref().map(|uplink| uplink.v6),
             networks: vec![VxlanNetwork::calico(&self.name)],
             dscp: Dscp::Inherit,
+            pod_tunnels: PodTunnels::default(),
             host_addresses: vec![self.host.0.into(), self.host.1.into()],
             host_routes: Vec::new(),
             host_mtu: self.pod_mtu,

@@ -193,8 +193,14 @@ fn policy(
 ) -> Result<(), DropReason> {
     let Query { protocol, source_port, destination_port, .. } = *query;
     let ports = FlowPorts { protocol, destination: destination_port, source: source_port };
-    if tables.port(in_port).role == Role::Pod {
-        let verdict = tables.policy.egress(source.identity, destination.identity, ports);
+    let is_pods = tables.port(in_port).role == Role::Pod;
+    let is_refused = is_pods && tables.refuses_tunnel(ports);
+    if is_pods {
+        let verdict = if is_refused {
+            Verdict { allow: false, rule: RuleId::TUNNEL_FROM_POD, log: None }
+        } else {
+            tables.policy.egress(source.identity, destination.identity, ports)
+        };
         told.egress = Some(RuleVerdict { allowed: verdict.allow, rule: verdict.rule });
         told.say("policy-egress", Words(verdict));
     }
@@ -210,6 +216,9 @@ fn policy(
                 told.say(stage, format_args!("were what is staged in force: {}", Words(verdict)));
             }
         }
+    }
+    if is_refused {
+        return Err(DropReason::TunnelFromPod);
     }
     if told.egress.is_some_and(|verdict| !verdict.allowed) {
         return Err(DropReason::PolicyEgress);
@@ -236,6 +245,7 @@ impl fmt::Display for Words {
                 f.write_str(": the pod's policy is too large for the engine, see its status")
             }
             RuleId::LOCAL_NODE => f.write_str(": the node always reaches its own pods"),
+            RuleId::TUNNEL_FROM_POD => f.write_str(": pods may not send tunnel packets of this kind"),
             rule => write!(f, " by rule {rule}"),
         }?;
         log.map_or(Ok(()), |log| write!(f, ", and logged by rule {log}"))

@@ -32,7 +32,7 @@ pub enum FlowVerdict {
     },
     /// It may not.
     Denied {
-        /// [`DropReason::PolicyEgress`] or [`DropReason::PolicyIngress`].
+        /// [`DropReason::PolicyEgress`], [`DropReason::PolicyIngress`] or [`DropReason::TunnelFromPod`].
         reason: DropReason,
         /// What decided.
         rule: RuleId,

@@ -67,6 +67,7 @@ pub(super) fn rule_verdict(snapshot: &Snapshot, verdict: RuleVerdict) -> pb::Rul
             format!("{said}: the pod's policy is too large for the engine, see its status")
         }
         (RuleId::LOCAL_NODE, _) => format!("{said}: the node always reaches its own pods"),
+        (RuleId::TUNNEL_FROM_POD, _) => format!("{said}: pods may not send tunnel packets of this kind"),
         (_, Some(source)) => format!("{said} by {}, {}", source.policy, source.position),
         (rule, None) => format!("{said} by rule {rule}"),
     };

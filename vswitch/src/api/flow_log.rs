@@ -126,9 +126,10 @@ fn message(snapshot: &Snapshot, worker: usize, record: &FlowRecord) -> pb::FlowL
         FlowVerdict::Allowed { egress, ingress } => {
             (true, "", Some(verdict(true, egress)), Some(verdict(true, ingress)))
         }
-        FlowVerdict::Denied { reason: reason @ DropReason::PolicyEgress, rule } => {
-            (false, reason.key(), Some(verdict(false, rule)), None)
-        }
+        FlowVerdict::Denied {
+            reason: reason @ (DropReason::PolicyEgress | DropReason::TunnelFromPod),
+            rule,
+        } => (false, reason.key(), Some(verdict(false, rule)), None),
         FlowVerdict::Denied { reason, rule } => (false, reason.key(), None, Some(verdict(false, rule))),
     };
     let logged = |rule: RuleId| {

@@ -17,10 +17,11 @@ use crate::engine::Shared;
 /// Rules on their way to the client.
 const QUEUE: usize = 256;
 /// Those the engine has built in that may decide, and what they are.
-const BUILT_IN: [(RuleId, &str); 3] = [
+const BUILT_IN: [(RuleId, &str); 4] = [
     (RuleId::NO_RULE_MATCHED, "policy isolates the pod, and no rule matched"),
     (RuleId::LOCAL_NODE, "the node always reaches its own pods"),
     (RuleId::TOO_LARGE, "the pod's policy is too large for the engine"),
+    (RuleId::TUNNEL_FROM_POD, "pods may not send tunnel packets of this kind"),
 ];
 
 /// The rules and the ends of the policies of this name, of all when it is empty; and then what the engine has built in, where it did

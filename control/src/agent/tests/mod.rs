@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tonic::{Code, Request};
 use vswitch_model::api::agent as pb;
 use vswitch_model::api::agent::agent_server::Agent as _;
-use vswitch_model::{Dscp, Mac, PortName};
+use vswitch_model::{Dscp, Mac, PodTunnels, PortName};
 
 use super::*;
 use crate::ipam::{Faulty, wall_clock};
@@ -152,6 +152,7 @@ fn settings(node: &str, engine_socket: &std::path::Path) -> Settings {
         vxlan_port: 4789,
         flannel_port: 8472,
         dscp: Dscp::Inherit,
+        pod_tunnels: PodTunnels::default(),
         engine_socket: engine_socket.into(),
         cool_down: Duration::from_secs(1),
         names_file: Some(engine_socket.with_file_name("names.json")),

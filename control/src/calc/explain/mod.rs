@@ -119,6 +119,9 @@ pub struct Explanation {
     /// The node that is or has the receiver.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to_node: Option<String>,
+    /// Whether the sender is a pod, and the receiver another.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leaves_pod: bool,
     /// What the sender's egress says.
     pub egress: Side,
     /// What the receiver's ingress says.
@@ -166,6 +169,18 @@ impl fmt::Display for Explanation {
     }
 }
 
+impl Explanation {
+    /// Takes in that pods may not send such a tunnel packet of their own: then policy is not asked as it leaves.
+    pub fn refuse_tunnel(&mut self) {
+        self.allowed = false;
+        self.egress = Side {
+            reason: "pods may not send tunnel packets of this kind".to_owned(),
+            hint: "vxlan_from_pods and ipip_from_pods of the node's agent would let them".to_owned(),
+            ..Side::default()
+        };
+    }
+}
+
 /// What would become of the first packet of a flow, and why.
 pub fn explain(inputs: &Inputs, question: &Question) -> Result<Explanation, ExplainError> {
     Explainer::new(inputs).explain(question)
@@ -205,6 +220,7 @@ impl<'a> Explainer<'a> {
             to: flow.describe(to),
             to_address: to.address,
             to_node: flow.node_of(to),
+            leaves_pod: flow.leaves_pod(),
             egress,
             ingress,
         })
@@ -256,6 +272,16 @@ impl<'a> Flow<'a> {
         match direction {
             PolicyType::Ingress => (self.to, self.from),
             PolicyType::Egress => (self.from, self.to),
+        }
+    }
+
+    fn leaves_pod(&self) -> bool {
+        let Place { address, owner } = self.from;
+        match owner {
+            Some(Owner::Pod(pod)) => {
+                owner != self.to.owner || !self.cluster.pods[pod].has_together(address, self.to.address)
+            }
+            _ => false,
         }
     }
 

@@ -24,8 +24,11 @@ pub(super) fn explain(explain: &Explain) -> Result<(Report, bool), Failure> {
     let (mut inputs, mut notes) = read(&explain.filename, &explain.namespace)?;
     let question = question(explain);
     notes.extend(place::ends(&mut inputs, &question).map_err(Failure)?);
-    let answer = crate::calc::explain(&inputs, &question).map_err(|error| Failure(error.to_string()))?;
+    let mut answer = crate::calc::explain(&inputs, &question).map_err(|error| Failure(error.to_string()))?;
     let verdicts = tables::ask(&inputs, &question, &answer).map_err(Failure)?;
+    if verdicts.iter().any(|verdict| verdict.is_refused) {
+        answer.refuse_tunnel();
+    }
     agree(&answer, &verdicts)?;
     let allowed = answer.allowed;
     Ok((report(answer, explain, &verdicts, &notes), allowed))
@@ -168,6 +171,10 @@ spec:
             ("10.1.0.9 media/relay 5060/udp", true),
             ("media/relay media/relay 1/tcp", true),
             ("203.0.113.7 192.0.2.9 1/tcp", true),
+            ("phone stranger 4789/udp", false),
+            ("phone phone 4789/udp", true),
+            ("203.0.113.7 stranger 4789/udp", true),
+            ("phone stranger 4790/udp", true),
         ] {
             assert_eq!(ask(CLUSTER, words).unwrap().1, allowed, "{words}");
         }

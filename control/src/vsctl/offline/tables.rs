@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use vswitch_datapath::policy::{FlowPorts, PolicyDirection};
+use vswitch_datapath::policy::{self, FlowPorts, PolicyDirection};
 use vswitch_datapath::tables::Revision;
 use vswitch_datapath::{CompileInputs, PortMap, Underlay, compile};
 use vswitch_model::{DesiredState, Generation, RuleId};
@@ -17,6 +17,8 @@ pub(super) struct Verdict {
     pub(super) is_egress: bool,
     /// Whether it allows the flow.
     pub(super) allowed: bool,
+    /// Whether it is a tunnel packet that pods may not send.
+    pub(super) is_refused: bool,
     /// In words.
     pub(super) text: String,
 }
@@ -69,12 +71,17 @@ fn judge(
     })
     .map_err(|error| format!("what these files come to cannot be in force: {error}"))?;
     let [own, other] = [own, other].map(|address| tables.lookup(address).identity);
-    let verdict = tables.policy.verdict(direction, own, other, ports);
     let is_egress = direction == PolicyDirection::Egress;
+    let is_refused = is_egress && tables.refuses_tunnel(ports);
+    let verdict = if is_refused {
+        policy::Verdict { allow: false, rule: RuleId::TUNNEL_FROM_POD, log: None }
+    } else {
+        tables.policy.verdict(direction, own, other, ports)
+    };
     let (way, said) =
         (if is_egress { "leaving" } else { "arriving" }, if verdict.allow { "allowed" } else { "denied" });
     let text = format!("{way}: {said}{}", reason(&state, verdict.rule));
-    Ok(Verdict { is_egress, allowed: verdict.allow, text })
+    Ok(Verdict { is_egress, allowed: verdict.allow, is_refused, text })
 }
 
 /// What decided, in words that go on from the verdict.
@@ -86,6 +93,7 @@ fn reason(state: &DesiredState, rule: RuleId) -> String {
         RuleId::NO_RULE_MATCHED => ": policy isolates the pod, and no rule matched".to_owned(),
         RuleId::TOO_LARGE => ": the pod's policy is too large for the engine".to_owned(),
         RuleId::LOCAL_NODE => ": the node always reaches its own pods".to_owned(),
+        RuleId::TUNNEL_FROM_POD => ": pods may not send tunnel packets of this kind".to_owned(),
         id => {
             let policies = state.policies.values();
             let mut rules = policies.flat_map(|policy| policy.places().map(move |rule| (policy, rule)));

@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use vswitch_model::{
-    Attachment, Dscp, Encapsulation, Identity, IdentityId, IdentityKind, Local, NextHop, Port, Tunnel,
-    TunnelId, Vni, VxlanNetwork,
+    Attachment, Dscp, Encapsulation, Identity, IdentityId, IdentityKind, Local, NextHop, PodTunnels, Port,
+    Tunnel, TunnelId, Vni, VxlanNetwork,
 };
 
 use super::*;
@@ -115,6 +115,7 @@ impl World {
                     underlay_v6: None,
                     networks: vec![VxlanNetwork::calico("one")],
                     dscp: Dscp::Inherit,
+                    pod_tunnels: PodTunnels::default(),
                     host_addresses: vec![IpAddr::from([10, 0, 0, (host_mtu % 2) as u8])],
                     host_routes: Vec::new(),
                     host_mtu: *host_mtu,

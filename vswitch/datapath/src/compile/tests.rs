@@ -4,8 +4,8 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 use vswitch_model::{
     Action, Attachment, DropReason, Dscp, Encapsulation, Identity, IdentityId, IdentityKind, Local, NextHop,
-    Policy, PolicyId, Port, Rule, RuleId, Standing, Subject, Tier, TierDefault, Tunnel, TunnelId, Vni,
-    VxlanNetwork,
+    PodTunnels, Policy, PolicyId, Port, Rule, RuleId, Standing, Subject, Tier, TierDefault, Tunnel, TunnelId,
+    Vni, VxlanNetwork,
 };
 
 use super::*;
@@ -48,6 +48,7 @@ impl World {
             underlay_v6: Some("2001:db8::1".parse().unwrap()),
             networks: vec![VxlanNetwork::calico("node-1")],
             dscp: Dscp::Inherit,
+            pod_tunnels: PodTunnels::default(),
             host_addresses: vec![ip("10.244.1.0"), ip("fd00:1::")],
             host_routes: vec![net("10.244.0.0/16")],
             host_mtu: 1450,

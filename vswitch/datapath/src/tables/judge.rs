@@ -62,15 +62,21 @@ impl Judgement {
     }
 }
 
-/// A flow that policy denies.
+/// A flow that policy denies, or that no pod may open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Denied {
-    /// [`DropReason::PolicyEgress`] or [`DropReason::PolicyIngress`].
+    /// [`DropReason::PolicyEgress`], [`DropReason::PolicyIngress`] or [`DropReason::TunnelFromPod`].
     pub reason: DropReason,
     /// What decided.
     pub rule: RuleId,
     /// The rules that marked it, at either end.
     pub marks: [Option<RuleId>; 2],
+}
+
+impl Denied {
+    /// A pod's own tunnel packet: policy is not asked.
+    const TUNNEL: Self =
+        Self { reason: DropReason::TunnelFromPod, rule: RuleId::TUNNEL_FROM_POD, marks: [None; 2] };
 }
 
 /// What would be said of a flow, were what is staged in force.
@@ -92,12 +98,15 @@ impl StagedVerdict {
 
 impl Tables {
     /// Judges a flow: egress when it comes by a pod's port or the source is a pod of this node (which differs when a port
-    /// has gone and its number or address came back), ingress when the destination is. Whether the adjacencies lead
-    /// anywhere is not asked.
+    /// has gone and its number or address came back), ingress when the destination is. Where egress is, tunnel packets are
+    /// denied before it, unless pods may send them. Whether the adjacencies lead anywhere is not asked.
     #[inline]
     pub fn judge(&self, flow: &Question) -> Result<Judgement, Denied> {
         let mut judgement = Judgement::of(flow);
         let (ours, theirs) = self.judged_ends(flow);
+        if ours && self.refuses_tunnel(flow.ports) {
+            return Err(Denied::TUNNEL);
+        }
         if ours {
             judgement.heed(
                 PolicyDirection::Egress,
@@ -120,6 +129,10 @@ impl Tables {
         for (number, (flow, judged)) in flows.iter().zip(judged.iter_mut()).enumerate().take(BATCH) {
             *judged = Ok(Judgement::of(flow));
             let (is_ours, is_theirs) = self.judged_ends(flow);
+            if is_ours && self.refuses_tunnel(flow.ports) {
+                *judged = Err(Denied::TUNNEL);
+                continue;
+            }
             ours.push_if(is_ours, number);
             theirs.push_if(is_theirs, number);
         }
@@ -163,12 +176,16 @@ impl Tables {
         (self.port(flow.in_port).role == Role::Pod || is_pod(flow.source), is_pod(flow.destination))
     }
 
-    /// What [`Self::judge`] would say, were what is staged in force. None: nothing is staged.
+    /// What [`Self::judge`] would say, were what is staged in force. None: nothing is staged, or it is a pod's own tunnel
+    /// packet, of which policy decides nothing.
     #[inline]
     #[must_use]
     pub fn judge_staged(&self, flow: &Question) -> Option<StagedVerdict> {
         let staged = self.policy.staged()?;
         let (ours, theirs) = self.judged_ends(flow);
+        if ours && self.refuses_tunnel(flow.ports) {
+            return None;
+        }
         let ends = (flow.source.identity, flow.destination.identity);
         let egress = ours.then(|| staged.verdict(PolicyDirection::Egress, ends.0, ends.1, flow.ports));
         let asked = theirs && egress.is_none_or(|verdict| verdict.allow);
@@ -200,7 +217,9 @@ impl Tables {
             (PolicyDirection::Egress, ours, flow.egress, source.identity),
             (PolicyDirection::Ingress, theirs, flow.ingress, destination.identity),
         ];
-        flow.identities == [source.identity, destination.identity]
+        // Whether pods may send tunnel packets can have changed without any policy.
+        !(ours && self.refuses_tunnel(asked.ports))
+            && flow.identities == [source.identity, destination.identity]
             && ends.into_iter().all(|(direction, judged, rule, subject)| match (judged, rule) {
                 // It may not have been a pod of ours then.
                 (true, RuleId::NOT_ISOLATED) => self.policy.is_open(direction, subject),

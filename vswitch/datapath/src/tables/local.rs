@@ -4,6 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use vswitch_model::{Local, Mac, Vni, VxlanNetwork, limits};
 
+use crate::parse::protocol;
+use crate::policy::FlowPorts;
+
 /// What this node is to the underlay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalEntry {
@@ -13,6 +16,8 @@ pub struct LocalEntry {
     pub networks: Networks,
     /// The bits of an outer traffic class that come out of a tunnel, besides what RFC 6040 says of ECN.
     pub kept_of_outer: u8,
+    /// The tunnel packets that our pods may not send.
+    pub refused: Refused,
     /// The node's own IPv4 address among the pods: source of the ICMP errors we send.
     pub host_v4: Option<Ipv4Addr>,
     /// The same for IPv6.
@@ -26,6 +31,7 @@ impl LocalEntry {
             underlay: [local.underlay_v4.map(IpAddr::V4), local.underlay_v6.map(IpAddr::V6)],
             networks: Networks::new(&local.networks),
             kept_of_outer: if local.dscp == vswitch_model::Dscp::Uniform { 0xfc } else { 0 },
+            refused: Refused::new(local),
             host_v4: addresses
                 .clone()
                 .find_map(|address| if let IpAddr::V4(a) = address { Some(*a) } else { None }),
@@ -35,6 +41,35 @@ impl LocalEntry {
 }
 
 const NETWORKS: usize = limits::VXLAN_NETWORKS_MAX;
+
+/// The tunnel packets that pods may not send, whomever they are for: a node would take some for its neighbour's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused {
+    /// UDP ports of VXLAN; 0 where there is none.
+    ports: [u16; NETWORKS],
+    ipip: bool,
+}
+
+impl Refused {
+    fn new(local: &Local) -> Self {
+        let mut ports = [0; NETWORKS];
+        let refused = local.networks.iter().filter(|_| !local.pod_tunnels.vxlan);
+        ports.iter_mut().zip(refused).for_each(|(port, network)| *port = network.port);
+        Self { ports, ipip: !local.pod_tunnels.ipip }
+    }
+
+    /// Whether what a flow opens with is one of them.
+    #[inline]
+    #[must_use]
+    pub fn has(&self, opened: FlowPorts) -> bool {
+        let port = opened.destination;
+        match opened.protocol {
+            protocol::UDP => port != 0 && self.ports.iter().fold(false, |found, own| found | (*own == port)),
+            protocol::IPV4 | protocol::IPV6 => self.ipip,
+            _ => false,
+        }
+    }
+}
 
 /// The VXLAN networks we accept, in an array that is compared as a whole: how many of them are used makes no difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

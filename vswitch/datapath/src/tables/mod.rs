@@ -17,12 +17,12 @@ use vswitch_model::{DropReason, Generation, IdentityId, Mac, TunnelId};
 pub use adjacency::{Adjacency, AdjacencyIndex, NodeIndex};
 pub(crate) use group::{Buckets, Group, Member};
 pub use judge::{Denied, Judgement, Question, StagedVerdict};
-pub use local::{LocalEntry, Networks};
+pub use local::{LocalEntry, Networks, Refused};
 pub use port::{GATEWAY_V4, GATEWAY_V6, PortEntry, Role};
 pub use template::{Headers, TunnelTemplate};
 
 use crate::fib::Fib;
-use crate::policy::PolicyTables;
+use crate::policy::{FlowPorts, PolicyTables};
 use crate::{BATCH, PortIndex};
 
 /// Which tables: no two that one engine publishes have the same, not even of the same generation (the underlay or a port
@@ -242,6 +242,13 @@ impl Tables {
         self.local.as_ref()
     }
 
+    /// Whether a pod may not open such a flow, whatever policy says: with a tunnel packet of its own.
+    #[inline]
+    #[must_use]
+    pub fn refuses_tunnel(&self, opened: FlowPorts) -> bool {
+        self.local.as_ref().is_some_and(|local| local.refused.has(opened))
+    }
+
     /// Who sends us tunnel packets from this underlay address.
     #[inline]
     #[must_use]
@@ -293,7 +300,6 @@ fn put(leaves: &mut [Leaf], numbers: &[u8], found: &[Leaf]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::FlowPorts;
 
     #[test]
     fn empty_tables_drop_and_deny_everything() {

@@ -21,8 +21,8 @@ use std::sync::{Arc, OnceLock};
 use vswitch_model::limits::LARGE_PACKET_MAX;
 use vswitch_model::{
     Action, Attachment, DesiredState, DropReason, Dscp, Encapsulation, Generation, Identity, IdentityId,
-    IdentityKind, IdentitySet, Local, Mac, NextHop, Policy, PolicyId, Port, PortMatch, PortName, Rule,
-    RuleId, SetId, Standing, Subject, Tier, TierDefault, Tunnel, TunnelId, Vni, VxlanNetwork,
+    IdentityKind, IdentitySet, Local, Mac, NextHop, PodTunnels, Policy, PolicyId, Port, PortMatch, PortName,
+    Rule, RuleId, SetId, Standing, Subject, Tier, TierDefault, Tunnel, TunnelId, Vni, VxlanNetwork,
 };
 
 use super::frames::Ends;
@@ -503,6 +503,7 @@ fn local(node: u8) -> Local {
         underlay_v6: Some(underlay_v6),
         networks: vec![VxlanNetwork::calico(&node_name(node)), flannel(node)],
         dscp: Dscp::Inherit,
+        pod_tunnels: PodTunnels::default(),
         host_addresses: vec![v4(node, HOST), v6(node, HOST)],
         host_routes: Vec::new(),
         host_mtu: 1450,

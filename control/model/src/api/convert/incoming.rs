@@ -9,8 +9,9 @@ use ipnet::IpNet;
 use crate::api::engine as pb;
 use crate::{
     Action, Attachment, Change, Delta, DesiredState, Dscp, Encapsulation, Generation, Identity, IdentityId,
-    IdentityKind, IdentitySet, Invalid, Local, Mac, NextHop, Policy, PolicyEnd, PolicyId, Port, PortMatch,
-    PortName, Rule, RuleId, SetId, Standing, Subject, Tier, TierDefault, Tunnel, TunnelId, Vni, VxlanNetwork,
+    IdentityKind, IdentitySet, Invalid, Local, Mac, NextHop, PodTunnels, Policy, PolicyEnd, PolicyId, Port,
+    PortMatch, PortName, Rule, RuleId, SetId, Standing, Subject, Tier, TierDefault, Tunnel, TunnelId, Vni,
+    VxlanNetwork,
 };
 
 type Result<T> = std::result::Result<T, Invalid>;
@@ -85,6 +86,7 @@ impl TryFrom<pb::Local> for Local {
                 Ok(pb::DscpModel::Pipe) => Dscp::pipe(message.dscp).map_err(|error| error.within("dscp"))?,
                 Err(_) => return Err(Invalid::new("dscp_model", "is unknown")),
             },
+            pod_tunnels: PodTunnels { vxlan: message.vxlan_from_pods, ipip: message.ipip_from_pods },
             host_addresses: each(message.host_addresses, "host_addresses", |text| address(&text, ""))?,
             host_routes: each(message.host_routes, "host_routes", |text| prefix(&text, ""))?,
             host_mtu: narrow(message.host_mtu, "host_mtu", 65_535)?,

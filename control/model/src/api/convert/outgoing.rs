@@ -54,6 +54,8 @@ impl From<Local> for pb::Local {
             networks: local.networks.into_iter().map(Into::into).collect(),
             dscp_model: model.into(),
             dscp,
+            vxlan_from_pods: local.pod_tunnels.vxlan,
+            ipip_from_pods: local.pod_tunnels.ipip,
             host_addresses: local.host_addresses.iter().map(ToString::to_string).collect(),
             host_routes: local.host_routes.iter().map(ToString::to_string).collect(),
             host_mtu: local.host_mtu.into(),

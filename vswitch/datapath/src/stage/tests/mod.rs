@@ -6,6 +6,7 @@ mod forwarding;
 mod fragments;
 mod large;
 mod modes;
+mod pod_tunnels;
 mod pods;
 mod policy;
 mod related;
