@@ -9,7 +9,7 @@ use crate::flow::{FlowIndex, FlowKey, FlowTable, Orientation};
 use crate::parse::Parsed;
 use crate::stage::Indices;
 
-/// The keys of a batch's packets, by packet. Their hashes are [`Scratch::entropy`].
+/// The keys of a batch's packets, by packet. Their hashes are [`Scratch::entropy`](crate::stage::Scratch::entropy).
 #[derive(Debug)]
 pub(crate) struct Keys {
     /// Whose there are; in the places of the others lies what an earlier batch left.
