@@ -26,7 +26,7 @@ pub(super) fn v4(frame: &[u8]) -> Option<Parsed> {
     if be16(header, 12) != IPV4 || header[14] != 0x45 || fragment & !DONT_FRAGMENT != 0 {
         return None;
     }
-    let end = ETHERNET + usize::from(be16(header, 16));
+    let end = (ETHERNET as u16).checked_add(be16(header, 16))?;
     let flags = transport(frame, header, (TRANSPORT_V4, end), header[23])?;
     if !header[ETHERNET..].first_chunk().is_some_and(checksum::is_right_v4) {
         return None;
@@ -51,7 +51,7 @@ pub(super) fn v6(frame: &[u8]) -> Option<Parsed> {
     if be16(header, 12) != IPV6 || header[14] >> 4 != 6 {
         return None;
     }
-    let end = TRANSPORT_V6 + usize::from(be16(header, 18));
+    let end = (TRANSPORT_V6 as u16).checked_add(be16(header, 18))?;
     let flags = transport(frame, header, (TRANSPORT_V6, end), header[20])?;
     let (source, destination) = (chunk::<16>(header, 22)?, chunk::<16>(header, 38)?);
     Some(Parsed {
@@ -72,31 +72,32 @@ pub(super) fn v6(frame: &[u8]) -> Option<Parsed> {
 fn transport<const N: usize>(
     frame: &[u8],
     header: &[u8; N],
-    (start, end): (usize, usize),
+    (start, end): (usize, u16),
     protocol: u8,
 ) -> Option<u8> {
-    let (length, least, flags) = match protocol {
-        protocol::UDP => (usize::from(be16(header, start + 4)), 8, 0),
+    if usize::from(end) > frame.len() {
+        return None;
+    }
+    let room = usize::from(end).checked_sub(start)?;
+    match protocol {
+        protocol::UDP => (8..=room).contains(&usize::from(be16(header, start + 4))).then_some(0),
         protocol::TCP => {
             let [offset, flags] = *chunk::<2>(frame, start + 12)?;
-            (usize::from(offset >> 4) * 4, 20, flags)
+            (20..=room).contains(&(usize::from(offset >> 4) * 4)).then_some(flags)
         }
-        _ => return None,
-    };
-    // Ends of longer packets do not fit where they are kept.
-    let fits = start + length <= end && end <= frame.len().min(usize::from(u16::MAX));
-    (length >= least && fits).then_some(flags)
+        _ => None,
+    }
 }
 
 /// What both families have in the same place, or as far behind the IP header.
 #[inline(always)]
-fn ends<const N: usize>(header: &[u8; N], (start, end): (usize, usize), tcp_flags: u8) -> Parsed {
+fn ends<const N: usize>(header: &[u8; N], (start, end): (usize, u16), tcp_flags: u8) -> Parsed {
     Parsed {
         destination_mac: Mac([header[0], header[1], header[2], header[3], header[4], header[5]]),
         source_mac: Mac([header[6], header[7], header[8], header[9], header[10], header[11]]),
         piece: Piece::Whole,
         transport: start as u16,
-        end: end as u16,
+        end,
         source_port: be16(header, start),
         destination_port: be16(header, start + 2),
         tcp_flags,

@@ -199,7 +199,7 @@ pub fn parse(frame: &[u8]) -> Result<Parsed, DropReason> {
 /// Reads a frame into the place where the walk keeps what it knows; half-filled when it is refused.
 #[inline]
 pub(crate) fn parse_into(frame: &[u8], parsed: &mut Parsed) -> Result<(), DropReason> {
-    match usual(frame).or_else(|| common::v6(frame)) {
+    match usual_v4(frame).or_else(|| usual_v6(frame)) {
         Some(read) => {
             *parsed = read;
             Ok(())
@@ -208,11 +208,17 @@ pub(crate) fn parse_into(frame: &[u8], parsed: &mut Parsed) -> Result<(), DropRe
     }
 }
 
-/// Reads a frame of the form that is most usual: a whole packet of UDP or TCP over IPv4 without options. None: it is not of
-/// that form, or not right.
+/// Reads a frame of the most usual form: a whole packet of UDP or TCP over IPv4 without options. None: it is not of that
+/// form, or not right.
 #[inline(always)]
-pub(crate) fn usual(frame: &[u8]) -> Option<Parsed> {
+pub(crate) fn usual_v4(frame: &[u8]) -> Option<Parsed> {
     common::v4(frame)
+}
+
+/// The same over IPv6 without extension headers.
+#[inline(always)]
+pub(crate) fn usual_v6(frame: &[u8]) -> Option<Parsed> {
+    common::v6(frame)
 }
 
 /// The long way, for any frame that there can be.

@@ -7,7 +7,7 @@ use super::{Context, Indices, Scratch, source};
 use crate::counters::{Run, Stage};
 use crate::flow::FlowTable;
 use crate::parse::{self, Network, Parsed, parse_into};
-use crate::tables::Role;
+use crate::tables::{PortEntry, Role};
 use crate::{BATCH, Buffer, Packet, segment};
 
 /// Packets by the kind of port they came by.
@@ -42,23 +42,19 @@ pub(crate) fn run<B: Buffer>(
             sort(context, scratch, run, right, &mut received);
             (run, station, right) = (Run::of(packet.port), context.tables.port(packet.port), Indices::new());
         }
-        let length = packet.buffer.bytes().len();
-        run.add(length);
+        run.add(packet.buffer.bytes().len());
         scratch.ingress[index] = packet.port;
-        let parsed = &mut scratch.parsed[index];
         // While its header is at hand all is asked that every packet of a pod is.
         if station.role == Role::Pod
             && packet.offload.checksum.is_none()
-            && let Some(usual) = parse::usual(packet.buffer.bytes())
-            && source::goes_at_once(packet.buffer.bytes(), &usual, station)
-            && let end = usize::from(usual.end)
-            && (length == end || packet.buffer.set_len(end))
-            && let Some(hash) = keys.make(flows, index, &usual)
+            && (take_v4(scratch, (flows, keys), packet, station, index)
+                || take_v6(scratch, (flows, keys), packet, station, index))
         {
-            *parsed = usual;
-            scratch.entropy[index] = hash;
             own.push(index);
-        } else if let Err(reason) = read(&mut packet.buffer, parsed) {
+            continue;
+        }
+        let parsed = &mut scratch.parsed[index];
+        if let Err(reason) = read(&mut packet.buffer, parsed) {
             scratch.drop(index, reason);
         } else if packet.offload.checksum.is_some()
             && !segment::fits(packet.buffer.bytes(), parsed, &packet.offload)
@@ -73,6 +69,54 @@ pub(crate) fn run<B: Buffer>(
     keys.made.extend(own);
     received.own = own;
     received
+}
+
+/// Reads a pod's packet of the usual form, cuts off what follows it, and makes its flow's key; false, and nothing changed, when
+/// it is of another form, or does not go on.
+#[inline(always)]
+fn take_v4<B: Buffer>(
+    scratch: &mut Scratch,
+    keyed: (&FlowTable, &mut Keys),
+    packet: &mut Packet<B>,
+    station: &PortEntry,
+    index: usize,
+) -> bool {
+    parse::usual_v4(packet.buffer.bytes())
+        .is_some_and(|parsed| take(scratch, keyed, packet, station, index, &parsed))
+}
+
+/// The same of IPv6. Apart, so that what both have in common is compiled for what each of them knows.
+#[inline(never)]
+fn take_v6<B: Buffer>(
+    scratch: &mut Scratch,
+    keyed: (&FlowTable, &mut Keys),
+    packet: &mut Packet<B>,
+    station: &PortEntry,
+    index: usize,
+) -> bool {
+    parse::usual_v6(packet.buffer.bytes())
+        .is_some_and(|parsed| take(scratch, keyed, packet, station, index, &parsed))
+}
+
+#[inline(always)]
+fn take<B: Buffer>(
+    scratch: &mut Scratch,
+    (flows, keys): (&FlowTable, &mut Keys),
+    packet: &mut Packet<B>,
+    station: &PortEntry,
+    index: usize,
+    parsed: &Parsed,
+) -> bool {
+    let end = usize::from(parsed.end);
+    let goes = source::goes_at_once(packet.buffer.bytes(), parsed, station)
+        && (packet.buffer.bytes().len() == end || packet.buffer.set_len(end));
+    if !goes {
+        return false;
+    }
+    let Some(hash) = keys.make(flows, index, parsed) else { return false };
+    scratch.parsed[index] = *parsed;
+    scratch.entropy[index] = hash;
+    true
 }
 
 /// Counts a run, and puts those of its packets that are right where the port they came by leads.

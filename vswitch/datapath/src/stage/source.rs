@@ -52,10 +52,10 @@ fn goes(parsed: &Parsed, station: &PortEntry) -> bool {
         && (goes_v4(parsed, station) || goes_v6(parsed, station))
 }
 
-/// The same, by the Ethernet addresses as they stand in its frame, of IPv4.
+/// The same, by the Ethernet addresses as they stand in its frame.
 #[inline(always)]
 pub(crate) fn goes_at_once(frame: &[u8], parsed: &Parsed, station: &PortEntry) -> bool {
-    station.sends_to_gateway(frame) && goes_v4(parsed, station)
+    station.sends_to_gateway(frame) && (goes_v4(parsed, station) || goes_v6(parsed, station))
 }
 
 /// The same of IPv4 addresses.
@@ -68,6 +68,7 @@ fn goes_v4(parsed: &Parsed, station: &PortEntry) -> bool {
 }
 
 /// The same of IPv6 addresses.
+#[inline]
 fn goes_v6(parsed: &Parsed, station: &PortEntry) -> bool {
     parsed.network == Network::V6
         && owns(station, parsed.source)
