@@ -9,21 +9,22 @@ pub enum Mark {
     Begin,
     /// A port was asked for packets. Marked by the worker.
     Receive,
-    /// Headers were read and packets sorted by the kind of port they came by.
+    /// Headers were read and packets sorted by the kind of port they came by. Of pods' packets of the usual form sources were
+    /// checked and flow keys made, too.
     Parse,
-    /// Pods' packets were checked to be their own.
+    /// Pods' other packets were checked to be their own.
     Source,
     /// Tunnel headers were taken off, and their inner sources checked.
     Decapsulate,
-    /// Flow keys were made and hashed.
+    /// The other flow keys were made and hashed.
     Key,
     /// Keys were looked up.
     Lookup,
-    /// Known flows were advanced.
+    /// Known flows were advanced, and their packets sent that nothing more is to be asked of.
     Advance,
     /// New flows were judged and entered.
     Miss,
-    /// TTLs were decremented, headers of the next hop and of tunnels written.
+    /// Of all others TTLs were decremented, headers of the next hop and of tunnels written.
     Forward,
     /// ICMP errors were built.
     Report,

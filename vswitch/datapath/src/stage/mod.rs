@@ -7,6 +7,9 @@
 //!         -> uplink (decapsulate, source check) -> flow -> forward -> leave -> transmit
 //!         -> host (source check)             -+
 //! ```
+//!
+//! What nearly all packets are goes further at once, while its headers are at hand: the pod's check and the flow's key are
+//! made as a packet is received, and a packet of a known flow is sent as its flow advances. The stages between see the rest.
 
 pub(crate) mod flow;
 pub(crate) mod forward;
