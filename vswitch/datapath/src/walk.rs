@@ -185,7 +185,7 @@ impl Walk {
     }
 
     /// The flows, in no order of meaning.
-    pub fn flows(&self) -> impl Iterator<Item = &Flow> {
+    pub fn flows(&self) -> impl Iterator<Item = Flow> {
         self.flows.iter().map(|(_, flow)| flow)
     }
 

@@ -132,7 +132,7 @@ impl Worker {
                 chunk.next = Some(number);
                 return chunk;
             }
-            chunk.flows.extend(table.get(FlowIndex(number)).cloned());
+            chunk.flows.extend(table.get(FlowIndex(number)));
         }
         chunk.next = (last < end).then_some(last);
         chunk

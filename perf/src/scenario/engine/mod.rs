@@ -32,8 +32,8 @@ const PACKETS: u64 = 65_536;
 const PACKETS_QUICK: u64 = 32_768;
 /// Packets before those that count: what the other cases have pushed out of the caches comes back.
 const WARM: u64 = 8192;
-/// Memory a flow takes: a record, and its part of the index (see `FlowTable`).
-pub(super) const FLOW_BYTES: u64 = 164;
+/// Memory a flow takes: a record, its part of the index and the windows of its connection (see `FlowTable`).
+pub(super) const FLOW_BYTES: u64 = 114;
 /// Memory a route takes at most, in the desired state and in the tables.
 const ROUTE_BYTES: u64 = 600;
 

@@ -92,7 +92,7 @@ fn fill(session: &mut Session, name: &str, flows: usize) -> Result<(FlowTable, V
             let start = std::time::Instant::now();
             for flow in made {
                 let hash = table.hash(&flow.key);
-                let added = table.insert(hash, flow);
+                let added = table.insert(hash, &flow);
                 added.map_err(|error| Error::setup(format!("fill {name}"), error))?;
             }
             times += start.elapsed();
@@ -125,7 +125,6 @@ fn flow(number: u64) -> Result<Flow> {
         key,
         orientation,
         in_port: PortIndex((number % PORTS) as u16),
-        reply_port: None,
         judgement,
         revision: Revision(1),
         tcp_flags: TcpFlags(0),

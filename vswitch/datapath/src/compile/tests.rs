@@ -338,7 +338,6 @@ fn open(tables: &Tables, to: &str) -> Flow {
         key,
         orientation,
         in_port: POD,
-        reply_port: Some(UPLINK),
         judgement,
         revision: tables.revision,
         tcp_flags: TcpFlags::default(),
@@ -383,7 +382,7 @@ fn a_flow_is_judged_again_by_new_tables() {
     assert_eq!(flow.revision, Revision(2));
 
     // The same when the port it was opened by has another number by now.
-    flow.in_ports[0] = PortIndex(9);
+    flow.in_port = PortIndex(9);
     assert!(world.compile_as(4).unwrap().revalidate(&mut flow, 0).is_err());
 }
 

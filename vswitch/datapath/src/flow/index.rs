@@ -2,11 +2,15 @@
 //!
 //! A record is in its first bucket, or, when that was full, in its second. A bucket counts those that had to go to their
 //! second, so that a search that finds nothing looks at one line only, as long as nothing went (Cuckoo++, arXiv
-//! 1712.09624). There are two entries for every flow, so a bucket is full seldom, and when both are one move of another
-//! entry makes room.
+//! 1712.09624). There are eight entries for seven flows: when both buckets are full others move out of the way, each to
+//! its own other bucket (cuckoo hashing), which two moves at most find room for at this load.
 
 /// Entries of a bucket.
 pub(super) const WAYS: usize = 8;
+/// Flows that a bucket is there for. Buckets of 8 of which each entry may be in two take 97 in 100.
+const FLOWS_EACH: usize = 7;
+/// Moves that make room for others to move.
+const DEPTH: u32 = 1;
 const FREE: u16 = 0;
 /// The lowest bit of each tag of a word.
 const LOW: u64 = 0x0001_0001_0001_0001;
@@ -29,31 +33,33 @@ pub(super) struct Bucket {
 #[derive(Debug, Clone)]
 pub(super) struct Index {
     buckets: Box<[Bucket]>,
-    mask: usize,
 }
 
 impl Index {
     /// An index for at most `capacity` records.
     pub(super) fn new(capacity: usize) -> Self {
-        let count = (capacity * 2).div_ceil(WAYS).next_power_of_two().max(2);
-        Self { buckets: vec![Bucket::default(); count].into_boxed_slice(), mask: count - 1 }
+        // One more: of a few buckets one may well be the choice of most.
+        let count = capacity.div_ceil(FLOWS_EACH) + 1;
+        Self { buckets: vec![Bucket::default(); count.max(2)].into_boxed_slice() }
     }
 
+    /// From bits 16 to 47 of the hash; the upper ones count.
     #[inline]
     fn first(&self, hash: u64) -> usize {
-        hash as usize & self.mask
+        below((hash >> 16) as u32, self.buckets.len())
     }
 
-    /// Never the first: the distance is odd.
+    /// Never the first. From the lower 32 bits; the lowest count.
     #[inline]
     fn second(&self, hash: u64) -> usize {
-        (hash as usize ^ ((hash >> 32) as usize | 1)) & self.mask
+        let count = self.buckets.len();
+        let at = self.first(hash) + 1 + below((hash as u32).swap_bytes(), count - 1);
+        if at < count { at } else { at - count }
     }
 
     #[inline]
     fn bucket(&self, at: usize) -> &Bucket {
-        // The mask keeps the number below the length; indexing by it costs one comparison.
-        &self.buckets[at & self.mask]
+        &self.buckets[at]
     }
 
     /// The first record whose tag fits and for which `same` holds.
@@ -85,25 +91,32 @@ impl Index {
             return true;
         }
         if !self.put(second, hash, record) {
-            let room = [first, second].into_iter().find(|at| self.move_one(*at, &hash_of));
-            match room {
-                Some(at) if at == first => return self.put(first, hash, record),
-                Some(_) if self.put(second, hash, record) => {}
-                _ => return false,
+            let ways = (0..=DEPTH).flat_map(|depth| [(first, depth), (second, depth)]);
+            let room = ways.into_iter().find(|(at, depth)| self.make_way(*at, *depth, &hash_of));
+            let Some((at, _)) = room else { return false };
+            if !self.put(at, hash, record) {
+                return false;
+            }
+            if at == first {
+                return true;
             }
         }
         self.buckets[first].moved += 1;
         true
     }
 
-    /// Moves one entry of a full bucket to its other bucket.
-    fn move_one(&mut self, from: usize, hash_of: impl Fn(u32) -> u64) -> bool {
+    /// Moves one entry of a full bucket to its other bucket, where others move first if that is full, too: `depth` times.
+    #[cold]
+    fn make_way(&mut self, from: usize, depth: u32, hash_of: &impl Fn(u32) -> u64) -> bool {
         for way in 0..WAYS {
             let record = self.buckets[from].records[way];
             let hash = hash_of(record);
             let (first, second) = (self.first(hash), self.second(hash));
             let to = if from == first { second } else { first };
-            if self.put(to, hash, record) {
+            let moved = self.put(to, hash, record)
+                || depth > 0 && self.make_way(to, depth - 1, hash_of) && self.put(to, hash, record);
+            if moved {
+                // It is where it was: what moved on from `to` made no room for it before.
                 self.buckets[from].free(way);
                 if to == second {
                     self.buckets[first].moved += 1;
@@ -118,7 +131,7 @@ impl Index {
 
     #[inline]
     fn put(&mut self, at: usize, hash: u64, record: u32) -> bool {
-        let bucket = &mut self.buckets[at & self.mask];
+        let bucket = &mut self.buckets[at];
         let way = first_way(bucket.matches(FREE));
         let Some(number) = bucket.records.get_mut(way) else { return false };
         *number = record;
@@ -197,8 +210,14 @@ fn first_way(matches: u64) -> usize {
     bit / 16 * 2 + bit % 16
 }
 
-/// 16 bits of the hash that choose no bucket of a table of less than 2^48 buckets, and are not [`FREE`].
+/// 16 bits of the hash that choose no bucket, and are not [`FREE`].
 #[inline]
 fn tag(hash: u64) -> u16 {
     ((hash >> 48) as u16).max(1)
+}
+
+/// A number below `count` from a random one: the upper bits of their product.
+#[inline]
+fn below(random: u32, count: usize) -> usize {
+    ((u64::from(random) * count as u64) >> 32) as usize
 }

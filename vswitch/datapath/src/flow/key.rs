@@ -28,12 +28,23 @@ pub enum Orientation {
 /// query's type and code; for protocols without ports it is 0. IPv4 and IPv6 keys are never equal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowKey {
-    /// Lower address (high half, low half), higher address (the same), then from the top: lower end's port, higher
-    /// end's port, protocol in 8 bits, family in 8 bits (4 or 6), 16 bits of zero.
-    words: [u64; 5],
+    /// The last 32 bits of the lower address, then of the higher one: all of it for IPv4.
+    pub(super) addresses: u64,
+    /// What is before that in IPv6 addresses: the first 64 bits of the lower one, of the higher one, and the 32 bits that
+    /// follow in each. Zeros for IPv4.
+    pub(super) upper: [u64; 3],
+    /// Port of the lower end, then of the higher end.
+    pub(super) ports: u32,
+    /// Protocol in the upper 8 bits, family in [`FlowKey::V6`], and [`FlowKey::USED`].
+    pub(super) kind: u16,
 }
 
 impl FlowKey {
+    /// In the kind of an IPv6 key.
+    pub(super) const V6: u16 = 0x80;
+    /// In the kind of every key, so that none is that of a line without a flow.
+    pub(super) const USED: u16 = 0x40;
+
     /// The key of a packet between IPv4 addresses in host order.
     #[inline]
     #[must_use]
@@ -48,9 +59,14 @@ impl FlowKey {
         let [source, destination] = [(source, source_port), (destination, destination_port)]
             .map(|(address, port)| u64::from(address) << 16 | u64::from(port));
         let (low, high) = (source.min(destination), source.max(destination));
-        let rest = (low & 0xffff) << 48 | (high & 0xffff) << 32 | u64::from(protocol) << 24 | 4 << 16;
         let orientation = if source > destination { Orientation::FromHigh } else { Orientation::FromLow };
-        (Self { words: [0, low >> 16, 0, high >> 16, rest] }, orientation)
+        let key = Self {
+            addresses: (low >> 16) << 32 | high >> 16,
+            upper: [0; 3],
+            ports: (low as u32) << 16 | high as u32 & 0xffff,
+            kind: u16::from(protocol) << 8 | Self::USED,
+        };
+        (key, orientation)
     }
 
     /// The key of a packet between IPv6 addresses.
@@ -66,9 +82,18 @@ impl FlowKey {
         let (source, destination) = ((source, source_port), (destination, destination_port));
         let from_high = source > destination;
         let (low, high) = if from_high { (destination, source) } else { (source, destination) };
-        let rest = u64::from(low.1) << 48 | u64::from(high.1) << 32 | u64::from(protocol) << 24 | 6 << 16;
-        let words = [(low.0 >> 64) as u64, low.0 as u64, (high.0 >> 64) as u64, high.0 as u64, rest];
-        (Self { words }, if from_high { Orientation::FromHigh } else { Orientation::FromLow })
+        let pair = |low: u32, high: u32| u64::from(low) << 32 | u64::from(high);
+        let key = Self {
+            addresses: pair(low.0 as u32, high.0 as u32),
+            upper: [
+                (low.0 >> 64) as u64,
+                (high.0 >> 64) as u64,
+                pair((low.0 >> 32) as u32, (high.0 >> 32) as u32),
+            ],
+            ports: u32::from(low.1) << 16 | u32::from(high.1),
+            kind: u16::from(protocol) << 8 | Self::V6 | Self::USED,
+        };
+        (key, if from_high { Orientation::FromHigh } else { Orientation::FromLow })
     }
 
     /// The key of a packet between addresses of one family; None when they are not.
@@ -89,42 +114,35 @@ impl FlowKey {
         }
     }
 
-    /// Whether it is this key: `==` without the call of memcmp that comparing arrays compiles to.
-    #[inline]
-    pub(super) fn is(&self, other: &Self) -> bool {
-        let [a, b, c, d, e] = self.words;
-        let [v, w, x, y, z] = other.words;
-        (a ^ v) | (b ^ w) | (c ^ x) | (d ^ y) | (e ^ z) == 0
-    }
-
     /// Address and port of the end that `orientation` says sends.
     #[must_use]
     pub fn source(&self, orientation: Orientation) -> (IpAddr, u16) {
-        let (at, shift) = match orientation {
-            Orientation::FromLow => (0, 48),
-            Orientation::FromHigh => (2, 32),
+        let (first, shift) = match orientation {
+            Orientation::FromLow => (self.upper[0], 32),
+            Orientation::FromHigh => (self.upper[1], 0),
         };
-        let bits = u128::from(self.words[at]) << 64 | u128::from(self.words[at + 1]);
+        let [middle, last] = [self.upper[2], self.addresses].map(|pair| (pair >> shift) as u32);
         let address = if self.is_v6() {
+            let bits = u128::from(first) << 64 | u128::from(middle) << 32 | u128::from(last);
             IpAddr::V6(Ipv6Addr::from_bits(bits))
         } else {
-            IpAddr::V4(Ipv4Addr::from_bits(bits as u32))
+            IpAddr::V4(Ipv4Addr::from_bits(last))
         };
-        (address, (self.words[4] >> shift) as u16)
+        (address, (self.ports >> (shift / 2)) as u16)
     }
 
     /// IP protocol number.
     #[inline]
     #[must_use]
     pub fn protocol(&self) -> u8 {
-        (self.words[4] >> 24) as u8
+        (self.kind >> 8) as u8
     }
 
     /// Whether the addresses are IPv6.
     #[inline]
     #[must_use]
     pub fn is_v6(&self) -> bool {
-        (self.words[4] >> 16) as u8 == 6
+        self.kind & Self::V6 != 0
     }
 
     /// A hash that nobody who does not know `secret` can steer (folded multiplication, as in foldhash and wyhash). The
@@ -132,10 +150,10 @@ impl FlowKey {
     #[inline]
     #[must_use]
     pub(super) fn hash(&self, secret: &[u64; 6]) -> u64 {
-        let [a, b, c, d, e] = self.words;
-        let low = fold(a ^ secret[0], b ^ secret[1]);
-        let high = fold(c ^ secret[2], d ^ secret[3]);
-        fold(low ^ e ^ secret[4], high.rotate_left(32) ^ secret[5])
+        let rest = u64::from(self.ports) << 16 | u64::from(self.kind);
+        let last = fold(self.addresses ^ secret[0], rest ^ secret[1]);
+        let first = fold(self.upper[0] ^ secret[2], self.upper[1] ^ secret[3]);
+        fold(last ^ self.upper[2] ^ secret[4], first.rotate_left(32) ^ secret[5])
     }
 }
 

@@ -2,7 +2,10 @@
 
 mod index;
 mod key;
+mod line;
 mod record;
+mod slab;
+mod state;
 mod table;
 mod tcp;
 #[cfg(test)]
@@ -10,7 +13,9 @@ mod tests;
 mod window;
 
 pub use key::{Direction, FlowKey, Orientation};
-pub use record::{Flow, FlowState, NewFlow};
+pub(crate) use line::Line;
+pub use record::{Flow, NewFlow};
+pub use state::FlowState;
 pub use table::{FlowIndex, FlowTable, FlowTableFull};
 pub use tcp::{TcpFlags, TcpState};
 pub use window::{Standing, TcpSegment, Windows};

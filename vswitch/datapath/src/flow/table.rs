@@ -1,15 +1,17 @@
-//! The table: records in a slab, found through the index, forgotten by a clock hand.
+//! The table: records by number, found through the index, forgotten by a clock hand.
 //!
 //! When there is no room for a newcomer, a flow that was never answered gives way, or one that policy has revoked; those
 //! that were answered stay. And flows that were opened by packets of one port take three quarters of the table at most, so
 //! that there is room for everybody else whatever one pod does.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use vswitch_model::limits::PORTS_MAX;
 
 use super::index::Index;
-use super::{Flow, FlowKey, Now, Windows};
+use super::slab::Slab;
+use super::{Flow, FlowKey, Line, Now, Windows};
 use crate::PortIndex;
 use crate::tally::RuleTallies;
 
@@ -22,20 +24,18 @@ pub struct FlowIndex(pub u32);
 #[error("the flow table is full")]
 pub struct FlowTableFull;
 
-/// Flows of one worker. All memory is taken by [`FlowTable::new`]: 148 to 164 bytes a flow, 128 of them the record,
-/// 4 in the list of free ones, 16 to 32 in the index by how far the capacity is from the next power of two; and 4 KiB. With
-/// [`FlowTable::following_windows`] 24 more a flow.
+/// Flows of one worker. Its memory is taken by [`FlowTable::new`]: 89.1 bytes a flow, of which a line of 64 and a rest of 16
+/// are its record and the others its part of the index; and 4 KiB. With [`FlowTable::following_windows`] 24 more a flow. Where
+/// there are IPv6 flows each record takes 24 more for their addresses, once it holds one: only that memory comes later.
 #[derive(Debug)]
 pub struct FlowTable {
     index: Index,
-    records: Vec<Option<Flow>>,
+    slab: Slab,
     /// By record; empty when windows are not followed.
     windows: Box<[Windows]>,
-    /// Numbers of free records, the next to be used last.
-    free: Vec<u32>,
     secret: [u64; 6],
     /// The next record the clock hand looks at.
-    hand: usize,
+    hand: u32,
     /// By port: how many flows its packets opened. Numbers that no port has share the last place.
     held: Box<[u32]>,
     evicted: u64,
@@ -57,9 +57,8 @@ impl FlowTable {
         let mut state = seed;
         Self {
             index: Index::new(capacity),
-            records: (0..capacity).map(|_| None).collect(),
+            slab: Slab::new(capacity),
             windows: Box::default(),
-            free: (0..capacity as u32).rev().collect(),
             secret: std::array::from_fn(|_| split_mix(&mut state)),
             hand: 0,
             held: vec![0; PORTS_MAX + 1].into_boxed_slice(),
@@ -77,7 +76,7 @@ impl FlowTable {
     /// The same, with room for the windows of its TCP connections.
     #[must_use]
     pub fn following_windows(self) -> Self {
-        Self { windows: vec![Windows::default(); self.records.len()].into(), ..self }
+        Self { windows: vec![Windows::default(); self.capacity()].into(), ..self }
     }
 
     /// Most flows that packets of one port may have opened.
@@ -86,13 +85,13 @@ impl FlowTable {
         self.capacity() - self.capacity() / 4
     }
 
-    fn held(&mut self, flow: &Flow) -> &mut u32 {
-        let [PortIndex(port), _] = flow.in_ports;
+    /// How many flows packets of this port opened.
+    fn held(&mut self, PortIndex(port): PortIndex) -> &mut u32 {
         &mut self.held[usize::from(port).min(PORTS_MAX)]
     }
 
-    fn has_room(&mut self, newcomer: &Flow) -> bool {
-        !self.free.is_empty() && (*self.held(newcomer) as usize) < self.port_most()
+    fn has_room(&mut self, port: PortIndex) -> bool {
+        self.slab.next_free().is_some() && (*self.held(port) as usize) < self.port_most()
     }
 
     /// The hash of a key, to be given to the other methods.
@@ -106,7 +105,7 @@ impl FlowTable {
     #[inline]
     #[must_use]
     pub fn lookup(&self, key: &FlowKey, hash: u64) -> Option<FlowIndex> {
-        self.index.find(hash, |record| self.is(record, key)).map(FlowIndex)
+        self.index.find(hash, |record| self.slab.is(record, key)).map(FlowIndex)
     }
 
     /// The flows of a batch of keys: as many as the shortest slice holds. All buckets are asked for before any record
@@ -117,30 +116,25 @@ impl FlowTable {
             *flow = self.index.candidate(*hash).map(FlowIndex);
         }
         for ((flow, hash), key) in flows.iter_mut().zip(hashes).zip(keys) {
-            let hit = flow.is_some_and(|candidate| self.is(candidate.0, key));
+            let hit = flow.is_some_and(|candidate| self.slab.is(candidate.0, key));
             if !hit {
                 *flow = self.lookup(key, *hash);
             }
         }
     }
 
-    /// Whether any of these flows may have been silent for too long, so that each is to be asked. It reads of all records
-    /// what their packets are about to write, so that this waiting overlaps, too.
+    /// Whether any of these flows may have been silent for too long, so that each is to be asked. The
+    /// records were read when they were looked up.
     #[inline]
     #[must_use]
     pub fn any_silent(&self, flows: &[Option<FlowIndex>], now: Now) -> bool {
-        let flows = flows.iter().filter_map(|flow| self.get((*flow)?));
-        flows.fold(false, |any, flow| any | flow.is_silent(now))
-    }
-
-    #[inline]
-    fn is(&self, record: u32, key: &FlowKey) -> bool {
-        self.get(FlowIndex(record)).is_some_and(|flow| flow.key.is(key))
+        let lines = flows.iter().filter_map(|flow| self.slab.line((*flow)?.0));
+        lines.fold(false, |any, line| any | line.is_silent(now))
     }
 
     /// Adds a flow; one that has its key already is replaced. `hash` is that of its key. When there is no room a few
     /// records are looked at for expired ones, and if there are none one of those goes that was never answered, or is revoked.
-    pub fn insert(&mut self, hash: u64, flow: Flow) -> Result<FlowIndex, FlowTableFull> {
+    pub fn insert(&mut self, hash: u64, flow: &Flow) -> Result<FlowIndex, FlowTableFull> {
         let there = self.lookup(&flow.key, hash);
         self.insert_at(there, hash, flow)
     }
@@ -151,119 +145,120 @@ impl FlowTable {
         &mut self,
         there: Option<FlowIndex>,
         hash: u64,
-        flow: Flow,
+        flow: &Flow,
     ) -> Result<FlowIndex, FlowTableFull> {
-        if let Some(there) = there {
-            *self.held(&flow) += 1;
-            if let Some(before) = self.record(there).and_then(|record| record.replace(flow)) {
-                *self.held(&before) -= 1;
-                self.tallies.ended(&before);
-            }
+        let port = flow.in_port;
+        if let Some(there) = there
+            && let Some(before) = self.slab.get(there.0)
+        {
+            *self.held(port) += 1;
+            *self.held(before.in_port) -= 1;
+            self.tallies.ended(&before);
+            self.slab.set(there.0, flow);
             return Ok(there);
         }
-        if !self.has_room(&flow) {
-            self.make_room(&flow);
+        if !self.has_room(port) {
+            self.make_room(port, flow.last_seen);
         }
-        if !self.has_room(&flow) {
+        if !self.has_room(port) {
             return Err(FlowTableFull);
         }
-        let number = *self.free.last().ok_or(FlowTableFull)?;
-        let (records, secret) = (&self.records, &self.secret);
-        let hash_of = |record: u32| {
-            records.get(record as usize).and_then(Option::as_ref).map_or(0, |flow| flow.key.hash(secret))
-        };
+        let number = self.slab.next_free().ok_or(FlowTableFull)?;
+        let (slab, secret) = (&self.slab, &self.secret);
+        let hash_of = |record: u32| slab.key(record).map_or(0, |key| key.hash(secret));
         if !self.index.insert(hash, number, hash_of) {
             return Err(FlowTableFull);
         }
-        self.free.pop();
-        *self.held(&flow) += 1;
-        if let Some(record) = self.record(FlowIndex(number)) {
-            *record = Some(flow);
-        }
+        self.slab.add(flow);
+        *self.held(port) += 1;
         Ok(FlowIndex(number))
     }
 
-    /// Forgets a flow, and gives its last record.
+    /// Forgets a flow, and gives it as it was last.
     pub fn remove(&mut self, flow: FlowIndex) -> Option<Flow> {
-        let removed = self.record(flow)?.take()?;
+        let removed = self.slab.take(flow.0)?;
         self.index.remove(removed.key.hash(&self.secret), flow.0);
-        *self.held(&removed) -= 1;
+        *self.held(removed.in_port) -= 1;
         self.tallies.ended(&removed);
-        self.free.push(flow.0);
         Some(removed)
     }
 
-    #[inline]
-    fn record(&mut self, flow: FlowIndex) -> Option<&mut Option<Flow>> {
-        self.records.get_mut(flow.0 as usize)
+    /// A flow.
+    #[must_use]
+    pub fn get(&self, flow: FlowIndex) -> Option<Flow> {
+        self.slab.get(flow.0)
     }
 
-    /// The record of a flow.
-    #[inline]
-    #[must_use]
-    pub fn get(&self, flow: FlowIndex) -> Option<&Flow> {
-        self.records.get(flow.0 as usize)?.as_ref()
+    /// Changes a flow, not its key nor its port; what comes of it.
+    pub(crate) fn update<T>(&mut self, flow: FlowIndex, change: impl FnOnce(&mut Flow) -> T) -> Option<T> {
+        let mut told = self.slab.get(flow.0)?;
+        let outcome = change(&mut told);
+        self.slab.set(flow.0, &told);
+        Some(outcome)
     }
 
-    /// The record of a flow, to be advanced.
+    /// What a packet of a flow reads and writes.
     #[inline]
     #[must_use]
-    pub fn get_mut(&mut self, flow: FlowIndex) -> Option<&mut Flow> {
-        self.records.get_mut(flow.0 as usize)?.as_mut()
+    pub(crate) fn line(&mut self, flow: FlowIndex) -> Option<&mut Line> {
+        self.slab.line_mut(flow.0)
     }
 
-    /// The record of a flow, to be advanced, and the windows of its TCP connection, where they are followed.
+    /// The same, and the windows of its TCP connection, where they are followed.
     #[inline]
     #[must_use]
-    pub fn get_with_windows(&mut self, flow: FlowIndex) -> Option<(&mut Flow, Option<&mut Windows>)> {
-        let number = flow.0 as usize;
-        Some((self.records.get_mut(number)?.as_mut()?, self.windows.get_mut(number)))
+    pub(crate) fn line_with_windows(&mut self, flow: FlowIndex) -> Option<(&mut Line, Option<&mut Windows>)> {
+        Some((self.slab.line_mut(flow.0)?, self.windows.get_mut(flow.0 as usize)))
     }
 
     /// Looks at the next `budget` records and forgets those that expired; how many. Called between batches, it goes
     /// round the whole table again and again.
     pub fn expire(&mut self, now: Now, budget: usize) -> usize {
         let mut expired = 0;
-        for _ in 0..budget.min(self.records.len()) {
+        self.slab.see(now);
+        for _ in 0..budget.min(self.capacity()) {
             let number = self.next_of_hand();
-            if self.records[number].as_ref().is_some_and(|flow| flow.is_expired(now)) {
-                expired += usize::from(self.remove(FlowIndex(number as u32)).is_some());
+            let Some(line) = self.slab.line_mut(number) else { continue };
+            if line.is_expired(now) {
+                expired += usize::from(self.remove(FlowIndex(number)).is_some());
+            } else {
+                line.bound_age(now);
             }
         }
         expired
     }
 
     /// Forgets what expired of the next records, or else the oldest of them that was never answered, or else the oldest that
-    /// policy has revoked. Whose port has all that it may have makes room at its own expense.
+    /// policy has revoked. A newcomer's port that has all it may have makes room at its own expense.
     #[cold]
-    fn make_room(&mut self, newcomer: &Flow) {
-        let [port, _] = newcomer.in_ports;
-        let own_only = *self.held(newcomer) as usize >= self.port_most();
-        let mut oldest: Option<(bool, Now, FlowIndex)> = None;
-        for _ in 0..Self::RECLAIM_BUDGET.min(self.records.len()) {
+    fn make_room(&mut self, port: PortIndex, now: Now) {
+        let own_only = *self.held(port) as usize >= self.port_most();
+        // Never answered before revoked, then the longest silent.
+        let mut first: Option<(bool, Reverse<i32>, FlowIndex)> = None;
+        for _ in 0..Self::RECLAIM_BUDGET.min(self.capacity()) {
             let number = self.next_of_hand();
-            let Some(flow) = &self.records[number] else { continue };
-            let index = FlowIndex(number as u32);
-            if flow.is_expired(newcomer.last_seen) {
+            let Some(line) = self.slab.line(number) else { continue };
+            let index = FlowIndex(number);
+            if line.is_expired(now) {
                 self.remove(index);
-            } else if (!flow.state.is_answered() || flow.is_revoked)
-                && (!own_only || flow.in_ports[0] == port)
+            } else if let Some(revoked) = line.may_go()
+                && (!own_only || line.in_port() == port)
             {
-                let candidate = (flow.is_revoked, flow.last_seen, index);
-                oldest = Some(oldest.map_or(candidate, |oldest| oldest.min(candidate)));
+                let candidate = (revoked, Reverse(line.silent(now)), index);
+                first = Some(first.map_or(candidate, |first| first.min(candidate)));
             }
         }
-        if let Some((.., index)) = oldest
-            && !self.has_room(newcomer)
+        if let Some((.., index)) = first
+            && !self.has_room(port)
         {
             self.remove(index);
             self.evicted += 1;
         }
     }
 
-    fn next_of_hand(&mut self) -> usize {
+    fn next_of_hand(&mut self) -> u32 {
         let number = self.hand;
-        self.hand = if number + 1 < self.records.len() { number + 1 } else { 0 };
+        self.hand = if (number as usize) + 1 < self.capacity() { number + 1 } else { 0 };
         number
     }
 
@@ -276,7 +271,7 @@ impl FlowTable {
     #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
-        self.records.len() - self.free.len()
+        self.slab.len()
     }
 
     /// Whether it holds none.
@@ -288,20 +283,20 @@ impl FlowTable {
     /// Most flows it can hold.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.records.len()
+        self.slab.capacity()
     }
 
     /// All flows, in no order of meaning.
-    pub fn iter(&self) -> impl Iterator<Item = (FlowIndex, &Flow)> {
-        (0..).map(FlowIndex).zip(&self.records).filter_map(|(index, flow)| Some((index, flow.as_ref()?)))
+    pub fn iter(&self) -> impl Iterator<Item = (FlowIndex, Flow)> {
+        (0..self.capacity() as u32).filter_map(|number| Some((FlowIndex(number), self.slab.get(number)?)))
     }
 
-    /// Bytes of memory it takes.
+    /// Bytes of memory it takes now.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         self.index.memory_bytes()
-            + self.records.capacity() * size_of::<Option<Flow>>()
-            + (self.free.capacity() + self.held.len()) * 4
+            + self.slab.memory_bytes()
+            + size_of_val(&*self.held)
             + size_of_val(&*self.windows)
     }
 

@@ -243,7 +243,7 @@ impl Tables {
     /// A flow there is, of this hash, as these tables are asked about it.
     pub(crate) fn question(&self, flow: &Flow, hash: u64) -> Question {
         Question {
-            in_port: flow.in_ports[Direction::Original as usize],
+            in_port: flow.in_port,
             source: self.choose(self.lookup(flow.address(Direction::Original)), hash),
             destination: self.choose(self.lookup(flow.address(Direction::Reply)), hash),
             ports: flow.policy_ports(),

@@ -143,7 +143,6 @@ impl Asked<'_> {
             key,
             orientation,
             in_port,
-            reply_port: way.port(),
             judgement: *judgement,
             revision: context.tables.revision,
             tcp_flags: TcpFlags(self.parsed.tcp_flags),

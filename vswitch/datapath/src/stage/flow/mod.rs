@@ -10,7 +10,7 @@ use vswitch_model::DropReason;
 use super::forward::{self, Leaving};
 use super::{Context, Fate, Indices, Scratch};
 use crate::counters::Stage;
-use crate::flow::{Direction, Flow, FlowTable, Standing, TcpFlags, TcpSegment, Windows};
+use crate::flow::{Direction, Flow, FlowIndex, FlowTable, Line, Standing, TcpFlags, TcpSegment, Windows};
 use crate::flow_log::FlowLog;
 use crate::fragment::FragmentTable;
 use crate::parse::{Parsed, Piece, protocol};
@@ -114,8 +114,8 @@ fn hits<B: Buffer>(
     for index in keys.made.iter() {
         let Some(packet) = packets.get_mut(index) else { continue };
         // A flow that an earlier packet of the batch ended is found no more.
-        let flow = keys.found[index].and_then(|found| Some((found, flows.get_mut(found)?)));
-        let Some((found, flow)) = flow else {
+        let flow = keys.found[index].and_then(|found| Some((found, flows.line(found)?)));
+        let Some((found, mut flow)) = flow else {
             misses.push(index);
             continue;
         };
@@ -131,12 +131,13 @@ fn hits<B: Buffer>(
             misses.push(index);
             continue;
         }
-        if flow.revision != context.tables.revision {
-            match revalidate(context, flow, log, scratch.entropy[index]) {
+        if !flow.is_of(context.tables.revision) {
+            let hash = scratch.entropy[index];
+            match revalidate(context, flows, found, log, hash) {
                 Ok(()) => {}
                 Err(Stale::Denied(denied)) => {
                     context.counters.rules.denied(denied.rule, context.tables.revision, parsed.ip_length());
-                    revoke(context, flow, direction, denied, log, scratch.entropy[index]);
+                    flows.update(found, |flow| revoke(context, flow, direction, denied, log, hash));
                     scratch.denied[index] = Some(denied.rule);
                     scratch.drop(index, denied.reason);
                     continue;
@@ -147,10 +148,15 @@ fn hits<B: Buffer>(
                     continue;
                 }
             }
+            let Some(again) = flows.line(found) else {
+                misses.push(index);
+                continue;
+            };
+            flow = again;
         }
-        let way = flow.adjacencies[direction as usize];
+        let way = flow.adjacency(direction);
         let advanced = if parsed.protocol == protocol::TCP {
-            advance_tcp(context, flows.get_with_windows(found), direction, parsed, packet)
+            advance_tcp(context, flows.line_with_windows(found), direction, parsed, packet)
         } else {
             advance(context, flow, direction, parsed)
         };
@@ -185,7 +191,7 @@ fn tcp_segment<'a, B: Buffer>(packet: &'a Packet<B>, parsed: &Parsed) -> Option<
 #[inline(never)]
 fn advance_tcp<B: Buffer>(
     context: &Context<'_>,
-    flow: Option<(&mut Flow, Option<&mut Windows>)>,
+    flow: Option<(&mut Line, Option<&mut Windows>)>,
     direction: Direction,
     parsed: &Parsed,
     packet: &Packet<B>,
@@ -211,14 +217,14 @@ fn advance_tcp<B: Buffer>(
 #[inline(always)]
 fn advance(
     context: &Context<'_>,
-    flow: &mut Flow,
+    flow: &mut Line,
     direction: Direction,
     parsed: &Parsed,
 ) -> Result<(), DropReason> {
     if parsed.piece == Piece::Later {
         // It bears no TCP flags: the first one spoke for all.
         flow.count(direction, parsed.ip_length());
-        flow.last_seen = context.now;
+        flow.see(context.now);
         return Ok(());
     }
     flow.advance(direction, TcpFlags(parsed.tcp_flags), parsed.ip_length(), context.now)
@@ -234,12 +240,21 @@ enum Stale {
 
 /// Judges a flow by tables that are newer than those it was judged by.
 #[cold]
-fn revalidate(context: &Context<'_>, flow: &mut Flow, log: &mut FlowLog, hash: u64) -> Result<(), Stale> {
-    rejudge(context, flow, log, hash).map_err(Stale::Denied)?;
-    // A responder that has moved to another node is not followed there: the sender's node has to.
-    let [in_port, _] = flow.in_ports;
-    let way = context.tables.adjacency(flow.adjacencies[Direction::Original as usize]);
-    if route(context, in_port, way) == Err(DropReason::RouteLoops) { Err(Stale::Astray) } else { Ok(()) }
+fn revalidate(
+    context: &Context<'_>,
+    flows: &mut FlowTable,
+    found: FlowIndex,
+    log: &mut FlowLog,
+    hash: u64,
+) -> Result<(), Stale> {
+    let judged = flows.update(found, |flow| {
+        rejudge(context, flow, log, hash).map_err(Stale::Denied)?;
+        // A responder that has moved to another node is not followed there: the sender's node has to.
+        let way = context.tables.adjacency(flow.adjacencies[Direction::Original as usize]);
+        let loops = route(context, flow.in_port, way) == Err(DropReason::RouteLoops);
+        if loops { Err(Stale::Astray) } else { Ok(()) }
+    });
+    judged.unwrap_or(Err(Stale::Astray))
 }
 
 /// Takes note of one more packet of a flow that the tables deny, whichever end sent it, and tells of it.
@@ -288,11 +303,11 @@ fn miss<B: Buffer>(
     // An earlier packet of the batch may have opened it; and one that this packet opens anew is still there.
     let there = memory.flows.lookup(&key, hash);
     if let Some(found) = there
-        && let Some((flow, windows)) = memory.flows.get_with_windows(found)
+        && let Some((flow, windows)) = memory.flows.line_with_windows(found)
         && let direction = flow.direction(orientation)
         && !flow.is_reopened_by(direction, TcpFlags(parsed.tcp_flags))
     {
-        let way = flow.adjacencies[direction as usize];
+        let way = flow.adjacency(direction);
         let advanced = if parsed.protocol == protocol::TCP {
             advance_tcp(context, Some((flow, windows)), direction, parsed, packet)
         } else {
@@ -321,9 +336,9 @@ fn miss<B: Buffer>(
     let flow = asked.open(judgement, key, orientation)?;
     let (adjacency, rules) = (flow.adjacencies[Direction::Original as usize], [flow.egress, flow.ingress]);
     let found =
-        memory.flows.insert_at(there, hash, flow).map_err(|_| Fate::Dropped(DropReason::FlowTableFull))?;
+        memory.flows.insert_at(there, hash, &flow).map_err(|_| Fate::Dropped(DropReason::FlowTableFull))?;
     context.counters.flows_evicted.add(memory.flows.take_evicted());
-    if let Some((flow, windows)) = memory.flows.get_with_windows(found) {
+    if let Some((flow, windows)) = memory.flows.line_with_windows(found) {
         flow.count(Direction::Original, parsed.ip_length());
         if parsed.protocol == protocol::TCP
             && let Some(windows) = windows

@@ -5,10 +5,9 @@ use vswitch_model::DropReason;
 use super::keys::key_of;
 use super::{Memory, Stale, revalidate};
 use crate::counters::Stage;
-use crate::flow::{Direction, Flow};
 use crate::parse::{Parsed, quoted};
 use crate::stage::{Context, Indices, Scratch};
-use crate::tables::Role;
+use crate::tables::{AdjacencyIndex, Role};
 use crate::{Buffer, Packet};
 
 /// Sends ICMP errors to the end of the flow whose packet they quote. The flow neither advances nor lives longer by them.
@@ -32,10 +31,10 @@ pub(super) fn related<B: Buffer>(
             // To the one who sent what is quoted; and a pod only speaks of what was sent to itself.
             .filter(|quote| quote.source == parsed.destination)
             .filter(|quote| !from_pod || quote.destination == parsed.source)
-            .and_then(|quote| flow_of(context, memory, &quote));
+            .and_then(|quote| way_back(context, memory, &quote));
         match way {
-            Some((flow, direction, hash)) => {
-                scratch.adjacency[index] = flow.adjacencies[direction.reverse() as usize];
+            Some((adjacency, hash)) => {
+                scratch.adjacency[index] = adjacency;
                 scratch.entropy[index] = hash;
                 next.push(index);
                 context.counters.passed(Stage::RelatedError, 1);
@@ -45,25 +44,22 @@ pub(super) fn related<B: Buffer>(
     }
 }
 
-/// The flow a quoted packet belongs to, when the tables still allow it and lead it on, and which way that packet went.
-fn flow_of<'a>(
-    context: &Context<'_>,
-    memory: &'a mut Memory<'_>,
-    quote: &Parsed,
-) -> Option<(&'a Flow, Direction, u64)> {
+/// The way back to who sent a quoted packet, when the tables still allow its flow and lead it on; and the flow's hash.
+fn way_back(context: &Context<'_>, memory: &mut Memory<'_>, quote: &Parsed) -> Option<(AdjacencyIndex, u64)> {
     let (key, orientation) = key_of(quote)?;
     let Memory { flows, log, .. } = memory;
     let hash = flows.hash(&key);
     let found = flows.lookup(&key, hash)?;
-    let flow = flows.get_mut(found)?;
-    if flow.revision != context.tables.revision
-        && let Err(stale) = revalidate(context, flow, log, hash)
+    let line = flows.line(found)?;
+    if !line.is_of(context.tables.revision)
+        && let Err(stale) = revalidate(context, flows, found, log, hash)
     {
         if matches!(stale, Stale::Astray) {
             flows.remove(found);
         }
         return None;
     }
-    let flow = flows.get(found)?;
-    (!flow.is_expired(context.now)).then(|| (flow, flow.direction(orientation), hash))
+    let line = flows.line(found)?;
+    let back = line.direction(orientation).reverse();
+    (!line.is_expired(context.now)).then(|| (line.adjacency(back), hash))
 }

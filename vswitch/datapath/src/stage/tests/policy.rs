@@ -72,7 +72,7 @@ fn rules_count_flows_when_they_open_and_their_packets_when_they_end() {
     world.send_all([(A, frame.clone()), (A, frame.clone()), (B, answer)]);
     assert_eq!(counts(&world, RULE_SERVER), RuleCounts { flows: 1, ..RuleCounts::default() });
     let live = world.walk.flows().next().unwrap();
-    let now = counts(&world, RULE_SERVER).plus_flow(live);
+    let now = counts(&world, RULE_SERVER).plus_flow(&live);
     assert_eq!(now, RuleCounts { flows: 1, packets: 3, bytes: 32 + 32 + 29, ..RuleCounts::default() });
     world.wait_s(181);
     world.walk.tick(world.now, 2000);
@@ -108,7 +108,7 @@ fn a_flow_that_another_rule_allows_counts_for_each_what_it_allowed() {
         |flows, packets| RuleCounts { flows, packets, bytes: packets * 100, ..RuleCounts::default() };
     assert_eq!(counts(&world, RULE_SERVER), allowed(1, 2));
     let live = world.walk.flows().next().unwrap();
-    assert_eq!(counts(&world, RuleId(21)).plus_flow(live), allowed(0, 3));
+    assert_eq!(counts(&world, RuleId(21)).plus_flow(&live), allowed(0, 3));
     world.wait_s(31);
     world.walk.tick(world.now, 2000);
     assert_eq!(counts(&world, RuleId(21)), allowed(0, 3));
