@@ -16,15 +16,14 @@ impl Sum {
     /// Adds bytes, which begin at an even offset of what is summed; an odd last byte is padded with zero.
     #[must_use]
     pub fn bytes(self, bytes: &[u8]) -> Self {
+        // In the machine's order, which needs no swap for each word: swapping the folded sum comes to the same (RFC 1071,
+        // section 2.B). A 32-bit word is worth the sum of its halves modulo 0xffff, so widths may be mixed.
         let (words, rest) = bytes.as_chunks::<4>();
-        let mut sum = self.0;
-        for word in words {
-            sum += u64::from(u32::from_be_bytes(*word));
-        }
+        let sum: u64 = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
         let mut last = [0; 4];
         last[..rest.len()].copy_from_slice(rest);
-        // A 32-bit word is worth the sum of its halves modulo 0xffff, so both widths may be mixed.
-        Self(sum + u64::from(u32::from_be_bytes(last)))
+        let sum = Self(sum + u64::from(u32::from_ne_bytes(last))).fold();
+        Self(self.0 + u64::from(u16::from_be(sum)))
     }
 
     /// Adds one 16-bit number.
