@@ -6,14 +6,13 @@
 //! one way to spare some.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-use nix::sys::uio::{readv, writev};
 use vswitch_datapath::segment::PIECES_MAX;
 use vswitch_datapath::{Buffer, Offload, Packet, PartialChecksum, PortIndex, Segment, SegmentKind};
 use vswitch_model::limits::LARGE_PACKET_MAX;
@@ -170,15 +169,24 @@ impl TunPort {
         Ok(Self { name: name.to_owned(), index, file, state: PortState::Up, counted })
     }
 
-    /// Reads one packet, into the frame as far as it has room, and what is beyond that into the large one at its place there.
+    /// Reads one packet: into the large frame, as one piece with its virtio header, which is what costs the kernel least, and one
+    /// that fits from there into the ordinary one. Without a large frame only what fits is taken.
     fn read(&mut self, frame: &mut Frame, large: Option<&mut Frame>) -> nix::Result<Read> {
         let mut header = [0; VIRTIO];
-        let packet = &mut frame.receive_area()[ETHERNET..];
-        let room = if large.is_some() { LENGTH_MAX } else { SMALL + 1 };
-        let mut beyond = [0];
-        let rest = large.map_or(&mut beyond[..], |large| &mut large.receive_area()[ETHERNET + SMALL..]);
-        let mut areas = [IoSliceMut::new(&mut header), IoSliceMut::new(packet), IoSliceMut::new(rest)];
-        let count = readv(&self.file, &mut areas)?;
+        let (count, room, area) = match large {
+            Some(large) => {
+                let area = &mut large.receive_area()[ETHERNET - VIRTIO..];
+                let count = told(rustix::io::read(&self.file, &mut *area))?;
+                header.copy_from_slice(&area[..VIRTIO]);
+                (count, LENGTH_MAX, Some(&area[VIRTIO..]))
+            }
+            None => {
+                let (packet, mut beyond) = (&mut frame.receive_area()[ETHERNET..], [0]);
+                let mut areas =
+                    [IoSliceMut::new(&mut header), IoSliceMut::new(packet), IoSliceMut::new(&mut beyond)];
+                (told(rustix::io::readv(&self.file, &mut areas))?, SMALL + 1, None)
+            }
+        };
         self.state = PortState::Up;
         let length = count.saturating_sub(VIRTIO);
         // One that fills the room may have been longer: the kernel cuts it off.
@@ -189,7 +197,13 @@ impl TunPort {
                 Read::Refused
             });
         };
-        Ok(if length > SMALL { Read::Large(length, offload) } else { Read::Small(length, offload) })
+        if length > SMALL {
+            return Ok(Read::Large(length, offload));
+        }
+        if let Some(area) = area {
+            frame.receive_area()[ETHERNET..][..length].copy_from_slice(&area[..length]);
+        }
+        Ok(Read::Small(length, offload))
     }
 
     /// Why a read or write failed, told by what it means for the port.
@@ -243,11 +257,11 @@ impl Port for TunPort {
                     (finish(frame, pool, length), offload)
                 }
                 Ok(Read::Large(length, offload)) => {
-                    let joined = large.take().map(|large| join(&mut frame, large));
+                    let read = large.take().and_then(|large| finish(large, pool, length));
                     pool.put(frame);
                     large_tried += 1;
                     large = pool.take_large();
-                    (joined.and_then(|frame| finish(frame, pool, length)), offload)
+                    (read, offload)
                 }
                 Ok(refused @ (Read::Refused | Read::RefusedLarge)) => {
                     large_tried += usize::from(matches!(refused, Read::RefusedLarge));
@@ -272,18 +286,27 @@ impl Port for TunPort {
         tried
     }
 
-    fn transmit(&mut self, pool: &mut FramePool, packet: Packet<Frame>) -> Result<(), Refused> {
-        let Some((header, payload)) = header_of(&packet) else {
+    fn transmit(&mut self, pool: &mut FramePool, mut packet: Packet<Frame>) -> Result<(), Refused> {
+        let Some(header) = header_of(&packet) else {
             return Err(Refused::new(packet, DropReason::TransmitRefused));
         };
         self.counted.kicks += 1;
-        match writev(&self.file, &[IoSlice::new(&header), IoSlice::new(payload)]) {
-            Ok(_) => {
+        // One piece, for what that spares: the virtio header stands where the Ethernet header ends.
+        let written = packet.buffer.bytes_mut().split_at_mut_checked(ETHERNET - VIRTIO).map(|(_, piece)| {
+            let ethernet: [u8; VIRTIO] =
+                std::array::from_fn(|at| std::mem::replace(&mut piece[at], header[at]));
+            let written = told(rustix::io::write(&self.file, piece));
+            piece[..VIRTIO].copy_from_slice(&ethernet);
+            written
+        });
+        match written {
+            Some(Ok(_)) => {
                 self.state = PortState::Up;
                 pool.put(packet.buffer);
                 Ok(())
             }
-            Err(error) => Err(Refused::new(packet, self.failed(error))),
+            Some(Err(error)) => Err(Refused::new(packet, self.failed(error))),
+            None => Err(Refused::new(packet, DropReason::TransmitRefused)),
         }
     }
 
@@ -316,7 +339,7 @@ impl Port for TunPort {
 enum Read {
     /// It is in the frame.
     Small(usize, Offload),
-    /// It begins in the frame and goes on in the large one.
+    /// It is in the large one.
     Large(usize, Offload),
     /// It is none of ours to carry.
     Refused,
@@ -327,11 +350,9 @@ enum Read {
 /// Largest packet, one less than the room there is.
 const LENGTH_MAX: usize = LARGE - LARGE_HEADROOM - ETHERNET;
 
-/// Puts the beginning of a packet that was read into `frame` before the rest, which is in `large`.
-fn join(frame: &mut Frame, mut large: Frame) -> Frame {
-    let beginning = &frame.receive_area()[ETHERNET..];
-    large.receive_area()[ETHERNET..ETHERNET + SMALL].copy_from_slice(&beginning[..SMALL]);
-    large
+/// What a system call said. Made without glibc, which would make each a point where its thread can be cancelled.
+fn told(result: rustix::io::Result<usize>) -> nix::Result<usize> {
+    result.map_err(|error| Errno::from_raw(error.raw_os_error()))
 }
 
 /// Puts an Ethernet header before a packet of `length` bytes that was read into `frame`. None, and the frame is in the pool:
@@ -374,9 +395,9 @@ fn offload_of(header: &[u8; VIRTIO], length: usize) -> Option<Offload> {
     inside.then_some(Offload { checksum: Some(checksum), segment })
 }
 
-/// The virtio header and the packet behind its Ethernet header. None: not IP, or something the device does not do.
-fn header_of(packet: &Packet<Frame>) -> Option<([u8; VIRTIO], &[u8])> {
-    let (ethernet, payload) = packet.buffer.bytes().split_at_checked(ETHERNET)?;
+/// The packet's virtio header. None: not IP, or something the device does not do.
+fn header_of(packet: &Packet<Frame>) -> Option<[u8; VIRTIO]> {
+    let ethernet = packet.buffer.bytes().get(..ETHERNET)?;
     let ip = ethernet[12..] == ETHERTYPE_V4 || ethernet[12..] == ETHERTYPE_V6;
     if !ip {
         return None;
@@ -399,7 +420,7 @@ fn header_of(packet: &Packet<Frame>) -> Option<([u8; VIRTIO], &[u8])> {
         header[6..8].copy_from_slice(&start.to_ne_bytes());
         header[8..].copy_from_slice(&partial.offset.to_ne_bytes());
     }
-    Some((header, payload))
+    Some(header)
 }
 
 fn kind_of(kind: SegmentKind) -> u8 {
