@@ -17,7 +17,7 @@ use crate::io::afxdp::Options;
 use crate::io::frame::CHUNK;
 use crate::io::tun::{TunError, TunPort};
 use crate::io::{self, Port, Umem, UmemError};
-use crate::netlink::{HostDevice, Wanted};
+use crate::netlink::{HostDevice, TunnelKind, Wanted};
 
 /// Bytes of a huge page, of the usual size: memory on them comes in whole ones.
 const HUGE_PAGE: usize = 2 << 20;
@@ -144,18 +144,24 @@ pub(super) fn wanted(config: &Config, desired: &DesiredState) -> Wanted {
     });
     let remotes: BTreeSet<IpAddr> =
         desired.tunnels.values().map(|tunnel| tunnel.remote).chain(direct).collect();
-    let tunnel_ports = desired.tunnels.values().filter_map(|tunnel| match tunnel.encapsulation {
-        Encapsulation::Vxlan { port, .. } => Some(port),
-        Encapsulation::IpIp => None,
-    });
-    let tunnel_ports = tunnel_ports.collect();
+    let mut tunnels: BTreeMap<IpAddr, BTreeSet<TunnelKind>> = BTreeMap::new();
+    for tunnel in desired.tunnels.values() {
+        tunnels.entry(tunnel.remote).or_default().insert(match tunnel.encapsulation {
+            Encapsulation::Vxlan { port, vni, .. } => TunnelKind::Vxlan { port, vni },
+            Encapsulation::IpIp => TunnelKind::IpIp,
+        });
+    }
+    let pods = desired.ports.values().flat_map(|port| &port.addresses);
+    let own = desired.local.iter().flat_map(|local| &local.host_addresses);
+    let inner_sources = pods.chain(own).copied().collect();
     let host = desired.local.as_ref().map(|local| HostDevice {
         name: config.host_port.to_string(),
         mtu: u32::from(local.host_mtu),
         addresses: local.host_addresses.clone(),
         routes: local.host_routes.clone(),
     });
-    Wanted { remotes, tunnel_ports, uplinks: config.uplinks.iter().map(ToString::to_string).collect(), host }
+    let uplinks = config.uplinks.iter().map(ToString::to_string).collect();
+    Wanted { remotes, tunnels, inner_sources, uplinks, host }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ mod host;
 mod kernel;
 mod pmtu;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use futures::{FutureExt, Stream, StreamExt};
 use rtnetlink::MulticastGroup;
 use tokio::sync::watch;
+use vswitch_model::Vni;
 
 pub use facts::{Facts, Hop, Link, Unresolved};
 pub use host::HostDevice;
@@ -34,12 +35,36 @@ const AGAIN: Duration = Duration::from_secs(30);
 pub struct Wanted {
     /// Addresses of remote nodes to find the way to.
     pub remotes: BTreeSet<IpAddr>,
-    /// UDP ports our tunnel packets go to: what a router says of other packets is not about us.
-    pub tunnel_ports: BTreeSet<u16>,
+    /// By remote node, what we send it tunnel packets in: what a router says of other packets is not about us.
+    pub tunnels: BTreeMap<IpAddr, BTreeSet<TunnelKind>>,
+    /// Whose packets they carry, besides the node's own: its pods, and the host port's addresses.
+    pub inner_sources: BTreeSet<IpAddr>,
     /// Interfaces the way may lead by.
     pub uplinks: BTreeSet<String>,
     /// The host port's addresses and routes. None: it is left alone.
     pub host: Option<HostDevice>,
+}
+
+/// What tunnel packets to a node are known by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TunnelKind {
+    /// VXLAN.
+    Vxlan {
+        /// The UDP port they go to.
+        port: u16,
+        /// The network.
+        vni: Vni,
+    },
+    /// IP-in-IP, either family inside.
+    IpIp,
+}
+
+impl Wanted {
+    /// Whether the kernel has to be asked, or told, something else than for `before`.
+    fn is_other_than(&self, before: &Self) -> bool {
+        let Self { remotes, tunnels: _, inner_sources: _, uplinks, host } = self;
+        (remotes, uplinks, host) != (&before.remotes, &before.uplinks, &before.host)
+    }
 }
 
 /// Why the kernel cannot be followed.
@@ -93,10 +118,9 @@ impl Follower {
     pub fn want(&self, wanted: Wanted) {
         if let Some(sender) = &self.wanted {
             sender.send_if_modified(|current| {
-                let differs = *current != wanted;
-                if differs {
-                    *current = wanted;
-                }
+                // The rest is read where it is needed.
+                let differs = wanted.is_other_than(current);
+                *current = wanted;
                 differs
             });
         }
@@ -139,6 +163,7 @@ async fn follow(
 ) {
     let mut looker = facts::Looker::new(kernel);
     let (errors, mut paths) = (pmtu::Errors::open(), pmtu::PathMtus::default());
+    let newest = wanted.clone();
     let mut told: Option<Facts> = None;
     // When what routers say, or no more say, may be looked at next.
     let mut said_next = Instant::now();
@@ -167,7 +192,7 @@ async fn follow(
                 return;
             },
             changed = wanted.changed() => if changed.is_err() { return looker.release().await },
-            () = errors.narrow(&mut paths, &now_wanted, own, said_next) => said_next = Instant::now() + pmtu::APART,
+            () = errors.narrow(&mut paths, &newest, own, said_next) => said_next = Instant::now() + pmtu::APART,
             () = tokio::time::sleep(forgotten.map_or(again, |until| until.min(again))) => {
                 said_next = Instant::now() + pmtu::APART;
             }

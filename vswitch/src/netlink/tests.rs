@@ -101,10 +101,14 @@ fn until(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
+const POD: [u8; 4] = [10, 1, 0, 7];
+const VXLAN: TunnelKind = TunnelKind::Vxlan { port: 4789, vni: Vni::CALICO };
+
 fn wanted(remotes: &[&str]) -> Wanted {
     Wanted {
         remotes: remotes.iter().map(|remote| remote.parse().unwrap()).collect(),
-        tunnel_ports: BTreeSet::from([4789]),
+        tunnels: remotes.iter().map(|remote| (remote.parse().unwrap(), [VXLAN].into())).collect(),
+        inner_sources: [POD.into()].into(),
         uplinks: BTreeSet::from(["up0".to_owned()]),
         host: None,
     }
@@ -239,7 +243,10 @@ fn send_tunnel_packet(net: &Net, v6: bool, remote: &str, length: usize) {
     let builder = builder(if v6 { "2001:db8::1" } else { "192.0.2.1" }).udp(50_000, 4789);
     let mut packet = Vec::new();
     let headers = if v6 { 48 } else { 28 };
-    builder.write(&mut packet, &vec![0; length - headers]).unwrap();
+    let mut carried = vec![8, 0, 0, 0, 0, 16, 0, 0];
+    let inner = etherparse::PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4(POD, [10, 9, 9, 9], 64).udp(7, 9);
+    inner.write(&mut carried, &vec![0; length - headers - 8 - 42]).unwrap();
+    builder.write(&mut packet, &carried).unwrap();
     let path = Path::new("/run/netns").join(&net.ours);
     let remote: IpAddr = remote.parse().unwrap();
     let send = move || {

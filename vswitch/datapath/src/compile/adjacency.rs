@@ -10,6 +10,9 @@ use vswitch_model::{DropReason, Mac, NextHop, PortName, Tunnel, TunnelId};
 use super::{CompileInputs, HOPS_MAX, Hop, headers};
 use crate::tables::{Adjacency, AdjacencyIndex, Buckets, Group, Member, NodeIndex, Role, TunnelPeer};
 
+/// Least MTU of IPv6 (RFC 8200, section 5).
+const LEAST_V6: u16 = 1280;
+
 /// A next hop by reference, to be a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Way<'a> {
@@ -170,13 +173,21 @@ impl<'a> Adjacencies<'a> {
             local.zip(hop).and_then(|(local, hop)| headers::template(local, tunnel, hop, inner_v6));
         match (hop, template) {
             (Some(hop), Some(template)) => {
-                let mtu = hop.mtu.saturating_sub(template.overhead());
+                let mtu = tunnel_mtu(hop.mtu, template.overhead(), inner_v6);
                 let (port, on_link) = (hop.port, hop.on_link);
                 Adjacency::Tunnel { port, template, mtu, tunnel: tunnel.id, node, on_link }
             }
             _ => Adjacency::Unresolved { node, tunnelled: true },
         }
     }
+}
+
+/// What fits into a tunnel, in bytes. IPv6 always gets its least MTU: no sender goes below that, so an error that says less
+/// tells nobody anything (RFC 8201, section 4; RFC 2473, section 7.1). Outer fragments every node refuses, so where the path is in
+/// fact narrower the underlay drops it; where a router only said so, or somebody in its name, it passes.
+fn tunnel_mtu(hop: u16, overhead: u16, inner_v6: bool) -> u16 {
+    let left = hop.saturating_sub(overhead);
+    if inner_v6 { left.max(LEAST_V6) } else { left }
 }
 
 /// A next hop to its group: it is the same while it is the same station by the same uplink.

@@ -178,6 +178,18 @@ fn batches_find_what_single_lookups_find() {
     assert_eq!(leaves_v6.to_vec(), v6.iter().map(|a| tables.lookup_v6(*a)).collect::<Vec<_>>());
 }
 
+#[test]
+fn however_narrow_the_path_ipv6_has_its_least_mtu() {
+    let mut world = World::new();
+    for (path, v4, v6) in [(1500, 1450, 1430), (1400, 1350, 1330), (1300, 1250, 1280), (576, 526, 1280)] {
+        world.underlay.hops.values_mut().flatten().for_each(|hop| hop.mtu = path);
+        let tables = world.compile();
+        let mtu = |address| template(&tables, address).1;
+        assert_eq!((mtu("10.244.2.9"), mtu("fd00:2::9")), (v4, v6), "path of {path}");
+        assert_eq!(mtu("fd00:3::9"), v4.max(1280), "over IPv4, path of {path}");
+    }
+}
+
 fn template<'a>(tables: &'a Tables, address: &str) -> (&'a TunnelTemplate, u16) {
     match way(tables, address) {
         Adjacency::Tunnel { template, mtu, port: UPLINK, .. } => (template, *mtu),

@@ -60,7 +60,7 @@ pub enum Adjacency {
     Tunnel {
         /// The uplink.
         port: PortIndex,
-        /// The uplink's MTU less [`TunnelTemplate::overhead`].
+        /// The uplink's MTU less [`TunnelTemplate::overhead`]; of IPv6 packets 1280 at least.
         mtu: u16,
         /// What replaces the packet's Ethernet header.
         template: TunnelTemplate,

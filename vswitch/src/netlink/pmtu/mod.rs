@@ -17,6 +17,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
 
 use super::Wanted;
 use crate::io::icmp;
@@ -41,9 +42,10 @@ pub(super) struct PathMtus {
 impl PathMtus {
     /// Takes an error in, when it quotes a packet that we could have sent. Whether the path is another now.
     fn take(&mut self, said: &Said, wanted: &Wanted, own: &BTreeSet<IpAddr>, now: Instant) -> bool {
+        let sent = wanted.tunnels.get(&said.remote);
         let ours = own.contains(&said.source)
-            && wanted.remotes.contains(&said.remote)
-            && said.port.is_none_or(|port| wanted.tunnel_ports.contains(&port));
+            && sent.is_some_and(|sent| sent.iter().any(|kind| said.quoted.may_be(*kind)))
+            && said.inner.is_none_or(|inner| wanted.inner_sources.contains(&inner) || own.contains(&inner));
         let before = self.of(said.remote, now);
         if !ours || before.is_some_and(|known| known < said.mtu) {
             return false;
@@ -96,7 +98,7 @@ impl Errors {
     pub(super) async fn narrow(
         &self,
         paths: &mut PathMtus,
-        wanted: &Wanted,
+        wanted: &watch::Receiver<Wanted>,
         own: Option<&BTreeSet<IpAddr>>,
         not_before: Instant,
     ) {
@@ -108,7 +110,7 @@ impl Errors {
             } else if tokio::time::timeout_at(not_before.into(), self.wait()).await.is_err() {
                 return;
             }
-            changed |= self.read(paths, wanted, own.unwrap_or(&none));
+            changed |= self.read(paths, &wanted.borrow(), own.unwrap_or(&none));
             // Whoever floods us with errors costs no more than this often.
             tokio::time::sleep(super::GATHER).await;
         }

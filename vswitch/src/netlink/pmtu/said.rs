@@ -3,10 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use vswitch_datapath::checksum;
-use vswitch_datapath::parse::protocol;
+use vswitch_datapath::encap::{UDP, VXLAN};
+use vswitch_datapath::parse::{self, ETHERNET, protocol};
 
-/// IP in IP (RFC 2003), and IPv6 in it (RFC 4213).
-const TUNNELS: [u8; 2] = [4, 41];
+use crate::netlink::TunnelKind;
+
 /// First port our tunnel packets are sent from (RFC 7348, section 5).
 const SOURCE_PORT_MIN: u16 = 49_152;
 /// What every IPv4 host takes in, and no path we believe in falls below (RFC 791, section 3.1).
@@ -23,10 +24,39 @@ pub(super) struct Said {
     pub(super) source: IpAddr,
     /// Where it went.
     pub(super) remote: IpAddr,
-    /// The UDP port it went to. None: it was IP in IP.
-    pub(super) port: Option<u16>,
+    /// What it was.
+    pub(super) quoted: Quoted,
+    /// Whose packet it carried, if that much is quoted. Over IPv6 it is.
+    pub(super) inner: Option<IpAddr>,
     /// The largest that passes, in bytes of the IP packet.
     pub(super) mtu: u16,
+}
+
+/// What the start of a tunnel packet says of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Quoted {
+    /// VXLAN.
+    Vxlan {
+        /// The UDP port it went to.
+        port: u16,
+        /// The network, if that much is quoted.
+        vni: Option<u32>,
+    },
+    /// IP in IP (RFC 2003), or IPv6 in it (RFC 4213).
+    IpIp,
+}
+
+impl Quoted {
+    /// Whether it may be a packet of this kind.
+    pub(super) fn may_be(self, kind: TunnelKind) -> bool {
+        match (self, kind) {
+            (Self::Vxlan { port, vni }, TunnelKind::Vxlan { port: sent_to, vni: sent_in }) => {
+                port == sent_to && vni.is_none_or(|vni| vni == sent_in.get())
+            }
+            (Self::IpIp, TunnelKind::IpIp) => true,
+            _ => false,
+        }
+    }
 }
 
 /// Reads an IPv4 packet that a raw socket got: ICMP's "fragmentation needed" about a tunnel packet.
@@ -50,15 +80,18 @@ pub(super) fn read_v4(packet: &[u8]) -> Option<Said> {
     if more || length <= mtu {
         return None;
     }
+    let (quoted, inner) = tunnel(ip[9], quote.get(own..)?)?;
     Some(Said {
         source: Ipv4Addr::from(*ip[12..].first_chunk()?).into(),
         remote: Ipv4Addr::from(*ip[16..].first_chunk()?).into(),
-        port: tunnel(ip[9], quote.get(own..)?)?,
+        quoted,
+        inner,
         mtu: mtu.max(LEAST_V4),
     })
 }
 
-/// Reads an ICMPv6 message, whose checksum the kernel has verified: "packet too big" about a tunnel packet.
+/// Reads an ICMPv6 message, whose checksum the kernel has verified: "packet too big" about a tunnel packet. It quotes as much
+/// as fits into the least MTU (RFC 4443, section 3.2): headers that are not all there were not ours.
 pub(super) fn read_v6(message: &[u8]) -> Option<Said> {
     let (fixed, quote) = message.split_first_chunk::<8>()?;
     let said = u32::from_be_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]);
@@ -67,19 +100,43 @@ pub(super) fn read_v6(message: &[u8]) -> Option<Said> {
     if fixed[..2] != [2, 0] || ip[0] >> 4 != 6 || said < LEAST_V6 || length <= said {
         return None;
     }
+    let (quoted, inner) = tunnel(ip[6], payload)?;
     Some(Said {
         source: Ipv6Addr::from(*ip[8..].first_chunk::<16>()?).into(),
         remote: Ipv6Addr::from(*ip[24..].first_chunk::<16>()?).into(),
-        port: tunnel(ip[6], payload)?,
+        quoted,
+        inner: Some(inner?),
         mtu: u16::try_from(said).ok()?,
     })
 }
 
-/// The UDP port of a tunnel packet, or that it is IP in IP; None when it is neither.
-fn tunnel(kind: u8, payload: &[u8]) -> Option<Option<u16>> {
+/// What a tunnel packet was, and whose packet it carried, as far as that is quoted; None when it is no tunnel packet.
+fn tunnel(kind: u8, payload: &[u8]) -> Option<(Quoted, Option<IpAddr>)> {
     match kind {
-        protocol::UDP if be16(payload, 0)? >= SOURCE_PORT_MIN => Some(Some(be16(payload, 2)?)),
-        _ => TUNNELS.contains(&kind).then_some(None),
+        protocol::UDP if be16(payload, 0)? >= SOURCE_PORT_MIN => {
+            let port = be16(payload, 2)?;
+            let vni = payload.get(UDP + 4..).and_then(|rest| rest.first_chunk());
+            let vni = vni.map(|[a, b, c]: &[u8; 3]| u32::from_be_bytes([0, *a, *b, *c]));
+            let frame = payload.get(UDP + VXLAN..).unwrap_or_default();
+            let packet = frame.get(ETHERNET..).unwrap_or_default();
+            let inner = match be16(frame, ETHERNET - 2) {
+                Some(parse::IPV4) => source(protocol::IPV4, packet),
+                Some(parse::IPV6) => source(protocol::IPV6, packet),
+                _ => None,
+            };
+            Some((Quoted::Vxlan { port, vni }, inner))
+        }
+        protocol::IPV4 | protocol::IPV6 => Some((Quoted::IpIp, source(kind, payload))),
+        _ => None,
+    }
+}
+
+/// Who sent the packet within, of the family that its protocol number says.
+fn source(kind: u8, packet: &[u8]) -> Option<IpAddr> {
+    match (kind, packet.first()? >> 4) {
+        (protocol::IPV4, 4) => Some(Ipv4Addr::from(*packet.get(12..)?.first_chunk()?).into()),
+        (protocol::IPV6, 6) => Some(Ipv6Addr::from(*packet.get(8..)?.first_chunk::<16>()?).into()),
+        _ => None,
     }
 }
 

@@ -1,8 +1,28 @@
+use super::said::Quoted;
 use super::*;
+use crate::netlink::TunnelKind;
 use vswitch_datapath::checksum;
+use vswitch_model::Vni;
 
 const OWN: [u8; 4] = [192, 0, 2, 1];
 const REMOTE: [u8; 4] = [192, 0, 2, 2];
+const POD: [u8; 4] = [10, 1, 0, 7];
+const POD_V6: [u8; 16] = [0xfc; 16];
+
+/// The header of a pod's packet, of either family.
+fn carried(v6: bool) -> Vec<u8> {
+    if v6 {
+        [&[0x60, 0, 0, 0, 0, 9, 17, 64][..], &POD_V6, &[9; 16]].concat()
+    } else {
+        [&[0x45, 0, 0, 29, 0, 0, 0, 0, 64, 17, 0, 0][..], &POD, &[9; 4]].concat()
+    }
+}
+
+/// A VXLAN header of network 4096, and what it carries.
+fn vxlan(v6: bool) -> Vec<u8> {
+    let kind: [u8; 2] = if v6 { [0x86, 0xdd] } else { [8, 0] };
+    [&[8, 0, 0, 0, 0, 0x10, 0, 0][..], &[2; 12], &kind, &carried(v6)].concat()
+}
 
 /// An outer IPv4 header with 8 bytes of what follows it, as most routers quote.
 fn quote_v4(length: u16, protocol: u8, ports: [u16; 2]) -> Vec<u8> {
@@ -27,15 +47,19 @@ fn error_v4(mtu: u16, quote: &[u8]) -> Vec<u8> {
     packet
 }
 
-fn error_v6(mtu: u32, payload: u16, next: u8, ports: [u16; 2]) -> Vec<u8> {
+/// An error that quotes the outer header, ports and `rest`; IP-in-IP has no ports.
+fn error_v6(mtu: u32, payload: u16, next: u8, ports: [u16; 2], rest: &[u8]) -> Vec<u8> {
     let mut message = vec![2, 0, 0, 0];
     message.extend(mtu.to_be_bytes());
     message.extend([0x60, 0, 0, 0]);
     message.extend(payload.to_be_bytes());
     message.extend([next, 64]);
     message.extend([[0xfd; 16], [0xfe; 16]].concat());
-    message.extend(ports.iter().flat_map(|port| port.to_be_bytes()));
-    message.extend([0; 4]);
+    if next == 17 {
+        message.extend(ports.iter().flat_map(|port| port.to_be_bytes()));
+        message.extend([0; 4]);
+    }
+    message.extend(rest);
     message
 }
 
@@ -45,9 +69,21 @@ const PORTS: [u16; 2] = [50_000, 4789];
 fn a_router_says_what_passes() {
     let said = |mtu, quote: &[u8]| said::read_v4(&error_v4(mtu, quote));
     let tunnel = quote_v4(1500, 17, PORTS);
-    let expected = Said { source: OWN.into(), remote: REMOTE.into(), port: Some(4789), mtu: 1400 };
+    let quoted = Quoted::Vxlan { port: 4789, vni: None };
+    let expected = Said { source: OWN.into(), remote: REMOTE.into(), quoted, inner: None, mtu: 1400 };
     assert_eq!(said(1400, &tunnel), Some(expected));
-    assert_eq!(said(1400, &quote_v4(1500, 4, [0, 0])), Some(Said { port: None, ..expected }));
+    let in_ip = Said { quoted: Quoted::IpIp, ..expected };
+    assert_eq!(said(1400, &quote_v4(1500, 4, [0, 0])), Some(in_ip));
+    // Routers that quote more.
+    let whole = Quoted::Vxlan { port: 4789, vni: Some(4096) };
+    for (v6, pod) in [(false, IpAddr::from(POD)), (true, POD_V6.into())] {
+        let quote = [&tunnel[..], &vxlan(v6)].concat();
+        assert_eq!(said(1400, &quote), Some(Said { quoted: whole, inner: Some(pod), ..expected }));
+        let quote = [&quote_v4(1500, if v6 { 41 } else { 4 }, [0, 0])[..20], &carried(v6)].concat();
+        assert_eq!(said(1400, &quote), Some(Said { inner: Some(pod), ..in_ip }));
+    }
+    let quote = [&tunnel[..], &vxlan(false)[..8]].concat();
+    assert_eq!(said(1400, &quote), Some(Said { quoted: whole, ..expected }));
     // A router of before RFC 1191, and one that says less than there is.
     assert_eq!(said(0, &tunnel), Some(Said { mtu: 1492, ..expected }));
     assert_eq!(said(0, &quote_v4(1492, 17, PORTS)), Some(Said { mtu: 1006, ..expected }));
@@ -57,10 +93,14 @@ fn a_router_says_what_passes() {
     options[0] = 0x46;
     options.splice(20..20, [1, 1, 1, 1]);
     assert_eq!(said(1400, &options), Some(expected));
-    let said = |mtu, next| said::read_v6(&error_v6(mtu, 1460, next, PORTS));
-    let expected = Said { source: [0xfd; 16].into(), remote: [0xfe; 16].into(), ..expected };
+    let said = |mtu, next| {
+        let rest = if next == 17 { vxlan(true) } else { carried(true) };
+        said::read_v6(&error_v6(mtu, 1460, next, PORTS, &rest))
+    };
+    let (source, remote) = ([0xfd; 16].into(), [0xfe; 16].into());
+    let expected = Said { source, remote, quoted: whole, inner: Some(POD_V6.into()), mtu: 1400 };
     assert_eq!(said(1400, 17), Some(expected));
-    assert_eq!(said(1400, 41), Some(Said { port: None, ..expected }));
+    assert_eq!(said(1400, 41), Some(Said { quoted: Quoted::IpIp, ..expected }));
     assert_eq!(said(1280, 17), Some(Said { mtu: 1280, ..expected }));
     assert_eq!((said(1279, 17), said(1500, 17), said(1 << 20, 17), said(1400, 6)), (None, None, None, None));
 }
@@ -90,8 +130,11 @@ fn what_is_no_word_of_a_router_about_a_tunnel_packet_says_nothing() {
     for length in 0..52 {
         assert_eq!(said::read_v4(&good[..length]), None, "cut to {length}");
     }
-    let good = error_v6(1400, 1460, 17, PORTS);
-    for length in 0..52 {
+    // Over IPv6 everything is quoted.
+    let good = error_v6(1400, 1460, 17, PORTS, &vxlan(false));
+    let headers = 8 + 40 + 8 + 8 + 14 + 16;
+    assert!(said::read_v6(&good[..headers]).is_some());
+    for length in 0..headers {
         assert_eq!(said::read_v6(&good[..length]), None, "cut to {length}");
     }
 }
@@ -102,20 +145,35 @@ fn only_what_we_could_have_sent_counts_and_for_ten_minutes() {
     let remote = IpAddr::from(REMOTE);
     let wanted = Wanted {
         remotes: BTreeSet::from([remote]),
-        tunnel_ports: BTreeSet::from([4789]),
+        tunnels: [(remote, [TunnelKind::Vxlan { port: 4789, vni: Vni::CALICO }].into())].into(),
+        inner_sources: [POD.into()].into(),
         ..Wanted::default()
     };
     let own = BTreeSet::from([IpAddr::from(OWN)]);
-    let good = Said { source: OWN.into(), remote, port: Some(4789), mtu: 1400 };
+    let quoted = Quoted::Vxlan { port: 4789, vni: None };
+    let good = Said { source: OWN.into(), remote, quoted, inner: None, mtu: 1400 };
+    let in_ip = Said { quoted: Quoted::IpIp, ..good };
     let mut paths = PathMtus::default();
     for other in [
         Said { source: [9; 4].into(), ..good },
         Said { remote: [9; 4].into(), ..good },
-        Said { port: Some(4790), ..good },
+        Said { quoted: Quoted::Vxlan { port: 4790, vni: None }, ..good },
+        Said { quoted: Quoted::Vxlan { port: 4789, vni: Some(1) }, ..good },
+        Said { inner: Some([10, 1, 0, 8].into()), ..good },
+        in_ip,
     ] {
         assert!(!paths.take(&other, &wanted, &own, start), "{other:?}");
         assert_eq!(paths.of(remote, start), None);
     }
+    for whole in [
+        Said { quoted: Quoted::Vxlan { port: 4789, vni: Some(4096) }, inner: Some(POD.into()), ..good },
+        Said { inner: Some(OWN.into()), ..good },
+    ] {
+        assert!(PathMtus::default().take(&whole, &wanted, &own, start), "{whole:?}");
+    }
+    let by_ip = Wanted { tunnels: [(remote, [TunnelKind::IpIp].into())].into(), ..wanted.clone() };
+    assert!(PathMtus::default().take(&in_ip, &by_ip, &own, start));
+    assert!(!PathMtus::default().take(&good, &by_ip, &own, start));
     assert!(paths.take(&good, &wanted, &own, start));
     assert_eq!(paths.of(remote, start), Some(1400));
     // A narrower place further on; what is wider says nothing new.
@@ -140,13 +198,15 @@ async fn a_path_that_narrows_again_and_again_is_looked_at_when_it_is_time() {
     let remote = IpAddr::from(REMOTE);
     let wanted = Wanted {
         remotes: BTreeSet::from([remote]),
-        tunnel_ports: BTreeSet::from([4789]),
+        tunnels: [(remote, [TunnelKind::Vxlan { port: 4789, vni: Vni::CALICO }].into())].into(),
+        inner_sources: [POD.into()].into(),
         ..Wanted::default()
     };
     let own = BTreeSet::from([IpAddr::from(OWN)]);
     let (theirs, ours) = std::os::unix::net::UnixDatagram::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
     let errors = Errors { sockets: vec![(false, icmp::readable(ours.into()).unwrap())] };
+    let (_sender, wanted) = watch::channel(wanted);
     let mut paths = PathMtus::default();
     let says = |mtu| theirs.send(&error_v4(mtu, &quote_v4(1500, 17, PORTS))).unwrap();
     let (soon, never) = (Duration::from_millis(20), Instant::now() + Duration::from_secs(86_400));
