@@ -87,6 +87,8 @@ drop_reasons! {
     TcpOutOfWindow = "tcp-out-of-window",
     /// The flow table is full, or has all it takes of one port; the newcomer is refused.
     FlowTableFull = "flow-table-full",
+    /// It belongs to no known flow, and the worker is behind: more of these came by its port than there is time to judge.
+    WorkerBehind = "worker-behind",
     /// No route leads to the destination.
     NoRoute = "no-route",
     /// The route leads nowhere: a free address of our own block.

@@ -60,6 +60,7 @@ pub struct Walk {
     scratch: Box<Scratch>,
     keys: Box<flow::Keys>,
     misses: Box<flow::Misses>,
+    newcomers: flow::Newcomers,
     tracer: Option<Tracer>,
 }
 
@@ -87,6 +88,7 @@ impl Walk {
             scratch: Box::new(Scratch::new()),
             keys: Box::new(flow::Keys::new()),
             misses: Box::new(flow::Misses::new()),
+            newcomers: flow::Newcomers::new(),
             tracer: None,
         }
     }
@@ -131,7 +133,7 @@ impl Walk {
         probe: &mut P,
     ) {
         let count = batch.len().min(BATCH);
-        let Self { flows, fragments, limits, log, counters, scratch, keys, misses, tracer } = self;
+        let Self { flows, fragments, limits, log, counters, scratch, keys, misses, newcomers, tracer } = self;
         let context = Context { tables, now, counters };
         let packets = &mut batch[..count];
         scratch.reset(count, tracer.is_some());
@@ -150,7 +152,7 @@ impl Walk {
         probe.mark(Mark::Decapsulate);
 
         let mut allowed = Indices::new();
-        let mut memory = flow::Memory { flows, fragments, keys, misses, log };
+        let mut memory = flow::Memory { flows, fragments, keys, misses, newcomers, log };
         flow::run(&context, scratch, packets, &mut memory, &entered, &mut allowed, probe);
         forward::run(&context, scratch, packets, &allowed);
         if !scratch.answers.is_empty() {
@@ -173,6 +175,14 @@ impl Walk {
         if let Some(tracer) = tracer {
             tracer.record(scratch, tables, flows, now, count);
         }
+    }
+
+    /// From now on, of the packets that come by one port and belong to no known flow only `most` are judged, and the others
+    /// end ([`WorkerBehind`](vswitch_model::DropReason::WorkerBehind)); None: all are judged. Called between turns of a
+    /// worker, each of which has that number anew.
+    #[inline]
+    pub const fn limit_newcomers(&mut self, most: Option<u16>) {
+        self.newcomers.limit(most);
     }
 
     /// Forgets flows that timed out, looking at no more than `budget` of them. Called between batches; how many it forgot.

@@ -8,12 +8,14 @@
 //!   take     what other workers handed over                  one branch while there are none
 //!   visit    hot ports, a few cold ones; a batch is walked and sent when it is full, and at the end
 //!   flush    one kick for each port that was sent to
+//!   limit    packets that belong to no known flow            one branch while it is not behind
 //!   rest     nothing came for a while (adaptive): sleep until a port or another thread wakes us
 //! ```
 //!
 //! Nothing in a turn allocates, locks, logs, or makes a system call for each packet. Other threads reach a worker by its
 //! [`Handle`]: commands over a bounded channel, tables by [`Published`], and what it counts by atomics it alone writes.
 
+mod behind;
 mod bell;
 /// What [`doze`] is made of; its test has others.
 mod atomics {
@@ -27,6 +29,8 @@ mod peers;
 mod ports;
 mod rest;
 mod share;
+#[cfg(test)]
+mod tests;
 mod turn;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -45,6 +49,7 @@ use vswitch_model::limits::PORTS_MAX;
 use crate::config::Poll;
 use crate::io::{Frame, FramePool, LARGE_BUDGET};
 
+use behind::{Backlog, Judged};
 use bell::Bell;
 pub use bell::Ear;
 pub use command::{Command, FlowChunk, PortChunk, PortReport, Stopped};
@@ -265,6 +270,8 @@ impl Handle {
             arrived: Vec::with_capacity(BATCH),
             peers,
             out: Output::new(SPARE),
+            handed: Backlog::default(),
+            judged: Judged::default(),
             held: HeldAnswers::new(),
             bell: bell.clone(),
             counters: Arc::clone(&counters),
@@ -370,6 +377,9 @@ pub struct Worker {
     /// The other workers. None: there are none, and every flow is ours.
     peers: Option<Box<Peers>>,
     out: Output<Frame>,
+    /// What other workers hand over and we leave.
+    handed: Backlog,
+    judged: Judged,
     /// Answers of DNS that are to leave later.
     held: HeldAnswers,
     /// For who reads such answers.

@@ -4,9 +4,10 @@
 //! hundreds of silent pods cost a turn next to nothing. Every visit takes a bounded number of packets, and visits go
 //! round: no port can keep the others waiting.
 
-use vswitch_datapath::{BATCH, PortIndex};
+use vswitch_datapath::{BATCH, Now, PortIndex};
 use vswitch_model::limits::PORTS_MAX;
 
+use super::behind::Backlog;
 use super::command::PortReport;
 use crate::io::Port;
 
@@ -24,6 +25,13 @@ pub(super) struct Slot {
     hot: bool,
     /// Packets were queued since the last flush.
     queued: bool,
+    backlog: Backlog,
+}
+
+impl Slot {
+    fn new(port: Box<dyn Port>) -> Self {
+        Self { port, empty_visits: 0, hot: true, queued: false, backlog: Backlog::default() }
+    }
 }
 
 /// The ports of one worker, by number.
@@ -35,6 +43,8 @@ pub(super) struct WorkerPorts {
     queued: Vec<u16>,
     hot_next: usize,
     cold_next: usize,
+    /// Ports at which something has been left for long.
+    standing: usize,
 }
 
 impl WorkerPorts {
@@ -46,6 +56,7 @@ impl WorkerPorts {
             queued: Vec::with_capacity(PORTS_MAX),
             hot_next: 0,
             cold_next: 0,
+            standing: 0,
         }
     }
 
@@ -54,7 +65,7 @@ impl WorkerPorts {
         let number = port.index().0;
         match self.slots.get_mut(usize::from(number)) {
             Some(slot @ None) => {
-                *slot = Some(Slot { port, empty_visits: 0, hot: true, queued: false });
+                *slot = Some(Slot::new(port));
                 self.hot.push(number);
                 None
             }
@@ -67,6 +78,7 @@ impl WorkerPorts {
         for list in [&mut self.hot, &mut self.cold, &mut self.queued] {
             list.retain(|number| *number != index.0);
         }
+        self.standing -= usize::from(slot.backlog.stands());
         Some(slot.port)
     }
 
@@ -74,6 +86,7 @@ impl WorkerPorts {
         self.hot.clear();
         self.cold.clear();
         self.queued.clear();
+        self.standing = 0;
         self.slots.iter_mut().filter_map(Option::take).map(|slot| slot.port).collect()
     }
 
@@ -102,8 +115,14 @@ impl WorkerPorts {
         list.get(*next).map(|number| PortIndex(*number))
     }
 
-    /// Notes what a visit brought.
-    pub(super) fn visited(&mut self, index: PortIndex, received: usize) {
+    /// Notes what a visit brought that might have brought as many packets as `budget`.
+    pub(super) fn visited(&mut self, index: PortIndex, received: usize, budget: usize, now: Now) {
+        let Some(slot) = self.get(index) else { return };
+        match slot.backlog.visited(received, budget, now) {
+            None => {}
+            Some(true) => self.standing += 1,
+            Some(false) => self.standing -= 1,
+        }
         let Some(slot) = self.get(index) else { return };
         if received > 0 {
             slot.empty_visits = 0;
@@ -117,6 +136,12 @@ impl WorkerPorts {
                 move_to(index.0, &mut self.hot, &mut self.cold);
             }
         }
+    }
+
+    /// Whether something has been left at some port for long.
+    #[inline]
+    pub(super) const fn behind(&self) -> bool {
+        self.standing > 0
     }
 
     /// Makes a port hot: it has something.
@@ -206,7 +231,7 @@ mod tests {
             for visit in 0..ports.visits() {
                 if let Some(index) = ports.next(visit) {
                     visited.push(index.0);
-                    ports.visited(index, 0);
+                    ports.visited(index, 0, 16, Now(0));
                 }
             }
         }
@@ -255,6 +280,30 @@ mod tests {
     }
 
     #[test]
+    fn one_port_that_is_not_emptied_is_enough_to_be_behind() {
+        let mut ports = ports(2);
+        let ms = |ms: u64| Now(ms * 1_000_000);
+        for at in [0, 4] {
+            ports.visited(PortIndex(0), 600, 600, ms(at));
+            ports.visited(PortIndex(1), 599, 600, ms(at));
+            assert!(!ports.behind());
+        }
+        ports.visited(PortIndex(0), 600, 600, ms(5));
+        ports.visited(PortIndex(1), 0, 600, ms(5));
+        assert!(ports.behind());
+        for _ in 0..2 {
+            ports.visited(PortIndex(0), 3, 600, ms(6));
+        }
+        assert!(!ports.behind());
+        for at in [7, 17] {
+            ports.visited(PortIndex(1), 600, 600, ms(at));
+        }
+        assert!(ports.behind());
+        ports.remove(PortIndex(1));
+        assert!(!ports.behind(), "what was left at a port that is gone is left no more");
+    }
+
+    #[test]
     fn silent_ports_cool_and_are_still_visited_in_turn() {
         let mut ports = ports(20);
         turns(&mut ports, 2 * usize::from(COLD_AFTER));
@@ -264,7 +313,7 @@ mod tests {
         let twice: Vec<u16> = (0..20).flat_map(|number| [number, number]).collect();
         assert_eq!(visited, twice);
         // One that has something is hot again, and alone takes whole batches.
-        ports.visited(PortIndex(7), 3);
+        ports.visited(PortIndex(7), 3, 16, Now(0));
         assert_eq!(
             (ports.visits(), ports.next(0), ports.budget()),
             (1 + COLD_VISITS, Some(PortIndex(7)), BATCH)

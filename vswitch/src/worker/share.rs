@@ -32,12 +32,13 @@ impl Worker {
         }
     }
 
-    /// Walks and sends what other workers handed over. Whether there was anything.
-    pub(super) fn take_handed<P: Probe>(&mut self, now: Now, probe: &mut P) -> bool {
-        let mut worked = false;
-        for _ in 0..PARCELS {
+    /// Walks and sends what other workers handed over. How many packets that were.
+    pub(super) fn take_handed<P: Probe>(&mut self, now: Now, probe: &mut P) -> usize {
+        let (mut parcels, mut packets) = (0, 0);
+        while parcels < PARCELS {
             let Some((from, mut parcel)) = self.peers.as_mut().and_then(|peers| peers.take()) else { break };
-            worked = true;
+            parcels += 1;
+            packets += parcel.len();
             if self.batch.len() + parcel.len() > self.batch.capacity() {
                 self.walk_batch(now, probe);
             }
@@ -50,7 +51,8 @@ impl Worker {
         if self.pieces > 0 {
             self.walk_batch(now, probe);
         }
-        worked
+        self.handed.visited(packets, if parcels == PARCELS { packets } else { packets + 1 }, now);
+        packets
     }
 
     fn unpack<P: Probe>(&mut self, parcel: &mut Parcel, now: Now, probe: &mut P) {

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::Sender;
 use vswitch_datapath::segment::PIECES_MAX;
 use vswitch_datapath::{
-    BATCH, Buffer, Counters, Mark, NoProbe, Now, Output, Packet, PortIndex, Probe, Segment, Tables, Walk,
+    BATCH, Buffer, Counters, Mark, NoProbe, Now, Output, Packet, PortIndex, Probe, Segment, Stage, Tables,
+    Walk,
 };
 use vswitch_model::DropReason;
 
@@ -113,16 +114,17 @@ impl Worker {
 
     /// Visits ports, walks what they have and sends what comes of it. Whether there was anything.
     fn turn<P: Probe>(&mut self, now: Now, probe: &mut P) -> bool {
-        let (mut batches, mut worked) = (0, false);
+        let (mut batches, mut received) = (0, 0);
+        let newcomers = self.newcomers();
         if !self.held.is_empty() {
             self.release_answers(now);
         }
         if self.peers.is_some() {
-            worked |= self.take_handed(now, probe);
+            received += self.take_handed(now, probe);
         }
         for visit in 0..self.ports.visits() {
             let Some(index) = self.ports.next(visit) else { continue };
-            worked |= self.visit(index) > 0;
+            received += self.visit(index, now);
             // The spare frames do for the large packets of one visit.
             if self.batch.len() == BATCH || self.pieces > 0 {
                 probe.mark(Mark::Receive);
@@ -142,18 +144,35 @@ impl Worker {
         self.ports.flush();
         probe.mark(Mark::Flush);
         self.tick(now);
-        worked
+        if self.ports.behind() || self.handed.stands() || self.judged.most().is_some() {
+            self.limit(now, received as u64, self.newcomers() - newcomers);
+        }
+        received > 0
+    }
+
+    /// Packets that belonged to no known flow, so far.
+    #[inline]
+    fn newcomers(&self) -> u64 {
+        self.counters.stage(Stage::FlowMiss)
+    }
+
+    /// Settles how many of these the next turn judges, after one with so many packets.
+    #[cold]
+    fn limit(&mut self, now: Now, packets: u64, newcomers: u64) {
+        let behind = self.ports.behind() || self.handed.stands();
+        self.judged.turned(now, behind, packets, newcomers);
+        self.walk.limit_newcomers(self.judged.most());
     }
 
     /// Brings home what a port has sent and takes what it has received; how many packets.
-    fn visit(&mut self, index: PortIndex) -> usize {
+    fn visit(&mut self, index: PortIndex, now: Now) -> usize {
         let budget = self.ports.budget().min(BATCH - self.batch.len());
         let Some(slot) = self.ports.get(index) else { return 0 };
         slot.port.reap(&mut self.pool);
         let before = self.batch.len();
         let into = if self.peers.is_none() { &mut self.batch } else { &mut self.arrived };
         let received = slot.port.receive(&mut self.pool, into, budget);
-        self.ports.visited(index, received);
+        self.ports.visited(index, received, budget, now);
         if self.peers.is_some() {
             self.sort_arrived();
         }

@@ -1,6 +1,7 @@
 //! What the engine bears: how long a worker stands still, at worst, while tables are replaced and flows expire; what known flows
 //! lose to a flood of new ones; and how long the engine takes to start.
 
+mod flood;
 #[cfg(test)]
 mod tests;
 
@@ -15,8 +16,10 @@ use super::{About, Scenario};
 use crate::machine::{free_memory, tsc_mhz};
 use crate::result::Measurement;
 use crate::session::Session;
-use crate::workload::{Case, Endpoint, Stream, Traffic, count};
+use crate::workload::{Case, Stream, count};
 use crate::{Error, Result};
+
+use flood::flood;
 
 const NAME: &str = "strain";
 
@@ -38,8 +41,6 @@ const USUAL: Sizes =
     Sizes { routes: 1_000_000, rules: 100_000, flows: 10_000_000, flood_seconds: 1.0, start: 1 << 30 };
 const QUICK: Sizes =
     Sizes { routes: 100_000, rules: 10_000, flows: 1_000_000, flood_seconds: 0.3, start: 128 << 20 };
-/// Million packets a second of known flows, and as many new flows.
-const FLOOD_MPPS: f64 = 1.0;
 /// Bytes of a frame.
 const FRAME_BYTES: u64 = 2048;
 
@@ -51,8 +52,10 @@ impl Scenario for Strain {
                        tables come, or all flows expire; what comes through beside a flood; and the time the engine takes to \
                        start",
             cases: "routes-1M: all routes come at once. rules-100k: all rules are replaced. flows-10M: all flows expire. \
-                    flood-1Mpps: a pod sends 1 Mpps of known flows, another 1 Mpps of which each packet opens a flow; the table, \
-                    as large as it ships, is soon full. start/1GiB: half of it frames, half flow table",
+                    flood-1Mpps: a pod sends \
+                    1 Mpps of known flows, and opens 10k flows a second; another sends 1 Mpps of which each packet opens a flow; the \
+                    table, as large as it ships, is soon full. /syn: these are TCP's. /same-port: they come from the pod of the \
+                    known flows, and the other opens 10k a second. start/1GiB: half of it frames, half flow table",
             sets: "--quick: a tenth of each",
             metrics: &[
                 (
@@ -66,8 +69,10 @@ impl Scenario for Strain {
                 ),
                 (
                     "looked-at",
-                    "%: packets of the flood that the worker took from its port, the rest was lost there",
+                    "%: packets of the pod that floods that the worker took from its port, the rest was lost there",
                 ),
+                ("opened", "%: packets of the flood that opened a flow"),
+                ("others-opened", "%: flows that the other pod opened, of those it asked for"),
                 ("start", "ms until the engine runs, its memory taken"),
             ],
             peers: "none",
@@ -78,7 +83,7 @@ impl Scenario for Strain {
 
     fn run(&self, session: &mut Session) -> Result<()> {
         let sizes = if session.config.quick { QUICK } else { USUAL };
-        session.begin(NAME, 5);
+        session.begin(NAME, 4 + flood::CASES as u64);
         loads(session, &sizes)?;
         expiry(session, &sizes)?;
         flood(session, sizes.flood_seconds)?;
@@ -142,38 +147,6 @@ fn record(session: &mut Session, case: &str, turns: &Turns) {
     ] {
         session.record(Measurement::of_rounds(NAME, case, metric, unit, &[value]));
     }
-}
-
-fn flood(session: &mut Session, seconds: f64) -> Result<()> {
-    let name = format!("flood-{FLOOD_MPPS:.0}Mpps");
-    if session.wants(&name) {
-        let (mut goodput, mut looked_at) = (Vec::new(), Vec::new());
-        for _ in 0..session.config.rounds.max(1) {
-            session.step(&name)?;
-            let case = Case::BASE;
-            let mut bench = bench(case, case.flows, session)?;
-            let flooder = flooder(&case)?;
-            let alone = bench.flood(FLOOD_MPPS, None, seconds)?;
-            let flooded = bench.flood(FLOOD_MPPS, Some(&flooder), seconds)?;
-            goodput.push(flooded.known / alone.known * 100.0);
-            looked_at.push(flooded.new * 100.0);
-        }
-        for (metric, rounds) in [("goodput", goodput), ("looked-at", looked_at)] {
-            session.record(Measurement::of_rounds(NAME, &name, metric, "%", &rounds));
-        }
-    }
-    session.advance();
-    Ok(())
-}
-
-/// Packets of another pod than the case's, each of a flow of its own.
-fn flooder(case: &Case) -> Result<Stream> {
-    let node = node(case);
-    let pod = node.pods.get(1).ok_or_else(|| Error::setup("make packets", "there is no second pod"))?;
-    let mut stream = Traffic::new(case.way, case.family, Traffic::FLOWS_MAX).on(&node)?;
-    stream.near = Endpoint { port: pod.port.clone(), mac: pod.mac, address: pod.v4.into() };
-    stream.enters = pod.port.clone();
-    Ok(stream)
 }
 
 /// From the request for the memory to an engine that runs.

@@ -10,6 +10,9 @@ use vswitch_model::DropReason;
 
 use super::Direction;
 
+#[cfg(test)]
+mod tests;
+
 /// The flags of a TCP header, the low 8 bits of its 13th and 14th bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TcpFlags(pub u8);

@@ -19,7 +19,7 @@ use crate::session::Interrupt;
 use crate::workload::{Case, Frames, Kind, Node, Stream, Traffic, Way};
 use crate::{Error, Result};
 
-pub use flood::Flooded;
+pub use flood::{Flooded, Newcomers, Offer};
 pub use held::Held;
 pub use took::Took;
 pub use turns::Turns;

@@ -3,6 +3,7 @@
 
 mod asked;
 mod keys;
+mod newcomers;
 mod related;
 
 use vswitch_model::DropReason;
@@ -22,6 +23,7 @@ use related::related;
 
 pub(crate) use asked::Misses;
 pub(crate) use keys::Keys;
+pub(crate) use newcomers::Newcomers;
 
 /// What a worker remembers of flows.
 pub(crate) struct Memory<'a> {
@@ -29,6 +31,7 @@ pub(crate) struct Memory<'a> {
     pub(crate) fragments: &'a mut FragmentTable,
     pub(crate) keys: &'a mut Keys,
     pub(crate) misses: &'a mut Misses,
+    pub(crate) newcomers: &'a mut Newcomers,
     pub(crate) log: &'a mut FlowLog,
 }
 
@@ -65,8 +68,10 @@ pub(crate) fn run<B: Buffer, P: Probe>(
     let misses = hits(context, scratch, packets, memory, next);
     probe.mark(Mark::Advance);
     if !misses.is_empty() {
-        memory.misses.ask(context, scratch, misses.iter());
-        for (number, index) in misses.iter().enumerate() {
+        let admitted =
+            if memory.newcomers.is_limited() { memory.newcomers.admit(scratch, &misses) } else { misses };
+        memory.misses.ask(context, scratch, admitted.iter());
+        for (number, index) in admitted.iter().enumerate() {
             let Some(packet) = packets.get(index) else { continue };
             match miss(context, scratch, packet, memory, number, index) {
                 Ok(()) => next.push(index),

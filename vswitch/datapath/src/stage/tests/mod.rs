@@ -6,6 +6,7 @@ mod forwarding;
 mod fragments;
 mod large;
 mod modes;
+mod newcomers;
 mod pod_tunnels;
 mod pods;
 mod policy;
