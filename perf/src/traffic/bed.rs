@@ -140,7 +140,7 @@ impl Bed {
                 let switch = switch(&topology, desired, cores)?;
                 (Some(switch), crate::peer::thread("self", "worker-").into_iter().collect())
             }
-            Contender::Kernel => (None, kernel(&topology, desired, None, "")?),
+            Contender::Kernel | Contender::KernelCut => (None, kernel(&topology, desired, None, "")?),
             Contender::KernelThreaded => (None, kernel(&topology, desired, Some(cores.forwarder), "")?),
             Contender::KernelConntrack => (None, kernel(&topology, desired, None, &conntrack(&topology)?)?),
         };

@@ -24,10 +24,13 @@ pub enum Contender {
     /// The kernel as it comes with nftables: conntrack, and a set of 1000 addresses. What most resembles ours in what it
     /// does.
     KernelConntrack,
+    /// The kernel as it comes, but what goes onto a wire between nodes is cut to its MTU first, as on a network card that
+    /// cannot cut what is in a tunnel. A veth takes 64 KB in one piece, which no wire does.
+    KernelCut,
 }
 
 impl Contender {
-    /// All of them.
+    /// All of them but the one of wires between nodes.
     pub const ALL: [Self; 4] = [Self::Ours, Self::Kernel, Self::KernelThreaded, Self::KernelConntrack];
     /// Those there is time for with `--quick`.
     pub const QUICK: [Self; 3] = [Self::Ours, Self::Kernel, Self::KernelConntrack];
@@ -46,13 +49,14 @@ impl Contender {
             Self::Kernel => "kernel",
             Self::KernelThreaded => "kernel-threaded",
             Self::KernelConntrack => "kernel-conntrack",
+            Self::KernelCut => "kernel-cut",
         }
     }
 
     /// Whether it forwards on the sender's core, so that the sender is late when it is slow.
     #[must_use]
     pub const fn is_where_the_sender_is(self) -> bool {
-        matches!(self, Self::Kernel | Self::KernelConntrack)
+        matches!(self, Self::Kernel | Self::KernelConntrack | Self::KernelCut)
     }
 }
 

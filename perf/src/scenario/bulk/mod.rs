@@ -26,8 +26,10 @@ const PORT: u16 = 5201;
 const LISTENS: Duration = Duration::from_secs(5);
 /// How long each core is looked at for others that use it, before the streams begin.
 const LOOK: Duration = Duration::from_millis(30);
-/// Whom streams are compared with: the ways across nodes have no policy.
-const CONTENDERS: [Contender; 2] = [Contender::Ours, Contender::Kernel];
+/// Ours, and whom streams on a node are compared with: kernels without policy.
+const ON_A_NODE: &[Contender] = &[Contender::Ours, Contender::Kernel];
+/// The same across nodes.
+const ACROSS: &[Contender] = &[Contender::Ours, Contender::Kernel, Contender::KernelCut];
 
 /// The scenario.
 #[derive(Debug)]
@@ -52,6 +54,13 @@ impl Way {
         }
     }
 
+    const fn contenders(self) -> &'static [Contender] {
+        match self {
+            Self::Node | Self::TunNode => ON_A_NODE,
+            Self::Vxlan | Self::TunVxlan => ACROSS,
+        }
+    }
+
     /// What our pods' ports are. The kernel's are always veths.
     const fn port(self) -> PortKind {
         match self {
@@ -73,7 +82,7 @@ impl Scenario for Bulk {
                 ("retransmits", "segments"),
                 ("ratio/PEER/goodput", "1: above 1 we are better"),
             ],
-            peers: "kernel, as it comes: forwarding on a node, its VXLAN across nodes, with the offloads it ships with (segments of up to 64 KB, as those of our tuns; on AF_XDP ours are of one MTU)",
+            peers: "kernel, as it comes: forwarding on a node, its VXLAN across nodes, with the offloads it ships with (segments of up to 64 KB, as those of our tuns; on AF_XDP ours are of one MTU); kernel-cut, across nodes: the same with frames of one MTU on the wire, as ours are and as a network card without offloads for tunnels would have it",
             root: true,
             cores: 2,
         }
@@ -90,7 +99,8 @@ impl Scenario for Bulk {
             [Way::Node, Way::Vxlan, Way::TunNode, Way::TunVxlan].into_iter().flat_map(each).collect();
         crate::peer::find("iperf3", "iperf3", "iperf3")?;
         let cores = Cores::two()?;
-        let steps = cases.len() * CONTENDERS.len() * session.config.rounds as usize;
+        let each: usize = cases.iter().map(|(way, _)| way.contenders().len()).sum();
+        let steps = each * session.config.rounds as usize;
         session.begin(NAME, steps as u64);
         let mut figures = Rounds::new(NAME);
         let outcome = rounds(session, cores, seconds, &cases, &mut figures);
@@ -110,7 +120,7 @@ fn rounds(
         for (way, streams) in cases {
             let case = format!("{}/streams-{streams}", way.key());
             let wanted = session.wants(&case);
-            for contender in CONTENDERS.iter().filter(|_| wanted) {
+            for contender in way.contenders().iter().filter(|_| wanted) {
                 session.step(&format!("{}: {case}", contender.key()))?;
                 let outcome = measure(*contender, cores, *way, seconds, *streams).map(|(came, void)| {
                     for (metric, unit, better, value) in [

@@ -72,6 +72,9 @@ impl Pair {
             for (topology, desired) in [(&near, &one), (&far, &two)] {
                 kernel(topology, desired, None, "")?;
                 offloads(topology)?;
+                if contender == Contender::KernelCut {
+                    cut(topology)?;
+                }
             }
         }
         let (client, server) = (place(&near, 0)?, place(&far, 0)?);
@@ -169,6 +172,14 @@ fn offloads(topology: &Topology) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Has what goes onto the wire in a tunnel cut first, and joined again where it arrives.
+fn cut(topology: &Topology) -> Result<()> {
+    for feature in ["tx-udp_tnl-segmentation", "tx-udp_tnl-csum-segmentation"] {
+        link::offload(&topology.switch, UPLINK, feature, false)?;
+    }
+    link::gro(&topology.switch, UPLINK)
 }
 
 fn place(topology: &Topology, pod: usize) -> Result<Place> {

@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 
+use super::sockets::Sockets;
 use super::track::{Between, Exit, Track};
 use super::{DROP, OURS};
-use crate::net::topology::{Layout, UPLINK};
+use crate::net::topology::{Layout, UPLINK, to_tun};
 use crate::net::{Ends, Pattern, SwitchOptions, Topology};
 use crate::peer::{Bare, Filter, kernel};
 use crate::result::Config;
@@ -30,9 +31,20 @@ const FILTERS: [(&str, Filter, bool); 5] = [
 /// A case with its peers.
 pub(super) struct Rig {
     pub(super) case: Case,
-    /// Whether the kernel's filters are measured, too.
-    filters: bool,
+    by: By,
 }
+
+/// Who sends and receives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// Generator and sink. `filters`: beside the kernel's filters, too.
+    Frames { filters: bool },
+    /// Programs in pods with tuns, beside those in pods with veths.
+    Sockets,
+}
+
+/// Bytes of a datagram in the smallest Ethernet frame.
+const DATAGRAM: usize = 18;
 
 /// Those of a run.
 pub(super) fn all(config: &Config) -> Vec<Rig> {
@@ -47,22 +59,32 @@ pub(super) fn all(config: &Config) -> Vec<Rig> {
         size: Size::Frame(64),
         batch: crate::net::BATCH,
     };
-    let plain = |rules, filters| Rig { case: case(Family::V4, Way::Local, rules), filters };
+    let frames = |case, filters| Rig { case, by: By::Frames { filters } };
+    let plain = |rules, filters| frames(case(Family::V4, Way::Local, rules), filters);
     let mut all = vec![
         plain(0, false),
         plain(1000, true),
-        Rig { case: case(Family::V6, Way::Local, 0), filters: false },
-        Rig { case: case(Family::V4, Way::IntoVxlan, 0), filters: false },
+        frames(case(Family::V6, Way::Local, 0), false),
+        frames(case(Family::V4, Way::IntoVxlan, 0), false),
+        Rig { case: Case { flows: 1, ..case(Family::V4, Way::Local, 1000) }, by: By::Sockets },
     ];
     if !config.quick {
         all.push(plain(10_000, false));
-        all.push(Rig { case: case(Family::V6, Way::Local, 1000), filters: true });
-        all.push(Rig { case: case(Family::V4, Way::IntoVxlan, 1000), filters: false });
+        all.push(frames(case(Family::V6, Way::Local, 1000), true));
+        all.push(frames(case(Family::V4, Way::IntoVxlan, 1000), false));
     }
     all
 }
 
 impl Rig {
+    /// The name of its case.
+    pub(super) fn name(&self) -> String {
+        match self.by {
+            By::Frames { .. } => self.case.name(),
+            By::Sockets => format!("sockets/{}", self.case.name()),
+        }
+    }
+
     fn node(&self) -> Node {
         let node = Node::in_memory(2, PEERS).with_rules(self.case.rules);
         match self.case.way {
@@ -85,6 +107,10 @@ impl Rig {
     /// Ours and all peers, and the names of those that are missing with the reason.
     pub(super) fn tracks(&self) -> Result<(Vec<Track>, Vec<String>)> {
         let node = self.node();
+        let filters = match self.by {
+            By::Frames { filters } => filters,
+            By::Sockets => return of_sockets(&node),
+        };
         let pattern = self.pattern(&node)?;
         let setting = Setting { node: &node, pattern: &pattern, way: self.case.way };
         let mut tracks = vec![setting.ours()?, Track::alone(&pattern)?];
@@ -96,11 +122,49 @@ impl Rig {
         };
         add("bare", setting.bare());
         add("kernel", setting.kernel("kernel", Filter::None, false));
-        for (name, filter, answered) in FILTERS.into_iter().filter(|_| self.filters) {
+        for (name, filter, answered) in FILTERS.into_iter().filter(|_| filters) {
             add(name, setting.kernel(name, filter, answered));
         }
         Ok((tracks, missing))
     }
+}
+
+/// Ours with tuns, ours with veths, and the kernel.
+fn of_sockets(node: &Node) -> Result<(Vec<Track>, Vec<String>)> {
+    let layout = Layout { separate: true, ..Layout::default() };
+    let sockets = |topology: &Topology| Sockets::new(&topology.pods[0], &topology.pods[1], DATAGRAM);
+    // Without IPv6: a kernel that has it says things of its own, which would be counted.
+    let v4_only = || {
+        let mut desired = node.desired();
+        desired.ports.values_mut().for_each(|port| port.addresses.retain(IpAddr::is_ipv4));
+        desired
+    };
+    let ours = |name, tun: bool| {
+        let mut desired = v4_only();
+        if tun {
+            desired.ports.values_mut().for_each(to_tun);
+        }
+        let topology = Topology::build(&desired, layout)?;
+        topology.place_tuns(&mut desired);
+        let from = topology.pods[0].host.clone();
+        let between = Between::engine(&topology, &desired, &from, SwitchOptions::default())?;
+        topology.configure_tuns()?;
+        Ok(Track::of_sockets(name, between, &topology, sockets(&topology)?))
+    };
+    let kernel = || {
+        let desired = v4_only();
+        let topology = Topology::build(&desired, layout)?;
+        kernel::forward(&topology, &desired, Filter::None, &[])?;
+        Ok(Track::of_sockets("kernel", Between::Kernel, &topology, sockets(&topology)?))
+    };
+    let (mut tracks, mut missing) = (vec![ours(OURS, true)?], Vec::new());
+    for (name, track) in [("veth", ours("veth", false)), ("kernel", kernel())] {
+        match track {
+            Ok(track) => tracks.push(track),
+            Err::<_, Error>(error) => missing.push(format!("lockstep: peer {name} is missing: {error}")),
+        }
+    }
+    Ok((tracks, missing))
 }
 
 /// What all tracks of a case have in common.

@@ -2,9 +2,10 @@
 //!
 //! A packet socket puts a batch of 64 frames on a pod's end of a veth; the kernel's part is done inside that system call,
 //! the engine's by turning its worker by hand, and an XDP program at the far end counts and drops. Peers do the same in the
-//! same round, a few batches at a time.
+//! same round, a few batches at a time. In the cases of sockets programs in the pods send and receive instead.
 
 mod cases;
+mod sockets;
 pub(crate) mod track;
 pub(crate) mod turns;
 
@@ -35,7 +36,7 @@ impl Scenario for Lockstep {
         About {
             name: NAME,
             measures: "what a packet costs from veth to veth, all on one core, in batches of 64",
-            cases: "known-flow/{v4,v6}/{plain,vxlan}/flows-1k/rules-{0,1k,10k}/batch-64",
+            cases: "known-flow/{v4,v6}/{plain,vxlan}/flows-1k/rules-{0,1k,10k}/batch-64; sockets/...: datagrams from a program in a pod with a tun to one in another, with what their kernels do",
             sets: "--quick: rules-0 of each, and plain/v4 with rules-1k; the others add rules-10k, plain/v6 and vxlan with rules-1k",
             metrics: &[
                 ("packet", "ns: generator and sink included"),
@@ -50,7 +51,8 @@ impl Scenario for Lockstep {
                     bare: AF_XDP and no decision, nor encapsulation, so that its ratios of a vxlan case set our \
                     50 bytes more beside none; nftables behind connection tracking: conntrack (all new ones pass), \
                     set-1k, linear-100, linear-1k (one-way flows, so that each packet goes through the rules), \
-                    answered-1k (linear-1k with flows that were answered)",
+                    answered-1k (linear-1k with flows that were answered); of sockets: kernel, and veth (ours, with pods that have \
+                    veths, received by AF_XDP)",
             root: true,
             cores: 1,
         }
@@ -58,11 +60,11 @@ impl Scenario for Lockstep {
 
     fn run(&self, session: &mut Session) -> Result<()> {
         let wanted: Vec<Rig> = cases::all(&session.config);
-        let wanted: Vec<Rig> = wanted.into_iter().filter(|rig| session.wants(&rig.case.name())).collect();
+        let wanted: Vec<Rig> = wanted.into_iter().filter(|rig| session.wants(&rig.name())).collect();
         session.begin(NAME, wanted.len() as u64);
         on_one_core(|| {
             for rig in &wanted {
-                session.step(&rig.case.name())?;
+                session.step(&rig.name())?;
                 measure(rig, session)?;
                 session.advance();
             }
@@ -109,7 +111,7 @@ fn measure(rig: &Rig, session: &mut Session) -> Result<()> {
     let void = watch.void();
     // Whole rounds before an interruption are worth keeping; packets of ours that are nowhere make all of them worthless.
     if matches!(outcome, Ok(()) | Err(Error::Interrupted)) {
-        let case = rig.case.name();
+        let case = rig.name();
         account_all(&mut all).map_err(|error| Error::Miscounted(format!("{case}: {error}")))?;
         record(&case, &all, void.as_ref(), session);
     }

@@ -40,7 +40,7 @@ fn every_case_counts_to_the_packet() {
             account_all(&mut all)?;
             assert!(all.iter().all(|one| one.rounds.len() == 1 && one.rounds[0] > 0.0));
             for one in &all {
-                let (case, name) = (rig.case.name(), one.track.name);
+                let (case, name) = (rig.name(), one.track.name);
                 assert!(one.failed.is_none(), "{case}: {name}: {:?}", one.failed);
             }
         }

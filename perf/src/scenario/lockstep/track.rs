@@ -7,6 +7,7 @@ use quanta::Clock;
 use vswitch_datapath::PortIndex;
 use vswitch_model::DesiredState;
 
+use super::sockets::Sockets;
 use crate::net::frames::{VXLAN_V4, payload_at};
 use crate::net::topology::{WIRE, WIRE_MTU};
 use crate::net::{
@@ -67,12 +68,24 @@ pub(crate) struct Track {
     /// Its name: `ours`, or the peer's.
     pub(crate) name: &'static str,
     between: Between,
-    batches: Batches,
-    sink: Sink,
+    ends: Ends,
     sent: u64,
     clock: Clock,
     /// What it all runs on, for as long as it runs.
     _alive: Vec<Namespace>,
+}
+
+/// Where packets come from, and where they end.
+enum Ends {
+    /// Frames of a packet socket, counted by an XDP program.
+    Frames {
+        /// The generator.
+        batches: Box<Batches>,
+        /// The sink.
+        sink: Box<Sink>,
+    },
+    /// Datagrams of programs in pods.
+    Sockets(Box<Sockets>),
 }
 
 /// Where the frames leave.
@@ -113,8 +126,22 @@ impl Track {
         }
         let near = topology.pod(from)?;
         let batches = Batches::new(&near.namespace, &near.interface, pattern)?;
-        let (clock, _alive) = (Clock::new(), topology.namespaces());
-        Ok(Self { name, between, batches, sink, sent: 0, clock, _alive })
+        let ends = Ends::Frames { batches: Box::new(batches), sink: Box::new(sink) };
+        Ok(Self::with(name, between, ends, topology.namespaces()))
+    }
+
+    /// Has programs in pods send and receive.
+    pub(crate) fn of_sockets(
+        name: &'static str,
+        between: Between,
+        topology: &Topology,
+        sockets: Sockets,
+    ) -> Self {
+        Self::with(name, between, Ends::Sockets(Box::new(sockets)), topology.namespaces())
+    }
+
+    fn with(name: &'static str, between: Between, ends: Ends, alive: Vec<Namespace>) -> Self {
+        Self { name, between, ends, sent: 0, clock: Clock::new(), _alive: alive }
     }
 
     /// The generator straight into the sink: what both cost, and nothing else.
@@ -126,8 +153,8 @@ impl Track {
         let mut sink = Sink::new(&SinkOptions::at(payload_at(pattern.v6())))?;
         sink.attach(&far, "far")?;
         let batches = Batches::new(&near, "near", pattern)?;
-        let (between, clock) = (Between::Nothing, Clock::new());
-        Ok(Self { name: "drop", between, batches, sink, sent: 0, clock, _alive: vec![near, far] })
+        let ends = Ends::Frames { batches: Box::new(batches), sink: Box::new(sink) };
+        Ok(Self::with("drop", Between::Nothing, ends, vec![near, far]))
     }
 
     /// Sends so many batches, each to its end, and gives the nanoseconds a packet that each took.
@@ -138,10 +165,19 @@ impl Track {
             hand.take()?;
         }
         for _ in 0..count {
-            self.batches.prepare(BATCH, 0);
+            if let Ends::Frames { batches, .. } = &mut self.ends {
+                batches.prepare(BATCH, 0);
+            }
             let start = self.clock.raw();
-            self.batches.send()?;
-            self.work().map_err(|error| self.explained(error))?;
+            match &mut self.ends {
+                Ends::Frames { batches, .. } => batches.send().map(drop)?,
+                Ends::Sockets(sockets) => sockets.send()?,
+            }
+            let mut worked = self.work();
+            if let (Ok(()), Ends::Sockets(sockets)) = (&worked, &mut self.ends) {
+                worked = sockets.take();
+            }
+            worked.map_err(|error| self.explained(error))?;
             let took = self.clock.delta_as_nanos(start, self.clock.raw());
             self.sent += BATCH as u64;
             times.push(took as f64 / BATCH as f64);
@@ -152,9 +188,12 @@ impl Track {
     /// Sends a batch of which one frame says that it is from somebody else.
     #[cfg(test)]
     pub(crate) fn run_with_one_spoofed(&mut self) -> Result<()> {
-        self.batches.prepare(BATCH, 0);
-        self.batches.prepared_frames()[40][11] ^= 1;
-        self.batches.send()?;
+        let Ends::Frames { batches, .. } = &mut self.ends else {
+            return Err(Error::setup("spoof a frame", "sockets send none"));
+        };
+        batches.prepare(BATCH, 0);
+        batches.prepared_frames()[40][11] ^= 1;
+        batches.send()?;
         self.sent += BATCH as u64;
         self.work()
     }
@@ -200,7 +239,10 @@ impl Track {
     pub(crate) fn check(&mut self) -> Result<()> {
         let start = Instant::now();
         loop {
-            let came = self.sink.counted()?.packets;
+            let came = match &self.ends {
+                Ends::Frames { sink, .. } => sink.counted()?.packets,
+                Ends::Sockets(sockets) => sockets.taken,
+            };
             let (dropped, why) = self.dropped()?;
             if came + dropped == self.sent {
                 return Ok(());
