@@ -355,6 +355,9 @@ async fn a_flow_is_explained_by_policy_and_walk() {
     assert_eq!(ingress.policies, ["NetworkPolicy media/relay"]);
     assert_eq!(reply.walk, ["route: to 10.244.9.1", "sent by port p"]);
     assert_eq!(reply.walk_error, "");
+    let tunnel = bench.api.explain(Request::new(ask("media/caller", 4789))).await.unwrap().into_inner();
+    let egress = tunnel.egress.unwrap();
+    assert!(!tunnel.allowed && !egress.allowed && egress.reason.contains("tunnel packets"), "{egress:?}");
     bench
         .apply(
             "{apiVersion: v1, kind: Pod, metadata: {namespace: far, name: away}, spec: {nodeName: n9}, status: {podIP: \
