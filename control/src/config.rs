@@ -396,6 +396,13 @@ impl Reader<'_> {
     }
 
     fn log(&self, written: Spanned<String>) -> Read<String> {
+        if let Some(word) = written.as_ref().split(',').find(|word| !is_directive(word)) {
+            let problem = format!(
+                "\"{word}\" is no level (error, warn, info, debug, trace or off); \"info\" or \"info,vswitch_control=debug\" \
+                 would be right"
+            );
+            return Err(self.refuse("log", &written, problem));
+        }
         match written.as_ref().parse::<tracing_subscriber::EnvFilter>() {
             Ok(_) => Ok(written.into_inner()),
             Err(error) => {
@@ -412,6 +419,12 @@ impl Reader<'_> {
         let line = Some(line_of(self.text, at.span().start));
         ConfigError { file: self.file.to_owned(), line, field: Some(field), problem }
     }
+}
+
+/// Whether a part of `log` is a level, or says for what one counts. Any other word would be taken for something whose every line is
+/// logged, and all others' none.
+fn is_directive(word: &str) -> bool {
+    word.contains(['=', '[']) || word.trim().parse::<tracing_subscriber::filter::LevelFilter>().is_ok()
 }
 
 fn line_of(text: &str, at: usize) -> usize {
@@ -498,6 +511,7 @@ mod tests {
             ("dscp = 64", "agent.toml:1: dscp: 64 is neither \"inherit\" nor \"uniform\" nor a code point"),
             ("\ndscp = \"pipe\"", "agent.toml:2: dscp: \"pipe\" is neither \"inherit\""),
             ("pod_mtu = 9000", "agent.toml:1: pod_mtu: 9000 is out of range: 1280 to 1600"),
+            ("log = \"verbose\"", "agent.toml:1: log: \"verbose\" is no level (error, warn, "),
             ("pod_port = \"tap\"", "agent.toml:1: pod_port: \"tap\" is no kind of port: veth or tun"),
             (
                 "dns_servers = [\"dns\"]",

@@ -74,5 +74,17 @@ fn a_narrow_link_of_the_underlay_is_told_to_pods() {
         let end = path.lines().last().unwrap_or_default();
         assert!(end.contains(&format!("pmtu {left} hops 3")), "{path}");
     }
+    // The node itself is told no less: probes of a kubelet go this way. Strict about where packets come from, as some systems are.
+    let node = must(scene.netns("node1"));
+    must(node.sysctl("net.ipv4.conf.all.rp_filter", "1"));
+    for family in FAMILIES {
+        let far = must(scene.address("test/far", family));
+        let left = NARROW - if family == V4 { 50 } else { 70 };
+        let path = must(node.run(&format!("tracepath -n -m 6 {far}")));
+        println!("{path}");
+        assert!(!path.contains("no reply"), "the first hop answers: {path}");
+        let end = path.lines().last().unwrap_or_default();
+        assert!(end.contains(&format!("pmtu {left} hops 3")), "{path}");
+    }
     scene.stops_whole();
 }

@@ -54,8 +54,11 @@ fn an_uplink_that_goes_down_moves_its_traffic_to_the_other() {
     goes_by(&scene, UPLINK, UPLINK_2);
     cables(&scene, first, "down");
     goes_by(&scene, UPLINK_2, UPLINK);
+    let problems = |scene: &Scene| must(must(must(scene.node("node1")).engine()).status()).problems;
+    assert!(problems(&scene).contains(&format!("uplink {UPLINK}: no carrier")), "{:?}", problems(&scene));
     cables(&scene, first, "up");
     goes_by(&scene, UPLINK, UPLINK_2);
+    assert_eq!(problems(&scene), [""; 0]);
     // The one that is not used may go as well; and with both gone there is no way, until one is back.
     cables(&scene, second, "down");
     goes_by(&scene, UPLINK, UPLINK_2);

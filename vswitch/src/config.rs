@@ -227,6 +227,12 @@ impl Loaded {
 
     /// Checks what depends on the machine: that the uplinks and the cores exist.
     pub fn check_machine(&self) -> Result<(), ConfigError> {
+        self.check_uplinks()?;
+        self.check_cores()
+    }
+
+    /// That the uplinks exist. An engine starts without, and takes them up when they come.
+    pub fn check_uplinks(&self) -> Result<(), ConfigError> {
         let interfaces = interfaces();
         for uplink in &self.config.uplinks {
             if !interfaces.iter().any(|name| name == uplink.as_str()) {
@@ -234,6 +240,11 @@ impl Loaded {
                 return Err(self.refuse("uplink", format!("no interface {uplink} here; there are: {there}")));
             }
         }
+        Ok(())
+    }
+
+    /// That the cores exist.
+    pub fn check_cores(&self) -> Result<(), ConfigError> {
         let cores: Vec<_> =
             core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
         for core in &self.config.cores {
@@ -311,6 +322,12 @@ impl Reader<'_> {
             config.metrics = Some(metrics.parse().map_err(|_| self.refuse("metrics", problem()))?);
         }
         if let Some(log) = self.take("log", written.log) {
+            if let Some(word) = log.split(',').find(|word| !is_directive(word)) {
+                let problem = format!(
+                    "\"{word}\" is no level (error, warn, info, debug, trace or off); \"info\" or \"info,vswitch=debug\" would be right"
+                );
+                return Err(self.refuse("log", problem));
+            }
             if let Err(error) = log.parse::<tracing_subscriber::EnvFilter>() {
                 let problem =
                     format!("\"{log}\": {error}; \"info\" or \"info,vswitch=debug\" would be right");
@@ -378,6 +395,12 @@ impl Reader<'_> {
         let line = self.lines.get(field).copied();
         ConfigError { file: self.file.to_owned(), line, field: Some(field), problem }
     }
+}
+
+/// Whether a part of `log` is a level, or says for what one counts. Any other word would be taken for something whose every line is
+/// logged, and all others' none.
+fn is_directive(word: &str) -> bool {
+    word.contains(['=', '[']) || word.trim().parse::<tracing_subscriber::filter::LevelFilter>().is_ok()
 }
 
 /// The line, from 1, that holds byte `offset`.
@@ -490,6 +513,8 @@ mod tests {
                 "v.toml:1: metrics: \"9464\" is not an address and a port; \"127.0.0.1:9464\"",
             ),
             ("log = \"loud=very\"", "v.toml:1: log: \"loud=very\": "),
+            ("log = \"verbose\"", "v.toml:1: log: \"verbose\" is no level (error, warn, "),
+            ("log = \"info,vswitch\"", "v.toml:1: log: \"vswitch\" is no level (error, warn, "),
             ("frames = 1\nframes = 2", "v.toml:2: frames: duplicate key"),
             ("frames = ", "v.toml:1: frames: "),
         ] {
@@ -511,6 +536,7 @@ mod tests {
             "{error}"
         );
         assert_eq!(parse("uplink = \"lo\"").unwrap().check_machine(), Ok(()));
+        assert_eq!(parse("uplink = \"vswitch-nope\"").unwrap().check_cores(), Ok(()), "what a start asks");
     }
 
     #[test]

@@ -265,6 +265,13 @@ impl Scrape {
         ];
         let places = places.map(|(place, count)| (vec![("place", place.to_owned())], count as i64));
         gauge(encoder, "vswitch_frames", "Frames by where they are.", places)?;
+        let paths = snapshot.facts.paths.iter();
+        let paths = paths.map(|(remote, path)| (vec![("remote", remote.to_string())], i64::from(path.mtu)));
+        gauge(encoder, "vswitch_path_mtu_bytes", "What routers said that paths to nodes take.", paths)?;
+        let hindered = snapshot.hindered_uplinks();
+        let hindered =
+            hindered.map(|(name, why)| (vec![("port", name.to_string()), ("why", why.to_owned())], 1));
+        gauge(encoder, "vswitch_uplink_hindered", "1: an open uplink that can carry nothing.", hindered)?;
         let gauges = [
             ("vswitch_generation_desired", "What control wants.", snapshot.generation.0 as i64),
             (

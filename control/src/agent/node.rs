@@ -12,14 +12,14 @@ use vswitch_model::{Mac, Vni};
 use super::{Core, Underlay};
 use crate::calc::{Inputs, Named};
 use crate::ipam::{Handle, IpamError, Request};
-use crate::object::{AllowedUse, Flannel, IpPool, Key, Kind, Node, Object, ObjectMeta, Vtep};
+use crate::object::{AllowedUse, Flannel, IpPool, Key, Kind, Node, Object, ObjectMeta, Vtep, Vxlan};
 use crate::store::{self, StoreError};
 
 /// How long to wait after a failure.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Annotations this agent writes, and takes away again where they say nothing any more; [`Flannel::ANNOTATIONS`] besides.
-pub(super) const OWN_ANNOTATIONS: [&str; 7] = [
+pub(super) const OWN_ANNOTATIONS: [&str; 8] = [
     Node::IPV4_ADDRESS,
     Node::IPV6_ADDRESS,
     Node::IPV4_TUNNEL_ADDRESS,
@@ -27,6 +27,7 @@ pub(super) const OWN_ANNOTATIONS: [&str; 7] = [
     Node::IPV4_IPIP_ADDRESS,
     Node::VTEP_MAC_V4,
     Node::VTEP_MAC_V6,
+    Node::VXLAN,
 ];
 
 /// What of the store this depends on.
@@ -95,6 +96,8 @@ impl Core {
             annotations.insert(Node::IPV6_ADDRESS, address.to_string());
             annotations.insert(Node::VTEP_MAC_V6, Mac::vtep_v6(&self.settings.node).to_string());
         }
+        let network = Vxlan { vni: self.settings.vni, port: self.settings.vxlan_port };
+        annotations.insert(Node::VXLAN, network.to_string());
         for address in tunnel {
             let name = if address.is_ipv4() { Node::IPV4_TUNNEL_ADDRESS } else { Node::IPV6_TUNNEL_ADDRESS };
             annotations.insert(name, address.to_string());

@@ -15,7 +15,7 @@ use vswitch_model::Mac;
 
 use super::Inputs;
 use super::referred::Referred;
-use crate::object::{Endpoint, Flannel, Labels, Node, Protocol};
+use crate::object::{Endpoint, Flannel, Labels, Node, Protocol, Vxlan};
 
 /// Name, protocol and number of a port.
 pub(super) type NamedPort = (String, Protocol, u16);
@@ -67,6 +67,8 @@ pub(super) struct NodeView<'a> {
     pub(super) tunnel_v6: Option<Ipv6Addr>,
     pub(super) vtep_mac_v4: Mac,
     pub(super) vtep_mac_v6: Mac,
+    /// The VXLAN network it says it has an end of.
+    pub(super) vxlan: Option<Vxlan>,
     /// What it is to flannel's nodes.
     pub(super) flannel: Option<Flannel>,
     /// Whether it is one of these: it speaks flannel's VXLAN, and no other.
@@ -243,6 +245,7 @@ impl<'a> NodeView<'a> {
             tunnel_v6: read(node, Node::IPV6_TUNNEL_ADDRESS),
             vtep_mac_v4: read(node, Node::VTEP_MAC_V4).unwrap_or_else(|| Mac::vtep_v4(name)),
             vtep_mac_v6: read(node, Node::VTEP_MAC_V6).unwrap_or_else(|| Mac::vtep_v6(name)),
+            vxlan: read(node, Node::VXLAN),
             flannel,
             is_flannels: node.is_flannels(),
             labels: node.metadata.labels.clone(),

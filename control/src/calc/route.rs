@@ -24,7 +24,7 @@ use vswitch_model::{DesiredState, Encapsulation, Local, NextHop, Port, Tunnel, T
 
 use super::cluster::{Cluster, NodeView};
 use super::{CalcConfig, Inputs, Numbering};
-use crate::object::{EncapsulationMode, Endpoint};
+use crate::object::{EncapsulationMode, Endpoint, Vxlan};
 
 /// Names a tunnel: the node it leads to, the family of the underlay, and the encapsulation.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -220,6 +220,14 @@ impl Router<'_> {
         inner_is_ipv4: bool,
         form: Form,
     ) -> Option<TunnelId> {
+        let own = Vxlan { vni: self.config.vni, port: self.config.vxlan_port };
+        let other = remote.vxlan.filter(|far| form == Form::Vxlan && !remote.is_flannels && *far != own);
+        if let Some(far) = other {
+            self.problems.insert(format!(
+                "no VXLAN between this node and {}: this one's vni and vxlan_port (agent.toml) are {own}, that one's {far}",
+                remote.name
+            ));
+        }
         let families = [inner_is_ipv4, !inner_is_ipv4];
         families.into_iter().find_map(|is_ipv4| self.tunnel_over(local, remote, is_ipv4, form))
     }

@@ -253,6 +253,8 @@ impl Node {
     pub const VTEP_MAC_V4: &str = "projectcalico.org/VXLANTunnelMACAddr";
     /// Annotation: Ethernet address of its IPv6 VTEP.
     pub const VTEP_MAC_V6: &str = "projectcalico.org/VXLANTunnelMACAddrV6";
+    /// Annotation: the VXLAN network it has an end of, `4096:4789` ([`super::Vxlan`]).
+    pub const VXLAN: &str = "vswitch/vxlan";
 
     /// An annotation's value, read; an error names the annotation.
     pub fn annotation<T: std::str::FromStr>(&self, name: &str, like: &str) -> Result<Option<T>, Invalid> {
@@ -291,6 +293,7 @@ impl Node {
         }
         self.annotation::<vswitch_model::Mac>(Self::VTEP_MAC_V4, "66:00:00:00:00:01")?;
         self.annotation::<vswitch_model::Mac>(Self::VTEP_MAC_V6, "66:00:00:00:00:01")?;
+        self.annotation::<super::Vxlan>(Self::VXLAN, "4096:4789")?;
         Flannel::of(self)?;
         for (index, cidr) in self.spec.pod_cidrs.iter().enumerate() {
             super::ranges::check_cidr(*cidr)

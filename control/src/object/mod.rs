@@ -33,6 +33,7 @@ mod selector;
 mod service;
 #[cfg(test)]
 mod tests;
+mod vxlan;
 
 pub use block::{Block, BlockSpec};
 pub use cluster_policy::{
@@ -62,6 +63,7 @@ pub use service::{
     AddressType, EndpointConditions, EndpointPort, EndpointSlice, Service, ServiceAccount, ServiceEndpoint,
     ServicePort, ServiceSpec,
 };
+pub use vxlan::{NoVxlan, Vxlan};
 
 /// Labels or annotations.
 pub type Labels = BTreeMap<String, String>;

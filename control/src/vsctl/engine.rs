@@ -5,7 +5,7 @@ use tonic::transport::Channel;
 use vswitch_model::api::engine::engine_client::EngineClient;
 use vswitch_model::api::engine::{
     Counters, DropCounter, EngineStatus, Flow, FlowCounters, FrameCounters, GetCountersRequest,
-    GetStatusRequest, ListFlowsRequest, PortCounters,
+    GetStatusRequest, ListFlowsRequest, PortCounters, TunnelStatus,
 };
 
 use super::Failure;
@@ -187,14 +187,30 @@ fn port_table(ports: &[PortCounters]) -> String {
 fn flows_value(flows: &FlowCounters) -> Value {
     json!({
         "current": flows.current, "capacity": flows.capacity, "created": flows.created, "expired": flows.expired,
-        "refused": flows.refused, "revalidated": flows.revalidated,
+        "refused": flows.refused, "evicted": flows.evicted, "revalidated": flows.revalidated,
+        "currentOfWorkers": flows.current_of_workers,
     })
 }
 
 fn flows_words(flows: &FlowCounters) -> String {
+    let workers = flows.current_of_workers.len().max(1);
+    // Each worker has a table of its own: what is free in another's is of no use to it.
+    let each = match &flows.current_of_workers[..] {
+        [] | [_] => String::new(),
+        several => {
+            let several: Vec<_> = several.iter().map(u64::to_string).collect();
+            format!(" ({} of {} each)", several.join(", "), flows.capacity / workers as u64)
+        }
+    };
     format!(
-        "{} of {}; created {}, expired {}, refused {}, revalidated {}",
-        flows.current, flows.capacity, flows.created, flows.expired, flows.refused, flows.revalidated
+        "{} of {}{each}; created {}, expired {}, evicted {}, refused {}, revalidated {}",
+        flows.current,
+        flows.capacity,
+        flows.created,
+        flows.expired,
+        flows.evicted,
+        flows.refused,
+        flows.revalidated
     )
 }
 
@@ -268,6 +284,7 @@ fn ports_report(status: &EngineStatus, name: Option<&str>) -> Result<Report, Fai
             json!({
                 "name": port.name, "role": port.role, "kind": port.kind, "worker": port.worker, "mac": port.mac,
                 "addresses": port.addresses, "mtu": port.mtu, "workload": port.workload, "failure": port.failure,
+                "hindrance": port.hindrance,
             })
         })
         .collect();
@@ -281,7 +298,11 @@ fn ports_report(status: &EngineStatus, name: Option<&str>) -> Result<Report, Fai
             port.mac.clone(),
             port.mtu.to_string(),
             port.worker.to_string(),
-            if port.failure.is_empty() { "open".to_owned() } else { port.failure.clone() },
+            match (port.failure.as_str(), port.hindrance.as_str()) {
+                ("", "") => "open".to_owned(),
+                ("", hindrance) => format!("open, {hindrance}"),
+                (failure, _) => failure.to_owned(),
+            },
         ]
     });
     let text =
@@ -294,22 +315,51 @@ fn tunnels_report(status: &EngineStatus) -> Report {
     let value = status.tunnels.iter().map(|tunnel| {
         json!({
             "id": tunnel.id, "node": tunnel.node, "remote": tunnel.remote, "nextHopMac": tunnel.next_hop_mac,
-            "encapsulation": tunnel.encapsulation, "uplink": tunnel.uplink,
+            "encapsulation": tunnel.encapsulation, "uplink": tunnel.uplink, "unresolved": tunnel.unresolved,
+            "carries": tunnel.carries, "direct": tunnel.direct, "pathMtu": path_mtu(tunnel),
         })
     });
     let rows = status.tunnels.iter().map(|tunnel| {
-        let state = if tunnel.next_hop_mac.is_empty() { "unresolved" } else { "resolved" };
+        let state = match (tunnel.next_hop_mac.as_str(), tunnel.unresolved.as_str()) {
+            ("", "") => "unresolved".to_owned(),
+            ("", why) => format!("unresolved: {why}"),
+            _ => "resolved".to_owned(),
+        };
         [
             tunnel.node.clone(),
             tunnel.remote.clone(),
             tunnel.encapsulation.clone(),
+            used_for(tunnel),
+            path_words(tunnel),
             tunnel.uplink.clone(),
             tunnel.next_hop_mac.clone(),
-            state.to_owned(),
+            state,
         ]
     });
-    let text = table(["node", "remote", "encapsulation", "uplink", "next hop", "state"], rows);
-    Report { value: value.collect(), text }
+    let header = ["node", "remote", "encapsulation", "carries", "path mtu", "uplink", "next hop", "state"];
+    Report { value: value.collect(), text: table(header, rows) }
+}
+
+/// Which families go by a tunnel, and which go to its remote address without its headers.
+fn used_for(tunnel: &TunnelStatus) -> String {
+    let direct = tunnel.direct.iter().map(|family| format!("{family} without it"));
+    let said: Vec<_> = tunnel.carries.iter().cloned().chain(direct).collect();
+    if said.is_empty() { "nothing".to_owned() } else { said.join(", ") }
+}
+
+fn path_mtu(tunnel: &TunnelStatus) -> Value {
+    match tunnel.path_mtu {
+        0 => Value::Null,
+        mtu => json!({"mtu": mtu, "saidBy": tunnel.path_mtu_by, "forMs": tunnel.path_mtu_ms}),
+    }
+}
+
+/// What a router said a path takes.
+fn path_words(tunnel: &TunnelStatus) -> String {
+    match tunnel.path_mtu {
+        0 => String::new(),
+        mtu => format!("{mtu} by {}, {} more", tunnel.path_mtu_by, duration(tunnel.path_mtu_ms)),
+    }
 }
 
 fn no_port(name: &str) -> Failure {
@@ -318,7 +368,7 @@ fn no_port(name: &str) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use vswitch_model::api::engine::{PortStatus, StageCounter, TunnelStatus};
+    use vswitch_model::api::engine::{PortStatus, StageCounter};
 
     use super::*;
 
@@ -351,6 +401,8 @@ mod tests {
                 expired: 3,
                 refused: 0,
                 revalidated: 1,
+                evicted: 6,
+                current_of_workers: vec![2, 0],
             }),
             frames: Some(FrameCounters {
                 total: 4,
@@ -398,7 +450,9 @@ mod tests {
             (&json!(0), &json!(10))
         );
         assert!(
-            all.text.contains("flows:   2 of 8; created 5, expired 3, refused 0, revalidated 1"),
+            all.text.contains(
+                "flows:   2 of 8 (2, 0 of 4 each); created 5, expired 3, evicted 6, refused 0, revalidated 1"
+            ),
             "{}",
             all.text
         );
@@ -443,22 +497,40 @@ mod tests {
             node: "n2".into(),
             remote: "192.0.2.2".into(),
             encapsulation: "ipip".into(),
+            unresolved: "its uplink eth0 has no carrier".into(),
+            carries: vec!["IPv4".into()],
+            direct: vec!["IPv6".into()],
+            path_mtu: 1400,
+            path_mtu_by: "192.0.2.9".into(),
+            path_mtu_ms: 90_000,
             ..TunnelStatus::default()
         };
+        let plain = TunnelStatus { node: "n3".into(), remote: "192.0.2.3".into(), ..TunnelStatus::default() };
         let status = EngineStatus {
-            ports: vec![port("vsw1", ""), port("vsw2", "no such interface")],
-            tunnels: vec![tunnel],
+            ports: vec![
+                port("vsw1", ""),
+                port("vsw2", "no such interface"),
+                PortStatus { hindrance: "no carrier".into(), ..port("eth0", "") },
+            ],
+            tunnels: vec![tunnel, plain],
             ..EngineStatus::default()
         };
         let report = ports_report(&status, None).unwrap();
         assert!(report.text.lines().nth(1).unwrap().ends_with("open"), "{}", report.text);
         assert!(report.text.lines().nth(2).unwrap().ends_with("no such interface"), "{}", report.text);
+        assert!(report.text.lines().nth(3).unwrap().ends_with("open, no carrier"), "{}", report.text);
         assert_eq!(ports_report(&status, Some("vsw2")).unwrap().value["failure"], "no such interface");
         assert!(ports_report(&status, Some("vsw3")).is_err());
-        let text = tunnels_report(&status).text;
-        assert_eq!(
-            text,
-            "NODE  REMOTE     ENCAPSULATION  UPLINK  NEXT HOP  STATE\nn2    192.0.2.2  ipip           -       -         unresolved"
+        let report = tunnels_report(&status);
+        let lines: Vec<_> = report.text.lines().collect();
+        assert!(
+            lines[1].contains("IPv4, IPv6 without it  1400 by 192.0.2.9, 1m30s more  -")
+                && lines[1].ends_with("unresolved: its uplink eth0 has no carrier"),
+            "{}",
+            report.text
         );
+        assert!(lines[2].contains("nothing  ") && lines[2].ends_with("unresolved"), "{}", report.text);
+        assert_eq!(report.value[0]["pathMtu"], json!({"mtu": 1400, "saidBy": "192.0.2.9", "forMs": 90_000}));
+        assert_eq!(report.value[1]["pathMtu"], Value::Null);
     }
 }

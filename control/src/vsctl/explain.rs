@@ -8,7 +8,7 @@ use vswitch_model::api::agent::{ExplainFlowReply, ExplainFlowRequest, SideVerdic
 use super::Failure;
 use super::cli::Explain;
 use super::output::{Report, facts, indent};
-use super::protocol::Service;
+use super::protocol::{self, Service};
 
 /// The report, and whether the flow is allowed.
 pub(super) async fn explain(
@@ -21,7 +21,7 @@ pub(super) async fn explain(
         to: explain.to.clone(),
         protocol: u32::from(explain.service.protocol.0),
         port: u32::from(explain.service.port),
-        family: explain.family.unwrap_or(0),
+        family: explain.family().unwrap_or(0),
         namespace: explain.namespace.clone(),
         source_port: explain.source_port.map(u32::from),
     };
@@ -30,9 +30,17 @@ pub(super) async fn explain(
 }
 
 impl Explain {
-    /// That a source port is asked about only where there is one.
+    /// The family that is asked about: that of ICMPv6 is given.
+    pub(super) fn family(&self) -> Option<u32> {
+        self.family.or((self.service.protocol.0 == protocol::ICMPV6).then_some(6))
+    }
+
+    /// That a source port is asked about only where there is one, and ICMPv6 over IPv6.
     pub(super) fn check(&self) -> Result<(), Failure> {
         let Service { protocol, .. } = self.service;
+        if protocol.0 == protocol::ICMPV6 && self.family == Some(4) {
+            return Err(Failure("--family: icmpv6 is IPv6's; leave it out, or ask about icmp".to_owned()));
+        }
         match self.source_port {
             Some(_) if !protocol.has_ports() => {
                 Err(Failure(format!("--source-port: {protocol} has none; leave it out")))
@@ -225,5 +233,14 @@ walk on this node
         assert_eq!(report.value["sourcePort"], 4000);
         let Err(Failure(problem)) = asked("icmp --source-port 4000").check() else { panic!("it has none") };
         assert_eq!(problem, "--source-port: icmp has none; leave it out");
+    }
+
+    #[test]
+    fn icmpv6_is_asked_about_over_ipv6() {
+        let family = |words| asked(words).family();
+        assert_eq!((family("icmpv6"), family("icmpv6 --family 6"), family("icmp")), (Some(6), Some(6), None));
+        assert_eq!(family("80/tcp --family 4"), Some(4));
+        let Err(Failure(problem)) = asked("icmpv6 --family 4").check() else { panic!("it cannot be") };
+        assert!(problem.starts_with("--family: icmpv6 is IPv6's"), "{problem}");
     }
 }

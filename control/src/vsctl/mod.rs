@@ -200,7 +200,12 @@ async fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
 /// An error that names the agent's kinds and the engine's.
 fn known_kind(kind: &str) -> Result<(), Failure> {
     let engines = engine::Noun::ALL.map(engine::Noun::name).join(", ");
-    let unknown = |invalid| Failure(format!("{invalid}, and of the engine: {engines}"));
+    let unknown = |invalid| {
+        Failure(format!(
+            "{invalid}; of the engine: {engines}; and domains. What Calico has in FelixConfiguration is in agent.toml and \
+             vswitchd.toml"
+        ))
+    };
     kind.parse::<Kind>().map(drop).map_err(|invalid: vswitch_model::Invalid| unknown(invalid.to_string()))
 }
 

@@ -9,8 +9,11 @@ use vswitch_model::PortMatch;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Protocol(pub(super) u8);
 
+/// ICMP of IPv6.
+pub(super) const ICMPV6: u8 = 58;
+
 /// The names people use, and their numbers (IANA, Protocol Numbers).
-const NAMES: [(&str, u8); 5] = [("icmp", 1), ("tcp", 6), ("udp", 17), ("icmpv6", 58), ("sctp", 132)];
+const NAMES: [(&str, u8); 5] = [("icmp", 1), ("tcp", 6), ("udp", 17), ("icmpv6", ICMPV6), ("sctp", 132)];
 
 impl Protocol {
     /// Whether it has ports.
@@ -38,7 +41,10 @@ impl FromStr for Protocol {
         named.or_else(|| typed.strip_prefix("protocol ").unwrap_or(&typed).parse().ok()).map(Self).ok_or_else(
             || {
                 let names: Vec<_> = NAMES.iter().map(|(name, _)| *name).collect();
-                format!("{text:?} is not a protocol: {} or a number from 0 to 255", names.join(", "))
+                format!(
+                    "{text:?} is not a protocol: {} or a number from 0 to 255, as in \"protocol 47\"",
+                    names.join(", ")
+                )
             },
         )
     }
@@ -88,6 +94,10 @@ impl FromStr for Service {
         };
         let number = |port: &str| port.parse::<u16>().ok().filter(|port| *port != 0).ok_or_else(wrong);
         if let Some((port, protocol)) = text.split_once('/') {
+            let named = |name: &str| name.parse::<Protocol>().is_ok() && name.parse::<u16>().is_err();
+            if named(port) && protocol.parse::<u16>().is_ok() {
+                return Err(format!("the port comes first: {protocol}/{port}"));
+            }
             let protocol: Protocol = protocol.parse()?;
             if protocol.echo_request().is_some() {
                 return Ok(Self { protocol, port: message(port, protocol)? });
@@ -206,8 +216,11 @@ mod tests {
             ),
             (
                 "1/gre",
-                Some("\"gre\" is not a protocol: icmp, tcp, udp, icmpv6, sctp or a number from 0 to 255"),
+                Some(
+                    "\"gre\" is not a protocol: icmp, tcp, udp, icmpv6, sctp or a number from 0 to 255, as in \"protocol 47\"",
+                ),
             ),
+            ("udp/53", Some("the port comes first: 53/udp")),
             ("1/47", Some("protocol 47 has no ports: say \"protocol 47\" alone")),
             ("udp", Some("udp has ports: say for instance 5060/udp")),
         ] {

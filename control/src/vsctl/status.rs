@@ -132,6 +132,7 @@ fn engine_value(status: &EngineStatus) -> Value {
         "limits": {
             "frames": limits.frames, "flows": limits.flows, "fragments": limits.fragments, "ports": limits.ports,
             "routes": limits.routes, "icmpErrorsPerSecond": limits.icmp_errors_per_second,
+            "icmpErrorsPerSource": limits.icmp_errors_per_source,
         },
     })
 }

@@ -293,7 +293,7 @@ impl Node {
     pub fn facts(&self) -> Facts {
         let Some(uplink) = &self.uplink else { return Facts::default() };
         let mtu = u32::from(uplink.mtu);
-        let link = Link { index: 2, mac: uplink.mac, mtu, up: true };
+        let link = Link { index: 2, mac: uplink.mac, mtu, up: true, carrier: true };
         let hop = |peer: &Peer| Hop {
             interface: uplink.port.to_string(),
             source: uplink.mac,
@@ -309,6 +309,7 @@ impl Node {
             local_addresses: BTreeSet::from([uplink.v4.into(), uplink.v6.into()]),
             hops: uplink.peers.iter().flat_map(both).collect(),
             left_out: BTreeMap::new(),
+            paths: BTreeMap::new(),
             host_problem: None,
         }
     }

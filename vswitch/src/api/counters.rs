@@ -56,6 +56,8 @@ pub(super) fn counters(shared: &Shared) -> pb::Counters {
         expired: sum(&|worker| worker.counters.flows_expired.get()),
         refused: sum(&|worker| worker.counters.drops(DropReason::FlowTableFull)),
         revalidated: sum(&|worker| worker.counters.stage(Stage::Revalidate)),
+        evicted: sum(&|worker| worker.counters.flows_evicted.get()),
+        current_of_workers: workers().map(|worker| worker.status.flows()).collect(),
     };
     let frames = shared.umem.account(shared.frames_held());
     let stage = |stage: &Stage| pb::StageCounter {

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use vswitch::api;
 use vswitch::config::{Config, DEFAULT_PATH, Loaded};
-use vswitch::engine::{Engine, FinalReport, KernelDevices};
+use vswitch::engine::{Engine, FinalReport, FlowMemory, KernelDevices};
 use vswitch::metrics;
 use vswitch_model::api::Socket;
 
@@ -68,6 +68,8 @@ fn main() -> ExitCode {
 
 fn check(path: Option<&Path>) -> Result<(), Failure> {
     let (loaded, from) = load(path)?;
+    loaded.check_machine()?;
+    println!("# {}", FlowMemory::of(&loaded.config));
     print!("# {from}: right. With defaults for what it leaves open:\n{}", loaded.config.to_toml());
     Ok(())
 }
@@ -79,12 +81,12 @@ fn load(path: Option<&Path>) -> Result<(Loaded, String), Failure> {
         Some(path) => (Loaded::read(path)?, path.display().to_string()),
         None => (Loaded::defaults(), format!("no {DEFAULT_PATH}")),
     };
-    loaded.check_machine()?;
     Ok((loaded, from))
 }
 
 fn start(run: &Run) -> Result<(), Failure> {
     let (loaded, from) = load(run.config.as_deref())?;
+    loaded.check_cores()?;
     let config = loaded.config;
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(&config.log))

@@ -28,6 +28,7 @@ use vswitch_model::{DesiredState, Generation, Invalid, PortName};
 
 use super::desired::Desired;
 use super::devices::Devices;
+use super::full::Watch;
 use super::ports::{Ports, wanted};
 use super::shared::Shared;
 use super::{Desire, STOP, StartError};
@@ -124,6 +125,7 @@ pub(super) struct Compiler {
     steer_error: Option<String>,
     restored: bool,
     looked: Instant,
+    full: Watch,
 }
 
 impl Compiler {
@@ -155,6 +157,7 @@ impl Compiler {
             steer_error: None,
             restored: false,
             looked: Instant::now(),
+            full: Watch::default(),
         }
     }
 
@@ -180,11 +183,12 @@ impl Compiler {
         }
     }
 
-    /// Opens the uplinks and the host port: one that is not there is an error of the configuration.
+    /// Opens the uplinks and the host port, without which there is nothing to start. An uplink that is not there may come,
+    /// and pods reach each other meanwhile: it is tried again.
     pub(super) fn open_configured(&mut self) -> Result<(), StartError> {
         let configured = wanted(&self.shared.config, &DesiredState::default());
         self.ports.open_missing(&configured, self.devices.as_mut(), &self.shared.workers);
-        match self.ports.failed.first_key_value() {
+        match self.ports.failed.get_key_value(&self.shared.config.host_port) {
             Some((port, reason)) => Err(StartError::Port { port: port.to_string(), reason: reason.clone() }),
             None => Ok(()),
         }
@@ -221,6 +225,7 @@ impl Compiler {
                     reply.send(outcome).ok();
                 }
                 Ok(Request::Facts(facts)) => {
+                    self.tell_of_uplinks(&facts);
                     self.facts = Arc::from(facts);
                     self.refresh();
                 }

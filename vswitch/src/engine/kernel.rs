@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use vswitch_datapath::PortIndex;
-use vswitch_model::{DesiredState, Encapsulation, NextHop, PortName};
+use vswitch_datapath::tables::GATEWAY_V4;
+use vswitch_model::{DesiredState, Encapsulation, Local, NextHop, PortName};
 use vswitch_xdp::TunnelEndpoint;
 
 use super::devices::{Device, DeviceError, Devices};
@@ -158,10 +159,18 @@ pub(super) fn wanted(config: &Config, desired: &DesiredState) -> Wanted {
         name: config.host_port.to_string(),
         mtu: u32::from(local.host_mtu),
         addresses: local.host_addresses.clone(),
-        routes: local.host_routes.clone(),
+        routes: host_routes(local),
     });
     let uplinks = config.uplinks.iter().map(ToString::to_string).collect();
     Wanted { remotes, tunnels, inner_sources, uplinks, host }
+}
+
+/// What the node's kernel sends to the host port: what the agent says, and the gateway's address, by which it is told of errors. It
+/// takes nothing from an address that it has no way back to there (`rp_filter` 1).
+fn host_routes(local: &Local) -> Vec<IpNet> {
+    let gateway =
+        local.host_addresses.iter().any(IpAddr::is_ipv4).then_some(IpNet::from(IpAddr::V4(GATEWAY_V4)));
+    local.host_routes.iter().copied().chain(gateway).collect()
 }
 
 #[cfg(test)]

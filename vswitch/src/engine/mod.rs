@@ -10,10 +10,12 @@
 mod compiler;
 mod desired;
 mod devices;
+mod full;
 mod kernel;
 mod memory;
 mod ports;
 mod report;
+mod room;
 mod shared;
 
 #[cfg(test)]
@@ -37,10 +39,12 @@ use crate::worker::{self, Handle, Published, WorkerConfig, WorkerError};
 
 pub use compiler::{Applied, ApplyError};
 pub use devices::{Device, DeviceError, Devices};
+pub use full::Full;
 pub use kernel::KernelDevices;
 pub use memory::{MemoryDevices, MemoryWorld};
 pub use ports::{Counts, OpenPort, Ports, reports, role_name};
 pub use report::FinalReport;
+pub use room::FlowMemory;
 pub use shared::{RuleSource, Shared, Snapshot};
 
 use compiler::{Compiler, Request};
@@ -56,13 +60,16 @@ pub enum StartError {
     /// The frames are not enough, or cannot be had.
     #[error("frames: {0}")]
     Frames(#[from] UmemError),
+    /// There is no memory for so many flows.
+    #[error("flows: {0}")]
+    Flows(String),
     /// A worker did not start.
     #[error(transparent)]
     Worker(#[from] WorkerError),
     /// The kernel cannot be followed.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
-    /// A port of the configuration cannot be opened.
+    /// The host port cannot be opened.
     #[error("port {port}: {reason}")]
     Port {
         /// Its name.
@@ -108,6 +115,7 @@ impl Engine {
         follow: bool,
         start: &mut worker::Start<'_>,
     ) -> Result<Self, StartError> {
+        FlowMemory::of(&config).check().map_err(StartError::Flows)?;
         let published = Arc::new(Published::new());
         let workers = start_workers(&config, devices.as_mut(), &published, start)?;
         let umem = Arc::clone(devices.umem());

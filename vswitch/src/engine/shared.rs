@@ -7,8 +7,10 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use vswitch_datapath::tables::Revision;
 use vswitch_datapath::{PortIndex, Tables};
-use vswitch_model::{DesiredState, Generation, RuleId};
+use vswitch_model::{DesiredState, Generation, PortName, RuleId};
 
+use super::devices::Device;
+use super::full::Full;
 use super::ports::Ports;
 use crate::config::Config;
 use crate::io::Umem;
@@ -68,6 +70,8 @@ pub struct Snapshot {
     pub steer_error: Option<String>,
     /// Whether the state came from disk and nobody has confirmed it since.
     pub restored: bool,
+    /// Tables that refused newcomers within the last minute.
+    pub full: Vec<Full>,
     /// The generations of the tables that were published last, the newest last.
     pub(super) history: VecDeque<(Revision, Generation)>,
     pub(super) rules: OnceLock<BTreeMap<RuleId, RuleSource>>,
@@ -96,6 +100,7 @@ impl Snapshot {
             save_error: None,
             steer_error: None,
             restored: false,
+            full: Vec::new(),
             history: VecDeque::new(),
             rules: OnceLock::new(),
         }
@@ -112,6 +117,16 @@ impl Snapshot {
     pub fn port_name(&self, index: PortIndex) -> String {
         let open = self.ports.open.iter().find(|(_, open)| open.index == index);
         open.map_or_else(|| format!("number {}", index.0), |(name, _)| name.to_string())
+    }
+
+    /// What keeps open uplinks from carrying anything.
+    pub fn hindered_uplinks(&self) -> impl Iterator<Item = (&PortName, &'static str)> {
+        self.ports.open.iter().filter_map(|(name, open)| match &open.device {
+            Device::Uplink { interface } => {
+                Some((name, self.facts.links.get(interface.as_str())?.hindrance()?))
+            }
+            _ => None,
+        })
     }
 
     /// Where a rule was written; None for those the engine has built in.

@@ -29,7 +29,7 @@ pub enum UmemError {
     #[error("a UMEM of {0} frames: between 1 and {FRAMES_MAX} are possible")]
     FrameCount(usize),
     /// The memory was not given.
-    #[error("no memory for {frames} frames ({} MiB): {source}", (frames * CHUNK) >> 20)]
+    #[error("no memory for {frames} frames, which take {} MiB: {source}; lower `frames` of vswitchd.toml", (frames * CHUNK) >> 20)]
     Memory {
         /// Frames wanted.
         frames: usize,
@@ -140,32 +140,40 @@ type Anchor = (TxQueue, RxQueue, Option<(FillQueue, CompQueue)>);
 
 /// Makes a registration whose anchor is bound to the loopback of a network namespace that nothing else is in: it can be
 /// neither deleted nor taken by another program, and goes with the socket, however the process ends.
-fn register(frames: usize, huge_pages: bool) -> Result<Registration, String> {
+fn register(frames: usize, huge_pages: bool) -> Result<Registration, UmemError> {
+    let failed = |reason: String| UmemError::Register { frames, reason };
     let made = netns::in_new(|| {
-        let rings = QueueSize::new(RINGS).map_err(|error| error.to_string())?;
-        let chunk = FrameSize::new(CHUNK as u32).map_err(|error| error.to_string())?;
+        let rings = QueueSize::new(RINGS).map_err(|error| failed(error.to_string()))?;
+        let chunk = FrameSize::new(CHUNK as u32).map_err(|error| failed(error.to_string()))?;
         let config = UmemConfig::builder()
             .frame_size(chunk)
             .fill_queue_size(rings)
             .comp_queue_size(rings)
             .build()
-            .map_err(|error| error.to_string())?;
-        let count = u32::try_from(frames).ok().and_then(NonZeroU32::new).ok_or("no such number of frames")?;
+            .map_err(|error| failed(error.to_string()))?;
+        let count = u32::try_from(frames).ok().and_then(NonZeroU32::new);
+        let count = count.ok_or(UmemError::FrameCount(frames))?;
         let (umem, descriptors) =
-            xsk_rs::Umem::new(config, count, huge_pages).map_err(|error| chain(&error))?;
-        let loopback: Interface = "lo".parse().map_err(|_| "no loopback")?;
+            xsk_rs::Umem::new(config, count, huge_pages).map_err(|error| refused(frames, &error))?;
+        let loopback: Interface = "lo".parse().map_err(|_| failed("no loopback".to_owned()))?;
         // SAFETY: no program of libxdp's is loaded (INHIBIT_PROG_LOAD), as the contract asks.
-        let anchor =
-            unsafe { Socket::new(socket_config(), &umem, &loopback, 0) }.map_err(|error| chain(&error))?;
+        let anchor = unsafe { Socket::new(socket_config(), &umem, &loopback, 0) }
+            .map_err(|error| refused(frames, &error))?;
         Ok(Registration { umem, descriptors: descriptors.into_boxed_slice(), _anchor: Mutex::new(anchor) })
     });
-    made.map_err(|error| format!("no private network namespace: {error}"))?
+    made.map_err(|error| failed(format!("no private network namespace: {error}")))?
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
+/// What a refusal of the kernel's means: that memory is short, which fewer frames mend, or anything else.
+fn refused(frames: usize, error: &(dyn std::error::Error + 'static)) -> UmemError {
+    let cause = error.source();
+    let errno = cause.and_then(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error());
+    match (errno, cause) {
+        (Some(errno @ libc::ENOMEM), _) => {
+            UmemError::Memory { frames, source: io::Error::from_raw_os_error(errno) }
+        }
+        (_, Some(cause)) => UmemError::Register { frames, reason: format!("{error}: {cause}") },
+        (_, None) => UmemError::Register { frames, reason: error.to_string() },
     }
 }
 
@@ -198,7 +206,7 @@ impl Umem {
         check_count(frames)?;
         let failed = |reason| UmemError::Register { frames, reason };
         let large = large_for(frames)?;
-        let registration = register(frames, huge_pages).map_err(failed)?;
+        let registration = register(frames, huge_pages)?;
         let mut first = *registration.descriptors.first().ok_or(UmemError::FrameCount(frames))?;
         // SAFETY: the descriptor is of this UMEM, and nobody uses its memory yet.
         let packet = unsafe { registration.umem.data_mut(&mut first) }.contents_mut().as_mut_ptr();
@@ -412,6 +420,18 @@ mod tests {
     fn a_number_of_frames_that_cannot_be_is_refused() {
         assert!(matches!(Umem::plain(0), Err(UmemError::FrameCount(0))));
         assert!(matches!(Umem::plain(FRAMES_MAX + 1), Err(UmemError::FrameCount(_))));
+    }
+
+    #[test]
+    fn short_memory_is_told_from_what_else_the_kernel_refuses() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("failed to map it")]
+        struct Failed(#[source] io::Error);
+        let said = |errno| refused(1 << 20, &Failed(io::Error::from_raw_os_error(errno))).to_string();
+        let short = said(libc::ENOMEM);
+        assert!(short.starts_with("no memory for 1048576 frames, which take 2048 MiB: "), "{short}");
+        assert!(short.ends_with("lower `frames` of vswitchd.toml"), "{short}");
+        assert!(said(libc::EPERM).contains("needs CAP_NET_RAW"), "{}", said(libc::EPERM));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use vswitch_datapath::HOPS_MAX;
 use vswitch_model::Mac;
 
 use super::kernel::{Kernel, Out, Way};
-use super::pmtu::PathMtus;
+use super::pmtu::{PathMtu, PathMtus};
 use super::{NetlinkError, Wanted, host};
 
 /// An interface of the node.
@@ -23,6 +23,20 @@ pub struct Link {
     pub mtu: u32,
     /// Whether it is set up.
     pub up: bool,
+    /// Whether there is anything at its other end: a cable, and who answers. False while it is down.
+    pub carrier: bool,
+}
+
+impl Link {
+    /// What keeps it from carrying anything.
+    #[must_use]
+    pub const fn hindrance(&self) -> Option<&'static str> {
+        match (self.up, self.carrier) {
+            (false, _) => Some("down"),
+            (true, false) => Some("no carrier"),
+            (true, true) => None,
+        }
+    }
 }
 
 /// A first hop towards a remote node.
@@ -53,6 +67,8 @@ pub enum Unresolved {
     NotUplink(String),
     /// The uplink is down.
     Down(String),
+    /// The uplink is up, and nothing is at its other end.
+    NoCarrier(String),
     /// The next hop does not answer, or has not yet.
     Silent(IpAddr),
     /// There are more than [`HOPS_MAX`] next hops.
@@ -68,6 +84,7 @@ impl fmt::Display for Unresolved {
                 write!(f, "its route leaves by {name}, which is no uplink of the engine")
             }
             Self::Down(name) => write!(f, "its uplink {name} is down"),
+            Self::NoCarrier(name) => write!(f, "its uplink {name} has no carrier"),
             Self::Silent(address) => write!(f, "the next hop {address} has not answered"),
             Self::TooMany => write!(f, "no more than {HOPS_MAX} next hops are used"),
         }
@@ -85,6 +102,8 @@ pub struct Facts {
     pub hops: BTreeMap<IpAddr, Result<Vec<Hop>, Unresolved>>,
     /// Next hops to remotes that are left out, while others to the same remote are used, and why.
     pub left_out: BTreeMap<IpAddr, Vec<Unresolved>>,
+    /// What routers said of the paths to remotes.
+    pub paths: BTreeMap<IpAddr, PathMtu>,
     /// What could not be set on the host port; None: all is as desired.
     pub host_problem: Option<String>,
 }
@@ -128,7 +147,8 @@ impl Looker {
                 hops.iter_mut().for_each(|hop| hop.mtu = hop.mtu.min(mtu.into()));
             }
         }
-        Ok(Facts { links, local_addresses, hops, left_out, host_problem })
+        let paths = paths.all().clone();
+        Ok(Facts { links, local_addresses, hops, left_out, paths, host_problem })
     }
 
     /// Takes back what the kernel was asked to keep known.
@@ -214,6 +234,9 @@ fn first_hop(
     }
     if !link.up {
         return Err(Unresolved::Down(name.clone()));
+    }
+    if !link.carrier {
+        return Err(Unresolved::NoCarrier(name.clone()));
     }
     let next = gateway.unwrap_or(remote);
     needed.insert((interface, next));

@@ -79,8 +79,9 @@ impl Kernel {
             self.handle.link().get().execute().try_collect().await.map_err(refused("list interfaces"))?;
         let mut links = BTreeMap::new();
         for message in messages {
-            let up = message.header.flags.contains(LinkFlags::Up);
-            let mut link = Link { index: message.header.index, mac: Mac::default(), mtu: 0, up };
+            let (index, flags) = (message.header.index, message.header.flags);
+            let (up, carrier) = (flags.contains(LinkFlags::Up), flags.contains(LinkFlags::LowerUp));
+            let mut link = Link { index, mac: Mac::default(), mtu: 0, up, carrier };
             let mut name = None;
             for attribute in message.attributes {
                 match attribute {

@@ -22,6 +22,7 @@ use vswitch_model::Vni;
 
 pub use facts::{Facts, Hop, Link, Unresolved};
 pub use host::HostDevice;
+pub use pmtu::PathMtu;
 
 /// How long events are gathered before the kernel is looked at again.
 const GATHER: Duration = Duration::from_millis(10);

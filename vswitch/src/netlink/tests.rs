@@ -167,6 +167,13 @@ fn next_hops_are_resolved_kept_and_followed() {
     assert!(!net.shows("neigh show 192.0.2.2").contains("managed"), "nothing is left behind");
     let (follower, told) = net.follow(wanted(&["203.0.113.1"]));
     wait(&told, "the hop is there again", |facts| hop(facts, "203.0.113.1").is_ok());
+    // So does a cable that is pulled at the other end, until it is plugged in again.
+    net.there("link set up1 down");
+    wait(&told, "no hop by a link without carrier", |facts| {
+        hop(facts, "203.0.113.1") == Err(Unresolved::NoCarrier("up0".into()))
+    });
+    net.there("link set up1 up");
+    wait(&told, "the hop is there again", |facts| hop(facts, "203.0.113.1").is_ok());
     // A link that goes down takes its hops with it.
     net.here("link set up0 down");
     wait(&told, "no hop by a link that is down", |facts| hop(facts, "203.0.113.1").is_err());
@@ -290,7 +297,9 @@ fn a_router_of_the_underlay_says_how_wide_the_path_is() {
     for (v6, remote) in [(false, remotes[0]), (true, remotes[1])] {
         send_tunnel_packet(&net, v6, remote, 1400);
     }
-    wait(&told, "both are as narrow as the router says", |facts| mtus(facts) == [1300, 1300]);
+    let facts = wait(&told, "both are as narrow as the router says", |facts| mtus(facts) == [1300, 1300]);
+    let said: Vec<_> = facts.paths.values().map(|path| (path.mtu, path.by.to_string())).collect();
+    assert_eq!(said, [(1300, "192.0.2.2".to_owned()), (1300, "2001:db8::2".to_owned())]);
     // The kernel itself has learned nothing: what was sent was none of its own.
     assert!(!net.shows("route get 198.51.100.7").contains("mtu 1300"));
     drop(follower);

@@ -32,7 +32,9 @@ pub enum SteeringError {
     },
     /// Another XDP program is on the device.
     #[error(
-        "interface {interface}: another XDP program is attached; take it off (ip link set dev {interface} xdp off)"
+        "interface {interface}: another XDP program is attached; what it is, `ip link show dev {interface}` and `bpftool prog` say: \
+         with the name `steer` it is another vswitchd's, which would lose the interface with it; stop that one. Another's goes by \
+         `ip link set dev {interface} xdp off`"
     )]
     Busy {
         /// Its name.

@@ -185,6 +185,7 @@ async fn the_node_tells_the_others_how_to_reach_it() {
     assert_eq!(alone["projectcalico.org/IPv4Address"], "192.0.2.1/24");
     assert_eq!(alone["projectcalico.org/IPv6Address"], "2001:db8::1/64");
     assert_eq!(alone["projectcalico.org/VXLANTunnelMACAddr"], Mac::vtep_v4("n1").to_string());
+    assert_eq!(alone["vswitch/vxlan"], "4096:4789");
     assert!(!alone.contains_key("projectcalico.org/IPv4VXLANTunnelAddr"), "there is no pool yet");
     bench.apply(CLUSTER).await;
     let tunnels = ["projectcalico.org/IPv4VXLANTunnelAddr", "projectcalico.org/IPv6VXLANTunnelAddr"];

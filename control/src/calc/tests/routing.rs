@@ -91,6 +91,28 @@ fn a_node_without_blocks_has_its_pod_cidrs() {
 }
 
 #[test]
+fn a_node_with_an_end_of_another_network_is_named() {
+    let cluster = |said: &str| {
+        let far = node("n1", "IPv4Address=192.0.2.2/24 IPv6Address='2001:db8::2/64'");
+        node("n0", "IPv4Address=192.0.2.1/24 IPv6Address='2001:db8::1/64'")
+            + &far.replace("annotations: {", &format!("annotations: {{{said}"))
+            + &pool("v4", "10.0.0.0/16", "Always")
+            + &block("10.0.1.0/26", "n1")
+    };
+    let problems = |said: &str| calculated(&inputs(&cluster(said)), "n0").problems;
+    assert_eq!(problems(""), [""; 0], "a node of Calico's says nothing of it");
+    assert_eq!(problems("vswitch/vxlan: '4096:4789', "), [""; 0]);
+    for far in ["4097:4789", "4096:8472"] {
+        let expected = format!(
+            "no VXLAN between this node and n1: this one's vni and vxlan_port (agent.toml) are 4096:4789, that one's {far}"
+        );
+        assert_eq!(problems(&format!("vswitch/vxlan: '{far}', ")), [expected]);
+    }
+    let unused = cluster("vswitch/vxlan: '4097:4789', ").replace("Always", "Never");
+    assert_eq!(calculated(&inputs(&unused), "n0").problems, [""; 0], "nothing goes in it");
+}
+
+#[test]
 fn tunnels_go_over_the_family_inside_when_both_nodes_have_it() {
     let cluster = [
         node("n0", "IPv4Address=192.0.2.1/24 IPv6Address='2001:db8::1/64'"),

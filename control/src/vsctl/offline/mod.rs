@@ -64,7 +64,7 @@ fn question(explain: &Explain) -> Question {
         protocol: explain.service.protocol.0,
         port: explain.service.port,
         source_port: explain.source_port,
-        is_ipv4: explain.family.map(|family| family == 4),
+        is_ipv4: explain.family().map(|family| family == 4),
     }
 }
 

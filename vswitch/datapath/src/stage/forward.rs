@@ -285,7 +285,7 @@ pub(crate) fn report<B: Buffer>(
             context.counters.passed(stage, 1);
             continue;
         }
-        if !icmp::build(&mut packet.buffer, parsed, error, own_address(context, parsed)) {
+        if !icmp::build(&mut packet.buffer, parsed, error, own_address(context, parsed, way)) {
             continue;
         }
         packet.offload = crate::Offload::default();
@@ -300,15 +300,18 @@ pub(crate) fn report<B: Buffer>(
 }
 
 /// Whose name our errors bear: the gateway's about what was sent to it; else the node's own address among the pods, by which
-/// every node knows us, and the gateway's without one.
-fn own_address(context: &Context<'_>, about: &Parsed) -> IpAddr {
+/// every node knows us, and the gateway's without one. An IPv4 kernel drops what comes from an address of its own, so the node
+/// is told by the gateway.
+fn own_address(context: &Context<'_>, about: &Parsed, back: &Adjacency) -> IpAddr {
     if is_gateway(about.destination) {
         return about.destination;
     }
     let local = context.tables.local();
-    if about.source.is_ipv4() {
-        local.and_then(|local| local.host_v4).unwrap_or(GATEWAY_V4).into()
-    } else {
+    if about.source.is_ipv6() {
         local.and_then(|local| local.host_v6).unwrap_or(GATEWAY_V6).into()
+    } else if matches!(back, Adjacency::Host { .. }) {
+        GATEWAY_V4.into()
+    } else {
+        local.and_then(|local| local.host_v4).unwrap_or(GATEWAY_V4).into()
     }
 }

@@ -11,6 +11,7 @@ use super::{Compiler, IN_FORCE, LOOK};
 use crate::engine::devices::Device;
 use crate::engine::ports::wanted;
 use crate::engine::shared::Snapshot;
+use crate::netlink::Facts;
 
 impl Compiler {
     /// Looks again at everything that may have changed by itself or can be tried again.
@@ -18,6 +19,7 @@ impl Compiler {
         let looked_long_ago = self.looked.elapsed() >= LOOK;
         if looked_long_ago || self.ports.open.values().any(|open| self.vanished(&open.device)) {
             self.looked = Instant::now();
+            self.full.look(&self.shared.workers, self.looked);
             self.ports.close_gone(&self.shared.workers);
         }
         self.retry_ports();
@@ -35,6 +37,20 @@ impl Compiler {
             self.steer(&wanted(&self.shared.config, self.desired.now()));
         }
         self.show();
+    }
+
+    /// Logs which uplinks can carry nothing any more, and which can again.
+    pub(super) fn tell_of_uplinks(&self, facts: &Facts) {
+        for name in &self.shared.config.uplinks {
+            let state = |facts: &Facts| Some(facts.links.get(name.as_str())?.hindrance());
+            match (state(&self.facts), state(facts)) {
+                (before, Some(Some(hindrance))) if before != Some(Some(hindrance)) => {
+                    tracing::warn!(uplink = %name, "{hindrance}: nothing goes by it");
+                }
+                (Some(Some(_)), Some(None)) => tracing::info!(uplink = %name, "up, with a carrier again"),
+                _ => {}
+            }
+        }
     }
 
     pub(super) fn retry_ports(&mut self) {
@@ -89,6 +105,7 @@ impl Compiler {
             save_error: self.save_error.clone(),
             steer_error: self.steer_error.clone(),
             restored: self.restored,
+            full: self.full.full().to_vec(),
             history: self.history.clone(),
             rules: OnceLock::new(),
         }));

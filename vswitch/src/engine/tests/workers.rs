@@ -51,7 +51,7 @@ fn start(poll: Poll) -> Node {
         weight: 1,
         on_link: true,
     };
-    let link = Link { index: 7, mac: UPLINK_MAC, mtu: 1500, up: true };
+    let link = Link { index: 7, mac: UPLINK_MAC, mtu: 1500, up: true, carrier: true };
     engine.tell_facts(Facts {
         links: [(UPLINK.to_owned(), link)].into(),
         hops: [(remote, Ok(vec![hop]))].into(),

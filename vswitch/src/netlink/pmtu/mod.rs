@@ -12,10 +12,11 @@ mod said;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
-use std::os::fd::OwnedFd;
+use std::net::{IpAddr, Ipv6Addr};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{SockaddrStorage, recvfrom};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
@@ -32,11 +33,21 @@ pub(super) const APART: Duration = Duration::from_secs(1);
 /// Errors read at once.
 const AT_ONCE: usize = 64;
 
+/// What a router said of the path to a remote node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PathMtu {
+    /// The largest outer packet that passes, in bytes.
+    pub mtu: u16,
+    /// Who said so.
+    pub by: IpAddr,
+    /// Until when it counts.
+    pub until: Instant,
+}
+
 /// What is known of the paths.
 #[derive(Debug, Default)]
 pub(super) struct PathMtus {
-    /// By remote node: the MTU in bytes of the outer packet, and until when it counts.
-    known: BTreeMap<IpAddr, (u16, Instant)>,
+    known: BTreeMap<IpAddr, PathMtu>,
 }
 
 impl PathMtus {
@@ -50,27 +61,34 @@ impl PathMtus {
         if !ours || before.is_some_and(|known| known < said.mtu) {
             return false;
         }
-        self.known.insert(said.remote, (said.mtu, now + KEPT));
-        let changed = before != Some(said.mtu);
+        let Said { remote, mtu, by, .. } = *said;
+        self.known.insert(remote, PathMtu { mtu, by, until: now + KEPT });
+        let changed = before != Some(mtu);
         if changed {
-            tracing::info!(remote = %said.remote, said.mtu, "a router says that the path takes smaller packets");
+            let minutes = KEPT.as_secs() / 60;
+            tracing::info!(%remote, mtu, router = %by, minutes, "the path takes smaller packets, a router says; pods are told");
         }
         changed
     }
 
     /// Forgets what is too old, and paths that nobody wants any more.
     pub(super) fn expire(&mut self, wanted: &Wanted, now: Instant) {
-        self.known.retain(|remote, (_, until)| *until > now && wanted.remotes.contains(remote));
+        self.known.retain(|remote, path| path.until > now && wanted.remotes.contains(remote));
     }
 
     /// What is known of the path to a remote node.
     pub(super) fn of(&self, remote: IpAddr, now: Instant) -> Option<u16> {
-        self.known.get(&remote).filter(|(_, until)| *until > now).map(|(mtu, _)| *mtu)
+        self.known.get(&remote).filter(|path| path.until > now).map(|path| path.mtu)
+    }
+
+    /// All that is known.
+    pub(super) const fn all(&self) -> &BTreeMap<IpAddr, PathMtu> {
+        &self.known
     }
 
     /// When something is to be forgotten next.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.known.values().map(|(_, until)| *until).min()
+        self.known.values().map(|path| path.until).min()
     }
 }
 
@@ -131,11 +149,14 @@ impl Errors {
         let mut buffer = [0; LENGTH_MAX];
         for (v6, socket) in &self.sockets {
             for _ in 0..AT_ONCE {
-                let read = socket
-                    .try_io(tokio::io::Interest::READABLE, |fd| Ok(nix::unistd::read(fd, &mut buffer)?));
-                let Ok(length) = read else { break };
+                let read = socket.try_io(tokio::io::Interest::READABLE, |fd| {
+                    Ok(recvfrom::<SockaddrStorage>(fd.as_raw_fd(), &mut buffer)?)
+                });
+                let Ok((length, sender)) = read else { break };
                 let message = buffer.get(..length).unwrap_or_default();
-                if let Some(said) = if *v6 { said::read_v6(message) } else { said::read_v4(message) } {
+                let sender = sender.and_then(|sender| Some(sender.as_sockaddr_in6()?.ip()));
+                let by = sender.unwrap_or(Ipv6Addr::UNSPECIFIED).into();
+                if let Some(said) = if *v6 { said::read_v6(message, by) } else { said::read_v4(message) } {
                     changed |= paths.take(&said, wanted, own, Instant::now());
                 }
             }

@@ -30,6 +30,8 @@ pub(super) struct Said {
     pub(super) inner: Option<IpAddr>,
     /// The largest that passes, in bytes of the IP packet.
     pub(super) mtu: u16,
+    /// Who says so.
+    pub(super) by: IpAddr,
 }
 
 /// What the start of a tunnel packet says of it.
@@ -62,6 +64,7 @@ impl Quoted {
 /// Reads an IPv4 packet that a raw socket got: ICMP's "fragmentation needed" about a tunnel packet.
 pub(super) fn read_v4(packet: &[u8]) -> Option<Said> {
     let header = usize::from(packet.first()? & 0xf) * 4;
+    let by = Ipv4Addr::from(*packet.get(12..)?.first_chunk()?).into();
     let message = packet.get(header..)?;
     let (fixed, quote) = message.split_first_chunk::<8>()?;
     // The kernel gives raw sockets a packet before it has looked at its ICMP header.
@@ -87,12 +90,13 @@ pub(super) fn read_v4(packet: &[u8]) -> Option<Said> {
         quoted,
         inner,
         mtu: mtu.max(LEAST_V4),
+        by,
     })
 }
 
-/// Reads an ICMPv6 message, whose checksum the kernel has verified: "packet too big" about a tunnel packet. It quotes as much
+/// Reads an ICMPv6 message of `by`, whose checksum the kernel has verified: "packet too big" about a tunnel packet. It quotes as much
 /// as fits into the least MTU (RFC 4443, section 3.2): headers that are not all there were not ours.
-pub(super) fn read_v6(message: &[u8]) -> Option<Said> {
+pub(super) fn read_v6(message: &[u8], by: IpAddr) -> Option<Said> {
     let (fixed, quote) = message.split_first_chunk::<8>()?;
     let said = u32::from_be_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]);
     let (ip, payload) = quote.split_first_chunk::<40>()?;
@@ -107,6 +111,7 @@ pub(super) fn read_v6(message: &[u8]) -> Option<Said> {
         quoted,
         inner: Some(inner?),
         mtu: u16::try_from(said).ok()?,
+        by,
     })
 }
 

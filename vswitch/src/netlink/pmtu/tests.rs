@@ -6,6 +6,7 @@ use vswitch_model::Vni;
 
 const OWN: [u8; 4] = [192, 0, 2, 1];
 const REMOTE: [u8; 4] = [192, 0, 2, 2];
+const ROUTER: [u8; 4] = [192, 0, 2, 9];
 const POD: [u8; 4] = [10, 1, 0, 7];
 const POD_V6: [u8; 16] = [0xfc; 16];
 
@@ -42,7 +43,8 @@ fn error_v4(mtu: u16, quote: &[u8]) -> Vec<u8> {
     let sum = checksum::of(&message);
     message[2..4].copy_from_slice(&sum.to_be_bytes());
     let mut packet = vec![0x45];
-    packet.resize(20, 0);
+    packet.resize(12, 0);
+    packet.extend([ROUTER, OWN].concat());
     packet.extend(message);
     packet
 }
@@ -70,7 +72,8 @@ fn a_router_says_what_passes() {
     let said = |mtu, quote: &[u8]| said::read_v4(&error_v4(mtu, quote));
     let tunnel = quote_v4(1500, 17, PORTS);
     let quoted = Quoted::Vxlan { port: 4789, vni: None };
-    let expected = Said { source: OWN.into(), remote: REMOTE.into(), quoted, inner: None, mtu: 1400 };
+    let expected =
+        Said { source: OWN.into(), remote: REMOTE.into(), quoted, inner: None, mtu: 1400, by: ROUTER.into() };
     assert_eq!(said(1400, &tunnel), Some(expected));
     let in_ip = Said { quoted: Quoted::IpIp, ..expected };
     assert_eq!(said(1400, &quote_v4(1500, 4, [0, 0])), Some(in_ip));
@@ -95,10 +98,11 @@ fn a_router_says_what_passes() {
     assert_eq!(said(1400, &options), Some(expected));
     let said = |mtu, next| {
         let rest = if next == 17 { vxlan(true) } else { carried(true) };
-        said::read_v6(&error_v6(mtu, 1460, next, PORTS, &rest))
+        said::read_v6(&error_v6(mtu, 1460, next, PORTS, &rest), [0xfe; 16].into())
     };
     let (source, remote) = ([0xfd; 16].into(), [0xfe; 16].into());
-    let expected = Said { source, remote, quoted: whole, inner: Some(POD_V6.into()), mtu: 1400 };
+    let expected =
+        Said { source, remote, quoted: whole, inner: Some(POD_V6.into()), mtu: 1400, by: [0xfe; 16].into() };
     assert_eq!(said(1400, 17), Some(expected));
     assert_eq!(said(1400, 41), Some(Said { quoted: Quoted::IpIp, ..expected }));
     assert_eq!(said(1280, 17), Some(Said { mtu: 1280, ..expected }));
@@ -133,9 +137,9 @@ fn what_is_no_word_of_a_router_about_a_tunnel_packet_says_nothing() {
     // Over IPv6 everything is quoted.
     let good = error_v6(1400, 1460, 17, PORTS, &vxlan(false));
     let headers = 8 + 40 + 8 + 8 + 14 + 16;
-    assert!(said::read_v6(&good[..headers]).is_some());
+    assert!(said::read_v6(&good[..headers], [0xfe; 16].into()).is_some());
     for length in 0..headers {
-        assert_eq!(said::read_v6(&good[..length]), None, "cut to {length}");
+        assert_eq!(said::read_v6(&good[..length], [0xfe; 16].into()), None, "cut to {length}");
     }
 }
 
@@ -151,7 +155,7 @@ fn only_what_we_could_have_sent_counts_and_for_ten_minutes() {
     };
     let own = BTreeSet::from([IpAddr::from(OWN)]);
     let quoted = Quoted::Vxlan { port: 4789, vni: None };
-    let good = Said { source: OWN.into(), remote, quoted, inner: None, mtu: 1400 };
+    let good = Said { source: OWN.into(), remote, quoted, inner: None, mtu: 1400, by: ROUTER.into() };
     let in_ip = Said { quoted: Quoted::IpIp, ..good };
     let mut paths = PathMtus::default();
     for other in [
@@ -176,6 +180,8 @@ fn only_what_we_could_have_sent_counts_and_for_ten_minutes() {
     assert!(!PathMtus::default().take(&good, &by_ip, &own, start));
     assert!(paths.take(&good, &wanted, &own, start));
     assert_eq!(paths.of(remote, start), Some(1400));
+    let known = PathMtu { mtu: 1400, by: ROUTER.into(), until: start + KEPT };
+    assert_eq!(paths.all(), &BTreeMap::from([(remote, known)]));
     // A narrower place further on; what is wider says nothing new.
     let later = start + Duration::from_secs(100);
     assert!(paths.take(&Said { mtu: 1300, ..good }, &wanted, &own, later));

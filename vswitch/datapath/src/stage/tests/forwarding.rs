@@ -103,6 +103,23 @@ fn errors_reach_senders_behind_a_tunnel() {
 }
 
 #[test]
+fn the_node_is_told_by_an_address_that_its_kernel_takes() {
+    let mut world = World::node(1);
+    for (to, own, by) in [(v4(1, A), v4(1, HOST), GATEWAY_V4.into()), (v6(1, A), v6(1, HOST), v6(1, HOST))] {
+        let frame = world.host_ends(to).with_ttl(1).udp(7, 5000, &[]);
+        let sent = world.send(HOST, &frame);
+        let [(HOST, error)] = &sent[..] else { panic!("{sent:?}") };
+        assert_eq!(told(error, &frame), if own.is_ipv4() { (11, 0, 0) } else { (3, 0, 0) });
+        let parsed = parse(error).unwrap();
+        assert_eq!(
+            (parsed.source, parsed.destination),
+            (by, own),
+            "IPv4 from itself is dropped by the kernel"
+        );
+    }
+}
+
+#[test]
 fn where_no_route_leads_the_network_is_unreachable() {
     for (destination, kind) in [("8.8.8.8", (3, 0, 0)), ("2001:db8::8", (1, 0, 0))] {
         let mut world = World::node(1);
