@@ -6,7 +6,7 @@ use vswitch_datapath::flow::FlowTable;
 
 use crate::config::Config;
 
-/// What the flow tables of all workers take.
+/// What the flow tables of all workers take at most: when there have been IPv6 flows everywhere in them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FlowMemory {
     /// Flows of one worker.
@@ -28,7 +28,7 @@ impl FlowMemory {
             table.memory_bytes()
         };
         // What a table takes whatever its size falls out.
-        let each = table(2 * ASKED).saturating_sub(table(ASKED)).div_ceil(ASKED);
+        let each = table(2 * ASKED).saturating_sub(table(ASKED)).div_ceil(ASKED) + FlowTable::V6_BYTES;
         Self { flows: config.flows, workers: config.cores.len().max(1), each }
     }
 
@@ -57,7 +57,11 @@ impl FlowMemory {
 impl fmt::Display for FlowMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { flows, workers, each } = self;
-        write!(f, "{flows} of {each} bytes for each of {workers} workers take {}", Size(self.bytes() as u64))
+        write!(
+            f,
+            "{flows} of {each} bytes for each of {workers} workers take up to {}",
+            Size(self.bytes() as u64)
+        )
     }
 }
 
@@ -92,9 +96,12 @@ mod tests {
         let config = Config { flows: 33_554_432, cores: (0..64).collect(), ..Config::default() };
         let memory = FlowMemory::of(&config);
         let narrow = FlowMemory::of(&Config { tcp_windows: false, ..config });
-        assert!(memory.each > narrow.each && narrow.each >= 64, "{memory:?}, {narrow:?}");
+        assert!(
+            memory.each > narrow.each && narrow.each >= 64 + 16 + FlowTable::V6_BYTES,
+            "{memory:?}, {narrow:?}"
+        );
         let said = memory.check().unwrap_err();
-        let begin = format!("33554432 of {} bytes for each of 64 workers take ", memory.each);
+        let begin = format!("33554432 of {} bytes for each of 64 workers take up to ", memory.each);
         assert!(
             said.starts_with(&begin) && said.contains(" GiB") && said.ends_with("fewer would do"),
             "{said}"

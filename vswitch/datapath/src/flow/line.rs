@@ -91,8 +91,8 @@ pub(super) struct Rest {
 }
 
 impl Line {
-    /// Ages from which on it is told that it was there at the beginning: 25 days. The clock hand comes long before the
-    /// difference of two moments is none any more.
+    /// The greatest age that is told: 25 days. The clock hand comes long before the difference of two moments is none any
+    /// more.
     const OLDEST: i32 = i32::MAX - (1 << 24);
 
     /// Without a flow; the next such line is `next`.
@@ -296,9 +296,13 @@ impl Line {
         self.silent(now) > Ticks::of_seconds(self.state().kept_s(self.is_revoked()))
     }
 
-    /// When it was opened, or the beginning of all.
+    /// When it was opened; of an older one [`Self::OLDEST`] ago, which a line can be made from again.
     const fn opened(&self, now: Now) -> Now {
-        if Ticks::of(now).since(self.created) < Self::OLDEST { self.created.near(now) } else { Now(0) }
+        if Ticks::of(now).since(self.created) < Self::OLDEST {
+            self.created.near(now)
+        } else {
+            Now((now.0 >> Ticks::SHIFT).saturating_sub(Self::OLDEST as u64) << Ticks::SHIFT)
+        }
     }
 
     /// Keeps an old one from being taken for young, when moments come again.
@@ -357,7 +361,7 @@ mod tests {
             match hours / 24 - 5 {
                 0..25 => assert!(5 * day - opened.0 < 1 << 20, "{hours}"),
                 25 => {}
-                _ => assert_eq!(opened, Now(0), "{hours}"),
+                _ => assert_eq!(now.since(opened) / day, 25, "{hours}"),
             }
         }
     }

@@ -54,7 +54,7 @@ pub struct Flow {
     pub packets: [u64; 2],
     /// Bytes so far, of IP packets.
     pub bytes: [u64; 2],
-    /// When it was opened; of one that is older than 25 days, 0.
+    /// When it was opened; of one that is older than 25 days, 25 days ago.
     pub created: Now,
     /// Of the originator and of the responder.
     pub identities: [IdentityId; 2],
@@ -111,7 +111,8 @@ impl Flow {
         !std::mem::replace(&mut self.is_revoked, true)
     }
 
-    /// Whether nothing came for so long that it is to be forgotten.
+    /// Whether nothing came for so long that it is to be forgotten. The walk and the table's clock hand find so up to 3 ms
+    /// later.
     #[must_use]
     pub fn is_expired(&self, now: Now) -> bool {
         now.since(self.last_seen) > self.state.kept_s(self.is_revoked) * 1_000_000_000

@@ -19,6 +19,9 @@ pub(super) struct Slab {
 }
 
 impl Slab {
+    /// Bytes of an IPv6 flow that one of IPv4 does not take.
+    pub(super) const V6_BYTES: usize = size_of::<[u64; 3]>();
+
     pub(super) fn new(capacity: usize) -> Self {
         Self {
             lines: (1..=capacity as u32).map(Line::free).collect(),
@@ -40,7 +43,7 @@ impl Slab {
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        size_of_val(&*self.lines) + size_of_val(&*self.rests) + self.uppers_used * size_of::<[u64; 3]>()
+        size_of_val(&*self.lines) + size_of_val(&*self.rests) + self.uppers_used * Self::V6_BYTES
     }
 
     /// The line of a flow.

@@ -46,6 +46,8 @@ pub struct FlowTable {
 impl FlowTable {
     /// Largest capacity.
     pub const CAPACITY_MAX: usize = 1 << 26;
+    /// Bytes that each record takes more once it holds an IPv6 flow.
+    pub const V6_BYTES: usize = Slab::V6_BYTES;
     /// Records looked at to make room for a newcomer when the table is full.
     const RECLAIM_BUDGET: usize = 64;
 

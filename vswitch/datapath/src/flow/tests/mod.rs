@@ -140,6 +140,22 @@ fn a_flow_is_told_as_it_was_put() {
 }
 
 #[test]
+fn an_old_flow_stays_old_when_it_is_changed() {
+    let day = 86_400 * SECOND;
+    let mut table = alone(answered(udp(1, Now(0))));
+    for hours in 0..120 * 24 {
+        let now = Now(hours * day / 24);
+        line(&mut table).see(now);
+        assert_eq!(table.expire(now, 1), 0);
+        if [27 * 24, 60 * 24].contains(&hours) {
+            table.update(FlowIndex(0), |flow| flow.revision = Revision(hours)).unwrap();
+        }
+        let age = now.since(told(&table).created) / day;
+        assert!(age == (hours / 24).min(25) || hours / 24 == 25, "{age} days at {hours} h");
+    }
+}
+
+#[test]
 fn a_table_takes_as_many_as_it_says_and_refuses_the_next() {
     for capacity in [1, 2, 3, 1000, 4096] {
         let mut table = FlowTable::new(capacity, 42);

@@ -1,6 +1,4 @@
 //! What flows the packets of a batch belong to.
-//!
-//! [`Scratch::entropy`]: crate::stage::Scratch::entropy
 
 use std::net::IpAddr;
 
