@@ -90,13 +90,25 @@ impl SourceLimiter {
 }
 
 /// The limits of errors by where they go, each as a [`SourceLimiter`] has it: what strangers provoke, with as many addresses as
-/// they like, leaves pods theirs; and no error of another kind keeps a pod from hearing that its packets are too big, without
-/// which its connections stand still.
+/// they like, leaves pods theirs; and no error of another kind keeps a pod, here or behind a tunnel, or the node from hearing that
+/// its packets are too big, without which its connections stand still.
 #[derive(Debug)]
 pub struct ErrorLimits {
     outside: SourceLimiter,
+    cluster_too_big: SourceLimiter,
     pods: SourceLimiter,
     pods_too_big: SourceLimiter,
+}
+
+/// Who an error goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Receiver {
+    /// A pod of this node.
+    Pod,
+    /// The node itself, or who is behind a tunnel.
+    Cluster,
+    /// Anybody else.
+    Outside,
 }
 
 impl ErrorLimits {
@@ -104,15 +116,16 @@ impl ErrorLimits {
     #[must_use]
     pub fn new(all: u32, each: u32, seed: u64) -> Self {
         let limiter = || SourceLimiter::new(all, each, seed);
-        Self { outside: limiter(), pods: limiter(), pods_too_big: limiter() }
+        Self { outside: limiter(), cluster_too_big: limiter(), pods: limiter(), pods_too_big: limiter() }
     }
 
-    /// The one for an error that goes to a pod of this node, or to anybody else.
-    pub fn of(&mut self, to_pod: bool, error: IcmpError) -> &mut SourceLimiter {
-        match (to_pod, error) {
-            (false, _) => &mut self.outside,
-            (true, IcmpError::TooBig { .. }) => &mut self.pods_too_big,
-            (true, _) => &mut self.pods,
+    /// The one for an error that goes to somebody.
+    pub const fn of(&mut self, receiver: Receiver, error: IcmpError) -> &mut SourceLimiter {
+        match (receiver, error) {
+            (Receiver::Pod, IcmpError::TooBig { .. }) => &mut self.pods_too_big,
+            (Receiver::Pod, _) => &mut self.pods,
+            (Receiver::Cluster, IcmpError::TooBig { .. }) => &mut self.cluster_too_big,
+            (Receiver::Cluster | Receiver::Outside, _) => &mut self.outside,
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::checksum::{self, Sum};
 use crate::parse::{ETHERNET, Network, Parsed, Piece, protocol};
 use crate::read::{length16, put, put_slice};
 
-pub use limit::{ErrorLimits, Limited, Limiter, SourceLimiter};
+pub use limit::{ErrorLimits, Limited, Limiter, Receiver, SourceLimiter};
 
 /// Longest ICMP error over IPv4 (RFC 1812, section 4.3.2.3).
 const LENGTH_V4_MAX: usize = 576;

@@ -8,7 +8,7 @@ use vswitch_model::{DropReason, Mac};
 use super::source::is_gateway;
 use super::{Context, Fate, Indices, Scratch};
 use crate::counters::Stage;
-use crate::icmp::{self, ErrorLimits, IcmpError, Limited};
+use crate::icmp::{self, ErrorLimits, IcmpError, Limited, Receiver};
 use crate::parse::{ETHERNET, Network, Parsed, protocol};
 use crate::read::put;
 use crate::tables::{Adjacency, AdjacencyIndex, GATEWAY_V4, GATEWAY_V6};
@@ -277,7 +277,9 @@ pub(crate) fn report<B: Buffer>(
         if way.drop_reason().is_some() {
             continue;
         }
-        if let Err(limited) = limits.of(way.is_pod(), error).allow(parsed.source, context.now) {
+        if let Err(limited) =
+            limits.of(receiver(context, parsed, way), error).allow(parsed.source, context.now)
+        {
             let stage = match limited {
                 Limited::Source => Stage::IcmpErrorLimitedSource,
                 Limited::All => Stage::IcmpErrorLimited,
@@ -299,9 +301,21 @@ pub(crate) fn report<B: Buffer>(
     }
 }
 
+/// Who an error about a packet goes to, which leads `back`.
+fn receiver(context: &Context<'_>, about: &Parsed, back: &Adjacency) -> Receiver {
+    match back {
+        Adjacency::Pod { .. } => Receiver::Pod,
+        Adjacency::Tunnel { .. } => Receiver::Cluster,
+        // Behind the host there may be anybody.
+        Adjacency::Host { .. } if context.tables.is_own(about.source) => Receiver::Cluster,
+        _ => Receiver::Outside,
+    }
+}
+
 /// Whose name our errors bear: the gateway's about what was sent to it; else the node's own address among the pods, by which
 /// every node knows us, and the gateway's without one. An IPv4 kernel drops what comes from an address of its own, so the node
-/// is told by the gateway.
+/// is told by the gateway. Those behind the node are not: no link-local address may reach them (RFC 3927, section 2.7). The
+/// node's kernel passes theirs on where `accept_local` says so.
 fn own_address(context: &Context<'_>, about: &Parsed, back: &Adjacency) -> IpAddr {
     if is_gateway(about.destination) {
         return about.destination;
@@ -309,7 +323,7 @@ fn own_address(context: &Context<'_>, about: &Parsed, back: &Adjacency) -> IpAdd
     let local = context.tables.local();
     if about.source.is_ipv6() {
         local.and_then(|local| local.host_v6).unwrap_or(GATEWAY_V6).into()
-    } else if matches!(back, Adjacency::Host { .. }) {
+    } else if matches!(back, Adjacency::Host { .. }) && context.tables.is_own(about.source) {
         GATEWAY_V4.into()
     } else {
         local.and_then(|local| local.host_v4).unwrap_or(GATEWAY_V4).into()

@@ -117,6 +117,11 @@ fn the_node_is_told_by_an_address_that_its_kernel_takes() {
             "IPv4 from itself is dropped by the kernel"
         );
     }
+    // Who is behind the node is beyond the link of the gateway's address.
+    let stranger = Ends { source: [8, 8, 8, 8].into(), ..world.ends(HOST, v4(1, A)) };
+    let sent = world.send(HOST, &stranger.with_ttl(1).udp(7, 5000, &[]));
+    let [(HOST, error)] = &sent[..] else { panic!("{sent:?}") };
+    assert_eq!(parse(error).unwrap().source, v4(1, HOST));
 }
 
 #[test]
@@ -187,6 +192,18 @@ fn errors_to_strangers_and_of_other_kinds_leave_pods_theirs() {
     let sent = world.send(A, &large);
     assert_eq!(sent.len(), 1);
     assert_eq!(told(&sent[0].1, &large).0, 3);
+    // So do the node, and a pod of another node.
+    let large = world.host_ends(v4(2, A)).udp(7, 53, &[0; 1423]);
+    let sent = world.send(HOST, &large);
+    let [(HOST, error)] = &sent[..] else { panic!("{sent:?}") };
+    assert_eq!(told(error, &large).0, 3);
+    let large = world.inner_ends(A, v4(1, A)).udp(7, 5000, &[0; 1500]);
+    let sent = world.send(UPLINK, &frames::vxlan(world.tunnel_ends(false), 4096, 4789, &large));
+    let [(UPLINK, error)] = &sent[..] else { panic!("{sent:?}") };
+    assert_eq!(told(&error[50..], &large).0, 3);
+    // And strangers still use up no more than theirs.
+    let stranger = Ends { source: [8, 8, 8, 8].into(), ..world.ends(HOST, v4(1, A)) };
+    assert_eq!(world.send(HOST, &stranger.udp(7, 5000, &[0; 1500])), []);
 }
 
 #[test]
