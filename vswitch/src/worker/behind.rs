@@ -86,20 +86,27 @@ impl Judged {
         self.most
     }
 
-    /// Takes in a turn of so many packets, `newcomers` of them of no known flow, after which work was left for long or not.
+    /// Takes in a turn that walked so many packets, `newcomers` of them of no known flow, after which work was left for long or not.
     #[cold]
     pub(super) fn turned(&mut self, now: Now, behind: bool, packets: u64, newcomers: u64) {
         if behind && newcomers * FEW >= packets.max(1) {
             let most = self.most.unwrap_or(MOST);
             self.most = Some((most - (most / 8).max(1)).max(1));
             self.changed = now;
-        } else if let Some(most) = self.most {
-            let more = now.0.saturating_sub(self.changed.0) / MORE_NS;
-            if more > 0 {
-                self.changed = now;
-                self.most =
-                    Some(most.saturating_add(more.min(MOST.into()) as u16)).filter(|most| *most < MOST);
-            }
+        } else {
+            self.passed(now);
+        }
+    }
+
+    /// Takes in the time since that became more, or less, in which the worker was not behind: it may have slept.
+    #[cold]
+    pub(super) fn passed(&mut self, now: Now) {
+        let more = now.0.saturating_sub(self.changed.0) / MORE_NS;
+        if let Some(most) = self.most
+            && more > 0
+        {
+            self.changed = now;
+            self.most = Some(most.saturating_add(more.min(MOST.into()) as u16)).filter(|most| *most < MOST);
         }
     }
 }

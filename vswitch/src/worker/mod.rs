@@ -267,6 +267,7 @@ impl Handle {
             ports: WorkerPorts::new(),
             batch: Vec::with_capacity(BATCH),
             pieces: 0,
+            walked: 0,
             arrived: Vec::with_capacity(BATCH),
             peers,
             out: Output::new(SPARE),
@@ -372,6 +373,8 @@ pub struct Worker {
     batch: Vec<Packet<Frame>>,
     /// Pieces that the large packets in `batch` may be cut into, at most.
     pieces: usize,
+    /// Packets walked so far.
+    walked: u64,
     /// What a port has just received, when it is still to be seen whose flow it belongs to.
     arrived: Vec<Packet<Frame>>,
     /// The other workers. None: there are none, and every flow is ours.

@@ -1,6 +1,7 @@
 //! What a worker does that shares the ports with others: sorts what it received by whose it is, takes what they handed over.
 //! Never called by a worker that is alone. [`super::peers`] says how packets get across.
 
+use vswitch_datapath::tables::Role;
 use vswitch_datapath::{Buffer, Now, Packet, Probe, anchor};
 use vswitch_model::DropReason;
 
@@ -17,8 +18,13 @@ impl Worker {
     pub(super) fn sort_arrived(&mut self) {
         let Some(peers) = &mut self.peers else { return };
         for mut packet in self.arrived.drain(..) {
-            packet.buffer.set_origin(packet.port);
             let of = anchor(&self.tables, packet.port, packet.buffer.bytes());
+            // What an uplink brings for one pod takes nothing from what it brings for others.
+            let origin = match self.tables.port(packet.port).role {
+                Role::Uplink => of.unwrap_or(packet.port),
+                Role::Pod | Role::Host | Role::None => packet.port,
+            };
+            packet.buffer.set_origin(origin);
             let owner = of.map_or(peers.number(), |port| peers.owner(port));
             if owner == peers.number() {
                 self.batch.push(packet);

@@ -115,7 +115,10 @@ impl Worker {
     /// Visits ports, walks what they have and sends what comes of it. Whether there was anything.
     fn turn<P: Probe>(&mut self, now: Now, probe: &mut P) -> bool {
         let (mut batches, mut received) = (0, 0);
-        let newcomers = self.newcomers();
+        let (walked, newcomers) = (self.walked, self.newcomers());
+        if self.judged.most().is_some() && !self.is_behind() {
+            self.ease(now);
+        }
         if !self.held.is_empty() {
             self.release_answers(now);
         }
@@ -144,8 +147,9 @@ impl Worker {
         self.ports.flush();
         probe.mark(Mark::Flush);
         self.tick(now);
-        if self.ports.behind() || self.handed.stands() || self.judged.most().is_some() {
-            self.limit(now, received as u64, self.newcomers() - newcomers);
+        if self.is_behind() || self.judged.most().is_some() {
+            // Not what was received: others may have been given most of that.
+            self.limit(now, self.walked - walked, self.newcomers() - newcomers);
         }
         received > 0
     }
@@ -156,11 +160,23 @@ impl Worker {
         self.counters.stage(Stage::FlowMiss)
     }
 
-    /// Settles how many of these the next turn judges, after one with so many packets.
+    /// Whether something has been left for long.
+    #[inline]
+    fn is_behind(&self) -> bool {
+        self.ports.behind() || self.handed.stands()
+    }
+
+    /// Settles how many newcomers the next turn judges, after one that walked so many packets.
     #[cold]
-    fn limit(&mut self, now: Now, packets: u64, newcomers: u64) {
-        let behind = self.ports.behind() || self.handed.stands();
-        self.judged.turned(now, behind, packets, newcomers);
+    fn limit(&mut self, now: Now, walked: u64, newcomers: u64) {
+        self.judged.turned(now, self.is_behind(), walked, newcomers);
+        self.walk.limit_newcomers(self.judged.most());
+    }
+
+    /// Lets this turn judge what the time since the last one allows.
+    #[cold]
+    fn ease(&mut self, now: Now) {
+        self.judged.passed(now);
         self.walk.limit_newcomers(self.judged.most());
     }
 
@@ -184,6 +200,7 @@ impl Worker {
 
     pub(super) fn walk_batch<P: Probe>(&mut self, now: Now, probe: &mut P) {
         self.pieces = 0;
+        self.walked += self.batch.len() as u64;
         let Self { walk, tables, batch, out, .. } = self;
         widest(Walking { walk, tables, now, batch, out, probe });
         if self.out.told {
