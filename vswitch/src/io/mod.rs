@@ -52,4 +52,4 @@ pub use pool::FramePool;
 pub use port::{Capabilities, Port, PortState, PortStatistics, Refused};
 pub use tun::{LARGE_BUDGET, TunPort};
 pub use umem::{FrameAccount, Umem, UmemError};
-pub use widest::{Work, widest};
+pub use widest::{Work, level, widest};

@@ -21,6 +21,16 @@ pub fn widest<W: Work>(work: W) {
     work.run();
 }
 
+/// Which of both bodies runs here, by the psABI's name of its level: `x86-64-v3`, or `portable`.
+#[must_use]
+pub fn level() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    if has_v3() {
+        return "x86-64-v3";
+    }
+    "portable"
+}
+
 /// The answers are kept by the standard library, so that asking is a load and a comparison each.
 #[cfg(target_arch = "x86_64")]
 #[inline]

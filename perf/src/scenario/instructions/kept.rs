@@ -22,6 +22,8 @@ pub struct Kept {
     pub rustc: String,
     /// `release` or `dev`.
     pub profile: String,
+    /// Which body of the walk ran, [`vswitch::io::level`].
+    pub level: String,
     /// Instructions a packet.
     pub cases: BTreeMap<String, f64>,
 }
@@ -59,7 +61,7 @@ impl Kept {
         let (rustc, profile) = build();
         // Whole ones: where the allocator and hash seeds put tables makes a hundredth of a packet's difference.
         let cases = counted.iter().map(|(name, count)| (name.clone(), count.round())).collect();
-        Self { rustc, profile, cases }
+        Self { rustc, profile, level: vswitch::io::level().to_owned(), cases }
     }
 
     /// Writes them into the crate's folder.
@@ -75,10 +77,18 @@ impl Kept {
     }
 
     /// Compares `new` with these. What another compiler or profile built cannot be compared, which fails where all is to be
-    /// checked (`strict`), and is said elsewhere.
+    /// checked (`strict`), and is said elsewhere. Nor can what ran on a processor of another level, which is said only: no
+    /// update mends it.
     #[must_use]
     pub fn judge(&self, new: &Self, strict: bool) -> Verdict {
         let mut verdict = Verdict::default();
+        if self.level != new.level {
+            verdict.notes.push(format!(
+                "instructions: NOT COMPARED: what is kept is of a processor of level {}, this is one of {}",
+                self.level, new.level
+            ));
+            return verdict;
+        }
         let same = (&self.rustc, &self.profile) == (&new.rustc, &new.profile);
         if !same {
             let said = format!(
@@ -149,6 +159,13 @@ mod tests {
             verdict.failed[0].contains("rustc 2") && verdict.failed[0].contains("--update"),
             "{verdict:?}"
         );
+    }
+
+    #[test]
+    fn a_processor_of_another_level_is_said_and_fails_nothing() {
+        let other = Kept { level: "portable".to_owned(), ..kept(&[("a", 200.0)]) };
+        let verdict = Kept { level: "x86-64-v3".to_owned(), ..kept(&[("a", 100.0)]) }.judge(&other, true);
+        assert!(verdict.failed.is_empty() && verdict.notes[0].contains("NOT COMPARED"), "{verdict:?}");
     }
 
     #[test]
