@@ -152,9 +152,8 @@ pub(super) fn wanted(config: &Config, desired: &DesiredState) -> Wanted {
             Encapsulation::IpIp => TunnelKind::IpIp,
         });
     }
-    let pods = desired.ports.values().flat_map(|port| &port.addresses);
-    let own = desired.local.iter().flat_map(|local| &local.host_addresses);
-    let inner_sources = pods.chain(own).copied().collect();
+    let leads_away = |next_hop: &NextHop| matches!(next_hop, NextHop::Tunnel(_) | NextHop::Direct(_));
+    let elsewhere = desired.routes.iter().map(|(net, next_hop)| (*net, leads_away(next_hop))).collect();
     let host = desired.local.as_ref().map(|local| HostDevice {
         name: config.host_port.to_string(),
         mtu: u32::from(local.host_mtu),
@@ -162,7 +161,7 @@ pub(super) fn wanted(config: &Config, desired: &DesiredState) -> Wanted {
         routes: host_routes(local),
     });
     let uplinks = config.uplinks.iter().map(ToString::to_string).collect();
-    Wanted { remotes, tunnels, inner_sources, uplinks, host }
+    Wanted { remotes, tunnels, elsewhere, uplinks, host }
 }
 
 /// What the node's kernel sends to the host port: what the agent says, and the gateway's address, by which it is told of errors. It

@@ -102,8 +102,8 @@ pub struct Ports {
     /// device had gone, has its own again: its flows are with the worker of that number, and are followed where they come
     /// by it.
     left: Arc<BTreeMap<PortName, PortIndex>>,
-    /// Where to look for a free number: the one that was free longest, so that what refers to a closed port does not
-    /// find another in its place soon.
+    /// Where to look for a free number, and from there on, round and round: what refers to a closed port does not find
+    /// another in its place soon.
     next: u16,
 }
 

@@ -1,9 +1,8 @@
 //! What the kernel says of the underlay, and how it is asked.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::net::IpAddr;
-use std::time::Instant;
 
 use vswitch_datapath::HOPS_MAX;
 use vswitch_model::Mac;
@@ -48,11 +47,13 @@ pub struct Hop {
     pub source: Mac,
     /// The next hop's Ethernet address.
     pub destination: Mac,
-    /// Largest IP packet the way takes, in bytes, as far as the kernel knows and routers have said.
+    /// Largest IP packet the way takes, in bytes, as far as the kernel knows. What routers say is in [`Facts::paths`].
     pub mtu: u32,
     /// Its share of what goes there, in proportion to that of other hops; 1 to 256.
     pub weight: u16,
-    /// Whether the next hop is the remote node itself, and no router.
+    /// Whether the next hop is the remote node itself, as far as can be seen: no router, and no other neighbour of the same
+    /// uplink and family has its Ethernet address. Where others have it too, somebody may answer for all of them (proxy ARP,
+    /// private VLANs, clouds).
     pub on_link: bool,
 }
 
@@ -102,7 +103,7 @@ pub struct Facts {
     pub hops: BTreeMap<IpAddr, Result<Vec<Hop>, Unresolved>>,
     /// Next hops to remotes that are left out, while others to the same remote are used, and why.
     pub left_out: BTreeMap<IpAddr, Vec<Unresolved>>,
-    /// What routers said of the paths to remotes.
+    /// What routers said of the paths that tunnels to remotes take.
     pub paths: BTreeMap<IpAddr, PathMtu>,
     /// What could not be set on the host port; None: all is as desired.
     pub host_problem: Option<String>,
@@ -139,14 +140,7 @@ impl Looker {
         };
         let local_addresses =
             addresses.iter().map(|address| address.prefix.addr()).filter(is_global).collect();
-        let (mut hops, left_out) = self.hops(wanted, &links).await?;
-        let now = Instant::now();
-        for (remote, hops) in &mut hops {
-            // A router does not say by which hop the packet came that was too large for it: it counts for all.
-            if let (Ok(hops), Some(mtu)) = (hops, paths.of(*remote, now)) {
-                hops.iter_mut().for_each(|hop| hop.mtu = hop.mtu.min(mtu.into()));
-            }
-        }
+        let (hops, left_out) = self.hops(wanted, &links).await?;
         let paths = paths.all().clone();
         Ok(Facts { links, local_addresses, hops, left_out, paths, host_problem })
     }
@@ -162,6 +156,7 @@ impl Looker {
         links: &BTreeMap<String, Link>,
     ) -> Result<(Hops, BTreeMap<IpAddr, Vec<Unresolved>>), NetlinkError> {
         let neighbours = self.kernel.neighbours().await?;
+        let stations = stations(&neighbours);
         let mut needed = BTreeSet::new();
         let (mut hops, mut left_out) = (BTreeMap::new(), BTreeMap::new());
         for remote in &wanted.remotes {
@@ -171,7 +166,14 @@ impl Looker {
                 Way::Out { ways, mtu } => Ok((ways, mtu)),
             };
             let resolved = ways.and_then(|(ways, mtu)| {
-                let first_hop = |out| first_hop(out, mtu, *remote, wanted, links, &neighbours, &mut needed);
+                let first_hop = |out| {
+                    let hop = first_hop(out, mtu, *remote, wanted, links, &neighbours, &mut needed)?;
+                    let station = (out.interface, remote.is_ipv4(), hop.destination);
+                    Ok(Hop {
+                        on_link: hop.on_link && stations.get(&station).is_none_or(|count| *count == 1),
+                        ..hop
+                    })
+                };
                 let (usable, missing) = sort_out(ways.into_iter().map(first_hop));
                 if usable.is_empty() {
                     return Err(missing.into_iter().next().unwrap_or(Unresolved::NoRoute));
@@ -203,6 +205,18 @@ impl Looker {
         }
         self.managed = needed;
     }
+}
+
+/// How many neighbours have an Ethernet address, by interface and whether it is IPv4. Link-local addresses do not count: each
+/// station has one beside its others.
+fn stations(neighbours: &BTreeMap<(u32, IpAddr), Mac>) -> HashMap<(u32, bool, Mac), u32> {
+    let mut stations = HashMap::new();
+    for ((interface, address), mac) in neighbours {
+        if is_global(address) {
+            *stations.entry((*interface, address.is_ipv4(), *mac)).or_default() += 1;
+        }
+    }
+    stations
 }
 
 /// Those that can be used, and why the others cannot.

@@ -16,6 +16,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use futures::{FutureExt, Stream, StreamExt};
+use ipnet::IpNet;
 use rtnetlink::MulticastGroup;
 use tokio::sync::watch;
 use vswitch_model::Vni;
@@ -38,8 +39,9 @@ pub struct Wanted {
     pub remotes: BTreeSet<IpAddr>,
     /// By remote node, what we send it tunnel packets in: what a router says of other packets is not about us.
     pub tunnels: BTreeMap<IpAddr, BTreeSet<TunnelKind>>,
-    /// Whose packets they carry, besides the node's own: its pods, and the host port's addresses.
-    pub inner_sources: BTreeSet<IpAddr>,
+    /// Whether the addresses of a prefix are on another node, by prefix; the longest counts. Tunnel packets of this node carry
+    /// nothing from there.
+    pub elsewhere: BTreeMap<IpNet, bool>,
     /// Interfaces the way may lead by.
     pub uplinks: BTreeSet<String>,
     /// The host port's addresses and routes. None: it is left alone.
@@ -61,9 +63,17 @@ pub enum TunnelKind {
 }
 
 impl Wanted {
+    /// Whether this node may have sent packets from an address: routes lead to no other node there.
+    fn may_send_from(&self, address: IpAddr) -> bool {
+        let host = IpNet::from(address);
+        let longest =
+            std::iter::successors(Some(host), IpNet::supernet).find_map(|net| self.elsewhere.get(&net));
+        !longest.is_some_and(|elsewhere| *elsewhere)
+    }
+
     /// Whether the kernel has to be asked, or told, something else than for `before`.
     fn is_other_than(&self, before: &Self) -> bool {
-        let Self { remotes, tunnels: _, inner_sources: _, uplinks, host } = self;
+        let Self { remotes, tunnels: _, elsewhere: _, uplinks, host } = self;
         (remotes, uplinks, host) != (&before.remotes, &before.uplinks, &before.host)
     }
 }

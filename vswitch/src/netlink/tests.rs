@@ -101,6 +101,7 @@ fn until(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
+/// An address that no route leads to.
 const POD: [u8; 4] = [10, 1, 0, 7];
 const VXLAN: TunnelKind = TunnelKind::Vxlan { port: 4789, vni: Vni::CALICO };
 
@@ -108,9 +109,8 @@ fn wanted(remotes: &[&str]) -> Wanted {
     Wanted {
         remotes: remotes.iter().map(|remote| remote.parse().unwrap()).collect(),
         tunnels: remotes.iter().map(|remote| (remote.parse().unwrap(), [VXLAN].into())).collect(),
-        inner_sources: [POD.into()].into(),
         uplinks: BTreeSet::from(["up0".to_owned()]),
-        host: None,
+        ..Wanted::default()
     }
 }
 
@@ -155,6 +155,16 @@ fn next_hops_are_resolved_kept_and_followed() {
     net.here("neigh flush dev up0");
     wait(&told, "the new address is seen", |facts| {
         hop(facts, "192.0.2.2").is_ok_and(|hop| hop.destination == their_mac("02:00:00:00:00:aa"))
+    });
+    // Where another neighbour has its Ethernet address, nobody can tell who it is; of the other family it does not matter.
+    let is_on_link = |facts: &Facts, remote| hop(facts, remote).is_ok_and(|hop| hop.on_link);
+    net.here("neigh add 192.0.2.7 lladdr 02:00:00:00:00:aa dev up0");
+    let facts = wait(&told, "it may be a router", |facts| !is_on_link(facts, "192.0.2.2"));
+    assert!(hop(&facts, "192.0.2.2").is_ok());
+    net.here("neigh add fe80::7 lladdr 02:00:00:00:00:aa dev up0");
+    net.here("neigh del 192.0.2.7 dev up0");
+    wait(&told, "it is alone again", |facts| {
+        is_on_link(facts, "192.0.2.2") && is_on_link(facts, "2001:db8::2")
     });
     // A route that appears is followed; one remote less is not kept known any more.
     net.here("route add 203.0.113.0/24 via 192.0.2.2");
@@ -293,13 +303,16 @@ fn a_router_of_the_underlay_says_how_wide_the_path_is() {
     let (follower, told) = net.follow(wanted(&remotes));
     let mtus =
         |facts: &Facts| -> Vec<u32> { facts.hops.values().flatten().flatten().map(|hop| hop.mtu).collect() };
-    wait(&told, "both ways are as wide as the uplink", |facts| mtus(facts) == [1500, 1500]);
+    let is_wide = |facts: &Facts| mtus(facts) == [1500, 1500];
+    wait(&told, "both ways are as wide as the uplink", is_wide);
     for (v6, remote) in [(false, remotes[0]), (true, remotes[1])] {
         send_tunnel_packet(&net, v6, remote, 1400);
     }
-    let facts = wait(&told, "both are as narrow as the router says", |facts| mtus(facts) == [1300, 1300]);
+    let facts = wait(&told, "a router says how narrow both paths are", |facts| facts.paths.len() == 2);
     let said: Vec<_> = facts.paths.values().map(|path| (path.mtu, path.by.to_string())).collect();
     assert_eq!(said, [(1300, "192.0.2.2".to_owned()), (1300, "2001:db8::2".to_owned())]);
+    // The kernel's own ways are as they were: so are those of packets in no tunnel.
+    assert!(is_wide(&facts));
     // The kernel itself has learned nothing: what was sent was none of its own.
     assert!(!net.shows("route get 198.51.100.7").contains("mtu 1300"));
     drop(follower);

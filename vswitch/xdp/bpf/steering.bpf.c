@@ -81,27 +81,30 @@ struct vxlan { u16 udp_source, udp_destination, udp_length, udp_checksum; u8 fla
 
 struct option { u8 next, length; };
 
-enum { IPV4 = 4, UDP = 17, IPV6 = 41, DESTINATION_OPTIONS = 60, FRAGMENT_OFFSET = 0x1fff };
+enum { IPV4 = 4, UDP = 17, IPV6 = 41, DESTINATION_OPTIONS = 60, FRAGMENT_OFFSET = 0x1fff, MORE_FRAGMENTS = 0x2000 };
 
-// Whether the packet within IP-in-IP of protocol `kind` is for a pod, or an address among the pods.
-INLINE int ours_within(u8 kind, const void *at, const void *end)
+// Whether the packet within IP-in-IP of protocol `kind` is for a pod, or an address among the pods; `cut` when its header is not
+// all there.
+INLINE int ours_within(u8 kind, const void *at, const void *end, int cut)
 {
 	if (kind == IPV4) {
 		const struct ipv4 *ip = at;
 		if ((const void *)(ip + 1) > end)
-			return 0;
+			return cut;
 		struct prefix_v4 host = { .length = 32 };
 		__builtin_memcpy(host.address, ip->destination, 4);
 		return map_lookup(&local_v4, &host) || map_lookup(&inner_v4, &host);
 	}
 	const struct ipv6 *ip = at;
 	if ((const void *)(ip + 1) > end)
-		return 0;
+		return cut;
 	struct prefix_v6 host = { .length = 128 };
 	__builtin_memcpy(host.address, ip->destination, 16);
 	return map_lookup(&local_v6, &host) || map_lookup(&inner_v6, &host);
 }
 
+// A first fragment too small for the inner header is what no path makes of a packet. The kernel would put the whole together, and
+// a tunnel device of it pass on what is for a pod: the engine gets this part, and the rest waits in vain.
 INLINE int ours_v4(const void *at, const void *end)
 {
 	const struct ipv4 *ip = at;
@@ -118,7 +121,7 @@ INLINE int ours_v4(const void *at, const void *end)
 		struct peer_v4 peer;
 		__builtin_memcpy(peer.source, ip->source, 4);
 		__builtin_memcpy(peer.destination, ip->destination, 4);
-		return map_lookup(&peers_v4, &peer) && ours_within(ip->protocol, at + length, end);
+		return map_lookup(&peers_v4, &peer) && ours_within(ip->protocol, at + length, end, (ip->fragment & BE16(MORE_FRAGMENTS)) != 0);
 	}
 	if (ip->protocol != UDP)
 		return 0;
@@ -151,7 +154,7 @@ INLINE int ours_v6(const void *at, const void *end)
 		struct peer_v6 peer;
 		__builtin_memcpy(peer.source, ip->source, 16);
 		__builtin_memcpy(peer.destination, ip->destination, 16);
-		return map_lookup(&peers_v6, &peer) && ours_within(next, at + length, end);
+		return map_lookup(&peers_v6, &peer) && ours_within(next, at + length, end, 0);
 	}
 	const struct vxlan *vxlan = at + sizeof(*ip);
 	if (next != UDP || (const void *)(vxlan + 1) > end)

@@ -151,6 +151,13 @@ fn an_uplink_keeps_what_is_ours_and_passes_the_rest() {
         later[14 + 7] = 1;
         let mut first = packet("192.0.2.1", 4, &[], &v4);
         first[14 + 6] = 0x20;
+        let cut = |kind, bytes: &[u8]| {
+            let mut packet = packet("192.0.2.1", kind, &[], bytes);
+            packet[14 + 6] = 0x20;
+            packet
+        };
+        let mut cut_stranger = cut(4, &v4[..8]);
+        cut_stranger[14 + 15] = 8;
         // An encapsulation limit of 4, as ip6tnl writes it, and with more padding.
         let limit = |next: u8| [next, 0, 4, 1, 4, 1, 1, 0];
         let long = [&[41, 1, 4, 1, 4, 1, 9][..], &[0; 9]].concat();
@@ -165,6 +172,10 @@ fn an_uplink_keeps_what_is_ours_and_passes_the_rest() {
             ("for nobody yet, of a pool", REDIRECT, packet("192.0.2.1", 4, &[], &pool)),
             ("for nobody yet, of a pool, IPv6", REDIRECT, packet("2001:db8::1", 41, &[], &pool_v6)),
             ("a first fragment", REDIRECT, first),
+            ("one with half an inner header", REDIRECT, cut(4, &v4[..8])),
+            ("one with half an inner header, IPv6", REDIRECT, cut(41, &v6[..32])),
+            ("one of the host's own tunnel to a node", PASS, cut(4, &host)),
+            ("one with half an inner header from elsewhere", PASS, cut_stranger),
             ("the host's own tunnel to a node", PASS, packet("192.0.2.1", 4, &[], &host)),
             ("the host's own 6in4 to a node", PASS, packet("192.0.2.1", 41, &[], &host_v6)),
             ("the host's own 4in6 to a node", PASS, packet("2001:db8::1", 4, &[], &host)),

@@ -106,7 +106,7 @@ impl Node {
         };
         let others = (0..NODES_MAX).filter(|number| *number != self.number);
         let hops = others.map(|number| (node_address(number), vec![hop(number)])).collect();
-        Underlay { hops, local_addresses: [node_address(self.number)].into() }
+        Underlay { hops, local_addresses: [node_address(self.number)].into(), ..Underlay::default() }
     }
 
     /// The class tables' verdict, which has to be that of the state read rule by rule.

@@ -274,7 +274,7 @@ pub(in crate::scenario) fn underlay(node: &Node, ports: &PortMap) -> Underlay {
         let (dst_mac, src_mac, mtu) = (hop.destination, hop.source, hop.mtu as u16);
         Some((*remote, vec![Hop { port, dst_mac, src_mac, mtu, weight: hop.weight, on_link: hop.on_link }]))
     });
-    Underlay { hops: hops.collect(), local_addresses: facts.local_addresses.clone() }
+    Underlay { hops: hops.collect(), local_addresses: facts.local_addresses.clone(), ..Underlay::default() }
 }
 
 #[cfg(test)]

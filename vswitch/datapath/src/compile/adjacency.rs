@@ -173,7 +173,8 @@ impl<'a> Adjacencies<'a> {
             local.zip(hop).and_then(|(local, hop)| headers::template(local, tunnel, hop, inner_v6));
         match (hop, template) {
             (Some(hop), Some(template)) => {
-                let mtu = tunnel_mtu(hop.mtu, template.overhead(), inner_v6);
+                let path = self.inputs.underlay.paths.get(&tunnel.remote).copied();
+                let mtu = tunnel_mtu(hop.mtu, path, template.overhead(), inner_v6);
                 let (port, on_link) = (hop.port, hop.on_link);
                 Adjacency::Tunnel { port, template, mtu, tunnel: tunnel.id, node, on_link }
             }
@@ -182,12 +183,14 @@ impl<'a> Adjacencies<'a> {
     }
 }
 
-/// What fits into a tunnel, in bytes. IPv6 always gets its least MTU: no sender goes below that, so an error that says less
-/// tells nobody anything (RFC 8201, section 4; RFC 2473, section 7.1). Outer fragments every node refuses, so where the path is in
-/// fact narrower the underlay drops it; where a router only said so, or somebody in its name, it passes.
-fn tunnel_mtu(hop: u16, overhead: u16, inner_v6: bool) -> u16 {
-    let left = hop.saturating_sub(overhead);
-    if inner_v6 { left.max(LEAST_V6) } else { left }
+/// What fits into a tunnel, in bytes: of what the first hop takes and of what routers said of the path, the less. No word of a
+/// router takes IPv6 its least MTU: no sender goes below that, so an error that says less tells nobody anything (RFC 8201,
+/// section 4; RFC 2473, section 7.1). Outer fragments every node refuses, so where the path is in fact narrower the underlay
+/// drops it; where a router only said so, or somebody in its name, it passes. What the uplink does not take is no mere word.
+fn tunnel_mtu(hop: u16, path: Option<u16>, overhead: u16, inner_v6: bool) -> u16 {
+    let least = if inner_v6 { LEAST_V6 + overhead } else { 0 };
+    let way = path.map_or(hop, |path| hop.min(path.max(least)));
+    way.saturating_sub(overhead)
 }
 
 /// A next hop to its group: it is the same while it is the same station by the same uplink.

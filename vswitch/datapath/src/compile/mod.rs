@@ -50,7 +50,7 @@ pub struct Hop {
     pub dst_mac: Mac,
     /// The uplink's own.
     pub src_mac: Mac,
-    /// The uplink's MTU in bytes.
+    /// The uplink's MTU in bytes, or less where the kernel's route says so.
     pub mtu: u16,
     /// Its share of the flows where there are several, in proportion to that of the others; 0 counts as 1.
     pub weight: u16,
@@ -67,6 +67,8 @@ pub struct Underlay {
     /// By remote address: the ways there, of which every flow takes one. Missing or empty while none is resolved. No
     /// more than [`HOPS_MAX`] are used.
     pub hops: BTreeMap<IpAddr, Vec<Hop>>,
+    /// By remote address: the largest outer packet that passes, in bytes, as routers say of the tunnels there.
+    pub paths: BTreeMap<IpAddr, u16>,
     /// This node's own addresses; packets to them go to the host port, whatever the desired routes say.
     pub local_addresses: BTreeSet<IpAddr>,
 }

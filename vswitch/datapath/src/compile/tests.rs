@@ -117,7 +117,11 @@ impl World {
         Self {
             desired,
             ports,
-            underlay: Underlay { hops, local_addresses: BTreeSet::from([ip("172.16.0.1")]) },
+            underlay: Underlay {
+                hops,
+                local_addresses: BTreeSet::from([ip("172.16.0.1")]),
+                ..Underlay::default()
+            },
         }
     }
 
@@ -182,11 +186,19 @@ fn batches_find_what_single_lookups_find() {
 fn however_narrow_the_path_ipv6_has_its_least_mtu() {
     let mut world = World::new();
     for (path, v4, v6) in [(1500, 1450, 1430), (1400, 1350, 1330), (1300, 1250, 1280), (576, 526, 1280)] {
-        world.underlay.hops.values_mut().flatten().for_each(|hop| hop.mtu = path);
+        world.underlay.paths = world.underlay.hops.keys().map(|remote| (*remote, path)).collect();
         let tables = world.compile();
         let mtu = |address| template(&tables, address).1;
         assert_eq!((mtu("10.244.2.9"), mtu("fd00:2::9")), (v4, v6), "path of {path}");
         assert_eq!(mtu("fd00:3::9"), v4.max(1280), "over IPv4, path of {path}");
+    }
+    // What the uplink or a route of the kernel does not take does not go, whatever a router said.
+    for path in [576, 1300, 9000] {
+        world.underlay.paths.values_mut().for_each(|known| *known = path);
+        world.underlay.hops.values_mut().flatten().for_each(|hop| hop.mtu = 1290);
+        let tables = world.compile();
+        let mtu = |address| template(&tables, address).1;
+        assert_eq!((mtu("fd00:2::9"), mtu("fd00:3::9")), (1220, 1240), "path of {path}");
     }
 }
 

@@ -60,7 +60,8 @@ pub enum Adjacency {
     Tunnel {
         /// The uplink.
         port: PortIndex,
-        /// The uplink's MTU less [`TunnelTemplate::overhead`]; of IPv6 packets 1280 at least.
+        /// The uplink's MTU, or what routers say of the path, less [`TunnelTemplate::overhead`]. Routers leave IPv6
+        /// packets 1280.
         mtu: u16,
         /// What replaces the packet's Ethernet header.
         template: TunnelTemplate,

@@ -384,6 +384,7 @@ fn underlay(node: u8) -> Underlay {
             (underlay_v4(3), hop(3)),
         ]),
         local_addresses: BTreeSet::from([underlay_v4(node), underlay_v6(node)]),
+        ..Underlay::default()
     }
 }
 

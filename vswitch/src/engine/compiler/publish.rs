@@ -99,6 +99,7 @@ impl Compiler {
             .hops
             .iter()
             .map(|(remote, hops)| (*remote, hops.iter().flatten().filter_map(by_open_uplink).collect()));
-        Underlay { hops: hops.collect(), local_addresses: self.facts.local_addresses.clone() }
+        let paths = self.facts.paths.iter().map(|(remote, path)| (*remote, path.mtu)).collect();
+        Underlay { hops: hops.collect(), paths, local_addresses: self.facts.local_addresses.clone() }
     }
 }

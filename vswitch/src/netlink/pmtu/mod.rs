@@ -56,7 +56,7 @@ impl PathMtus {
         let sent = wanted.tunnels.get(&said.remote);
         let ours = own.contains(&said.source)
             && sent.is_some_and(|sent| sent.iter().any(|kind| said.quoted.may_be(*kind)))
-            && said.inner.is_none_or(|inner| wanted.inner_sources.contains(&inner) || own.contains(&inner));
+            && said.inner.is_none_or(|inner| own.contains(&inner) || wanted.may_send_from(inner));
         let before = self.of(said.remote, now);
         if !ours || before.is_some_and(|known| known < said.mtu) {
             return false;

@@ -12,6 +12,8 @@ use crate::netlink::TunnelKind;
 const SOURCE_PORT_MIN: u16 = 49_152;
 /// What every IPv4 host takes in, and no path we believe in falls below (RFC 791, section 3.1).
 const LEAST_V4: u16 = 576;
+/// No less is believed of a path over IPv4 where the quote ends before the address that the packet within came from.
+const LEAST_UNKNOWN: u16 = 1280;
 /// Least MTU of IPv6; a router that says less is not believed (RFC 8201, section 4).
 const LEAST_V6: u32 = 1280;
 /// MTUs there are, for routers that do not say theirs (RFC 1191, section 7.1).
@@ -79,17 +81,19 @@ pub(super) fn read_v4(packet: &[u8]) -> Option<Said> {
     }
     let (own, more) = (usize::from(ip[0] & 0xf) * 4, fragment & 0x2000 != 0);
     let mtu = if said == 0 { *PLATEAUS.iter().find(|mtu| **mtu < length).unwrap_or(&LEAST_V4) } else { said };
+    let (quoted, inner) = tunnel(ip[9], length.checked_sub(own as u16)?, quote.get(own..)?)?;
+    // A word that does not say whose packet it is about is easily made up: it may cost so much and no more.
+    let mtu = mtu.max(if inner.is_some() { LEAST_V4 } else { LEAST_UNKNOWN });
     // A packet that was to be cut on the way was none of ours, and one that fits was not too big.
     if more || length <= mtu {
         return None;
     }
-    let (quoted, inner) = tunnel(ip[9], quote.get(own..)?)?;
     Some(Said {
         source: Ipv4Addr::from(*ip[12..].first_chunk()?).into(),
         remote: Ipv4Addr::from(*ip[16..].first_chunk()?).into(),
         quoted,
         inner,
-        mtu: mtu.max(LEAST_V4),
+        mtu,
         by,
     })
 }
@@ -100,11 +104,12 @@ pub(super) fn read_v6(message: &[u8], by: IpAddr) -> Option<Said> {
     let (fixed, quote) = message.split_first_chunk::<8>()?;
     let said = u32::from_be_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]);
     let (ip, payload) = quote.split_first_chunk::<40>()?;
-    let length = 40 + u32::from(be16(ip, 4)?);
+    let carried = be16(ip, 4)?;
+    let length = 40 + u32::from(carried);
     if fixed[..2] != [2, 0] || ip[0] >> 4 != 6 || said < LEAST_V6 || length <= said {
         return None;
     }
-    let (quoted, inner) = tunnel(ip[6], payload)?;
+    let (quoted, inner) = tunnel(ip[6], carried, payload)?;
     Some(Said {
         source: Ipv6Addr::from(*ip[8..].first_chunk::<16>()?).into(),
         remote: Ipv6Addr::from(*ip[24..].first_chunk::<16>()?).into(),
@@ -115,10 +120,13 @@ pub(super) fn read_v6(message: &[u8], by: IpAddr) -> Option<Said> {
     })
 }
 
-/// What a tunnel packet was, and whose packet it carried, as far as that is quoted; None when it is no tunnel packet.
-fn tunnel(kind: u8, payload: &[u8]) -> Option<(Quoted, Option<IpAddr>)> {
+/// What a tunnel packet was that carried `length` bytes behind its IP header, and whose packet it carried, as far as that is
+/// quoted. None when it is no tunnel packet of ours: less than 8 bytes of it (RFC 792), or a length in them that is not the
+/// outer header's.
+fn tunnel(kind: u8, length: u16, payload: &[u8]) -> Option<(Quoted, Option<IpAddr>)> {
+    let start = payload.first_chunk::<8>()?;
     match kind {
-        protocol::UDP if be16(payload, 0)? >= SOURCE_PORT_MIN => {
+        protocol::UDP if be16(start, 0)? >= SOURCE_PORT_MIN && be16(start, 4)? == length => {
             let port = be16(payload, 2)?;
             let vni = payload.get(UDP + 4..).and_then(|rest| rest.first_chunk());
             let vni = vni.map(|[a, b, c]: &[u8; 3]| u32::from_be_bytes([0, *a, *b, *c]));
@@ -131,7 +139,12 @@ fn tunnel(kind: u8, payload: &[u8]) -> Option<(Quoted, Option<IpAddr>)> {
             };
             Some((Quoted::Vxlan { port, vni }, inner))
         }
-        protocol::IPV4 | protocol::IPV6 => Some((Quoted::IpIp, source(kind, payload))),
+        protocol::IPV4 if start[0] >> 4 == 4 && be16(start, 2)? == length => {
+            Some((Quoted::IpIp, source(kind, payload)))
+        }
+        protocol::IPV6 if start[0] >> 4 == 6 && 40 + u32::from(be16(start, 4)?) == u32::from(length) => {
+            Some((Quoted::IpIp, source(kind, payload)))
+        }
         _ => None,
     }
 }
