@@ -132,6 +132,10 @@ fn to_gateway<B: Buffer>(packet: &mut Packet<B>, parsed: &Parsed, station: &Port
         const INVALID: DropReason = DropReason::DestinationInvalid;
         return Err(refused(parsed).map_or(Fate::Dropped(INVALID), |error| Fate::Reported(INVALID, error)));
     }
+    // The reply is as long as the request, and has to fit the pod's device: one that came does not tell that one leaves.
+    if parsed.ip_length() > station.mtu {
+        return Err(Fate::Dropped(DropReason::TooBig));
+    }
     if let Some(partial) = packet.offload.checksum.take()
         && !checksum::finish_partial(packet.buffer.bytes_mut(), partial)
     {

@@ -169,6 +169,8 @@ fn the_gateway_answers_pings() {
         assert_eq!(world.moved(), ["a rx 1", "a tx 1", "stage answer 1", "stage parse 1"]);
         assert_eq!(world.send(A, &ends.pong(1, &[])), [], "nothing else is there");
         assert_eq!(world.moved_ports(), ["a drop destination-invalid 1", "a rx 1"]);
+        assert_eq!(world.send(A, &ends.ping(9, &[0; 1450])), [], "the reply would not fit the pod's device");
+        assert_eq!(world.moved_ports(), ["a drop too-big 1", "a rx 1"]);
     }
 }
 
