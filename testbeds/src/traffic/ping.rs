@@ -20,6 +20,9 @@ pub struct Ping {
     pub count: u32,
     /// Milliseconds between two.
     pub interval_ms: u32,
+    /// Seconds to wait for what is still unanswered when all should have been sent: more where a busy machine sends late. What
+    /// is answered at once waits for none of them.
+    pub patience_s: u32,
     /// Whether it must not be fragmented; IPv6: whether the sender may not fragment it either.
     pub dont_fragment: bool,
 }
@@ -28,7 +31,7 @@ impl Ping {
     /// Five of 56 bytes, 10 ms apart.
     #[must_use]
     pub fn to(to: IpAddr) -> Self {
-        Self { to, payload: 56, count: 5, interval_ms: 10, dont_fragment: false }
+        Self { to, payload: 56, count: 5, interval_ms: 10, patience_s: 2, dont_fragment: false }
     }
 
     /// The same with another payload.
@@ -55,7 +58,7 @@ pub struct Pinged {
     pub mtu: Option<u32>,
 }
 
-/// Sends pings from a namespace and waits for the replies, at most two seconds for the last.
+/// Sends pings from a namespace and waits for the replies, for the last as long as its patience is.
 pub fn ping(from: &Netns, what: &Ping) -> Result<Pinged> {
     let mut command = command(from, what);
     let output = output(&mut command, "")?;
@@ -84,7 +87,7 @@ pub fn command(from: &Netns, what: &Ping) -> std::process::Command {
         "-W",
         "1",
     ]);
-    let deadline_s = 2 + (what.count * what.interval_ms).div_ceil(1000);
+    let deadline_s = what.patience_s + (what.count * what.interval_ms).div_ceil(1000);
     command.args(["-w", &deadline_s.to_string(), "-M", if what.dont_fragment { "do" } else { "dont" }]);
     command.arg(what.to.to_string());
     command
