@@ -8,7 +8,7 @@ use vswitch_model::{DropReason, Mac};
 use crate::Buffer;
 use crate::checksum::{self, Sum};
 use crate::parse::{self, ETHERNET, Network, Parsed, Piece, protocol};
-use crate::read::{be16, be32, length16, put};
+use crate::read::{be16, chunk, length16, put};
 use crate::tables::{Headers, LocalEntry, TunnelTemplate};
 
 /// Bytes of a VXLAN header.
@@ -197,8 +197,15 @@ pub fn decapsulate<B: Buffer>(
     }
 }
 
-/// Flags other than "VNI is valid" are refused, as Linux does (drivers/net/vxlan/vxlan_core.c, `vxlan_rcv`). The outer UDP
-/// checksum is not verified (RFC 7348, section 5 leaves that open): inner packets have their own.
+/// The VNI of the VXLAN header that a frame has at `at`; None when it is not right. Flags other than "VNI is valid" are refused,
+/// as Linux does (drivers/net/vxlan/vxlan_core.c, `vxlan_rcv`).
+#[inline]
+pub(crate) fn vni(frame: &[u8], at: usize) -> Option<u32> {
+    let header = u64::from_be_bytes(*chunk::<VXLAN>(frame, at)?);
+    (header >> 32 == 0x0800_0000 && header & 0xff == 0).then_some(header as u32 >> 8)
+}
+
+/// The outer UDP checksum is not verified (RFC 7348, section 5 leaves that open): inner packets have their own.
 #[inline]
 fn take_vxlan_off<B: Buffer>(
     buffer: &mut B,
@@ -209,14 +216,10 @@ fn take_vxlan_off<B: Buffer>(
     let header = udp + UDP;
     let frame = buffer.bytes();
     let length = usize::from(be16(frame, udp + 4).ok_or(DropReason::Truncated)?);
-    let (flags, vni) = be32(frame, header).zip(be32(frame, header + 4)).ok_or(DropReason::Truncated)?;
-    if length < UDP + VXLAN + ETHERNET {
+    if length < UDP + VXLAN + ETHERNET || frame.len() < header + VXLAN {
         return Err(DropReason::Truncated);
     }
-    if flags != 0x0800_0000 || vni & 0xff != 0 {
-        return Err(DropReason::TunnelHeaderInvalid);
-    }
-    let vni = vni >> 8;
+    let vni = vni(frame, header).ok_or(DropReason::TunnelHeaderInvalid)?;
     let macs = local.networks.macs(outer.destination_port, vni).ok_or(DropReason::TunnelHeaderInvalid)?;
     if !buffer.set_len(udp + length) {
         return Err(DropReason::Truncated);

@@ -153,7 +153,15 @@ impl Walk {
 
         let mut allowed = Indices::new();
         let mut memory = flow::Memory { flows, fragments, keys, misses, newcomers, log };
-        flow::run(&context, scratch, packets, &mut memory, &entered, &mut allowed, probe);
+        flow::run(
+            &context,
+            scratch,
+            packets,
+            &mut memory,
+            (&entered, received.tunnelled),
+            &mut allowed,
+            probe,
+        );
         forward::run(&context, scratch, packets, &allowed);
         if !scratch.answers.is_empty() {
             dns::tell(&context, scratch, packets, out);

@@ -30,6 +30,15 @@ pub(super) struct Bucket {
     moved: u16,
 }
 
+/// Where a record is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    bucket: usize,
+    way: usize,
+    /// The first bucket of its hash.
+    first: usize,
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct Index {
     buckets: Box<[Bucket]>,
@@ -139,10 +148,22 @@ impl Index {
         true
     }
 
-    /// Takes a record out.
-    pub(super) fn remove(&mut self, hash: u64, record: u32) {
-        let (first, second) = (self.first(hash), self.second(hash));
-        if !self.buckets[first].take(record) && self.buckets[second].take(record) {
+    /// Where a record is; of no meaning once another was added.
+    #[inline]
+    pub(super) fn place(&self, hash: u64, record: u32) -> Option<Place> {
+        let (first, tag) = (self.first(hash), tag(hash));
+        if let Some(way) = self.bucket(first).way_of(tag, record) {
+            return Some(Place { bucket: first, way, first });
+        }
+        let bucket = self.second(hash);
+        self.bucket(bucket).way_of(tag, record).map(|way| Place { bucket, way, first })
+    }
+
+    /// Takes out what is at a place.
+    #[inline]
+    pub(super) fn free(&mut self, Place { bucket, way, first }: Place) {
+        self.buckets[bucket].free(way);
+        if bucket != first {
             self.buckets[first].moved -= 1;
         }
     }
@@ -185,17 +206,18 @@ impl Bucket {
         None
     }
 
-    fn take(&mut self, record: u32) -> bool {
-        let mut held = !self.matches(FREE) & (LOW | LOW << 1);
-        while held != 0 {
-            let way = first_way(held);
-            if self.records[way % WAYS] == record {
-                self.free(way);
-                return true;
+    /// The way of a record.
+    #[inline]
+    fn way_of(&self, tag: u16, record: u32) -> Option<usize> {
+        let mut matches = self.matches(tag);
+        while matches != 0 {
+            let way = first_way(matches) % WAYS;
+            if self.records[way] == record {
+                return Some(way);
             }
-            held &= held - 1;
+            matches &= matches - 1;
         }
-        false
+        None
     }
 
     fn free(&mut self, way: usize) {

@@ -281,7 +281,7 @@ impl Line {
 
     /// Whether nothing came for as long as the shortest timeout is.
     #[inline]
-    pub(super) const fn is_silent(&self, now: Now) -> bool {
+    const fn is_silent(&self, now: Now) -> bool {
         self.silent(now) > const { Ticks::of_seconds(Flow::SHORTEST_S) }
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use vswitch_model::limits::PORTS_MAX;
 
-use super::index::Index;
+use super::index::{Index, Place};
 use super::slab::Slab;
 use super::{Flow, FlowKey, Line, Now, Windows};
 use crate::PortIndex;
@@ -48,6 +48,8 @@ impl FlowTable {
     pub const CAPACITY_MAX: usize = 1 << 26;
     /// Bytes that each record takes more once it holds an IPv6 flow.
     pub const V6_BYTES: usize = Slab::V6_BYTES;
+    /// Records of which those that expired are forgotten together.
+    const EXPIRE_TOGETHER: usize = 32;
     /// Records looked at to make room for a newcomer when the table is full.
     const RECLAIM_BUDGET: usize = 64;
 
@@ -125,15 +127,6 @@ impl FlowTable {
         }
     }
 
-    /// Whether any of these flows may have been silent for too long, so that each is to be asked. The
-    /// records were read when they were looked up.
-    #[inline]
-    #[must_use]
-    pub fn any_silent(&self, flows: &[Option<FlowIndex>], now: Now) -> bool {
-        let lines = flows.iter().filter_map(|flow| self.slab.line((*flow)?.0));
-        lines.fold(false, |any, line| any | line.is_silent(now))
-    }
-
     /// Adds a flow; one that has its key already is replaced. `hash` is that of its key. When there is no room a few
     /// records are looked at for expired ones, and if there are none one of those goes that was never answered, or is revoked.
     pub fn insert(&mut self, hash: u64, flow: &Flow) -> Result<FlowIndex, FlowTableFull> {
@@ -178,8 +171,23 @@ impl FlowTable {
 
     /// Forgets a flow, and gives it as it was last.
     pub fn remove(&mut self, flow: FlowIndex) -> Option<Flow> {
-        let removed = self.slab.take(flow.0)?;
-        self.index.remove(removed.key.hash(&self.secret), flow.0);
+        let place = self.place(flow.0);
+        self.remove_at(flow.0, place)
+    }
+
+    /// Where a record's entry in the index is.
+    #[inline]
+    fn place(&self, number: u32) -> Option<Place> {
+        self.index.place(self.slab.key(number)?.hash(&self.secret), number)
+    }
+
+    /// Forgets a flow whose entry in the index is at `place`.
+    #[inline]
+    fn remove_at(&mut self, number: u32, place: Option<Place>) -> Option<Flow> {
+        let removed = self.slab.take(number)?;
+        if let Some(place) = place {
+            self.index.free(place);
+        }
         *self.held(removed.in_port) -= 1;
         self.tallies.ended(&removed);
         Some(removed)
@@ -216,16 +224,37 @@ impl FlowTable {
     /// Looks at the next `budget` records and forgets those that expired; how many. Called between batches, it goes
     /// round the whole table again and again.
     pub fn expire(&mut self, now: Now, budget: usize) -> usize {
-        let mut expired = 0;
         self.slab.see(now);
-        for _ in 0..budget.min(self.capacity()) {
+        let (mut left, mut expired) = (budget.min(self.capacity()), 0);
+        while left > 0 {
+            let count = left.min(Self::EXPIRE_TOGETHER);
+            expired += self.expire_next(now, count);
+            left -= count;
+        }
+        expired
+    }
+
+    /// The same of [`Self::EXPIRE_TOGETHER`] records at most. The places of all that go are looked for before any is
+    /// forgotten, so that the waits for memory overlap.
+    fn expire_next(&mut self, now: Now, count: usize) -> usize {
+        let mut ended = [0; Self::EXPIRE_TOGETHER];
+        let mut places = [None; Self::EXPIRE_TOGETHER];
+        let mut expired = 0;
+        for _ in 0..count {
             let number = self.next_of_hand();
             let Some(line) = self.slab.line_mut(number) else { continue };
-            if line.is_expired(now) {
-                expired += usize::from(self.remove(FlowIndex(number)).is_some());
-            } else {
+            if !line.is_expired(now) {
                 line.bound_age(now);
+            } else if let Some(last) = ended.get_mut(expired) {
+                *last = number;
+                expired += 1;
             }
+        }
+        for (place, number) in places.iter_mut().zip(ended).take(expired) {
+            *place = self.place(number);
+        }
+        for (place, number) in places.into_iter().zip(ended).take(expired) {
+            self.remove_at(number, place);
         }
         expired
     }

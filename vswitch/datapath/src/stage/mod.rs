@@ -9,13 +9,15 @@
 //! ```
 //!
 //! What nearly all packets are goes further at once, while its headers are at hand: the pod's check and the flow's key are
-//! made as a packet is received, and a packet of a known flow is sent as its flow advances. The stages between see the rest.
+//! made as a packet is received, outer headers of VXLAN come off, and a packet of a known flow is sent as its flow advances. The
+//! stages between see the rest.
 
 pub(crate) mod flow;
 pub(crate) mod forward;
 pub(crate) mod receive;
 pub(crate) mod source;
 pub(crate) mod transmit;
+pub(crate) mod tunnelled;
 pub(crate) mod uplink;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -212,6 +214,8 @@ pub(crate) struct Scratch {
     pub(crate) adjacency: [AdjacencyIndex; BATCH],
     /// The hash of its flow's key, by which the flow is looked up, and which spreads tunnel packets over the underlay.
     pub(crate) entropy: [u64; BATCH],
+    /// Of those whose outer headers were taken off as they were received: what these said.
+    pub(crate) outer: [tunnelled::Outer; BATCH],
     /// For the trace: a tunnel to the node it came from, and what it came in.
     pub(crate) tunnel: [Option<(TunnelId, Carried)>; BATCH],
     /// For the trace: its flow, and whether it opened it.
@@ -239,6 +243,7 @@ impl Scratch {
             reports: Indices::new(),
             adjacency: [AdjacencyIndex(0); BATCH],
             entropy: [0; BATCH],
+            outer: [tunnelled::Outer::EMPTY; BATCH],
             tunnel: [None; BATCH],
             flow: [None; BATCH],
             denied: [None; BATCH],

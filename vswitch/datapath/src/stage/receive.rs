@@ -3,7 +3,7 @@
 use vswitch_model::DropReason;
 
 use super::flow::Keys;
-use super::{Context, Indices, Scratch, source};
+use super::{Context, Indices, Scratch, source, tunnelled};
 use crate::counters::{Run, Stage};
 use crate::flow::FlowTable;
 use crate::parse::{self, Network, Parsed, parse_into};
@@ -14,6 +14,9 @@ use crate::{BATCH, Buffer, Packet, segment};
 pub(crate) struct Received {
     /// Of pods: those of the usual form that go on. Their keys are made.
     pub(crate) own: Indices,
+    /// Of uplinks: what came in VXLAN, of the usual form. Its outer headers are off, and its keys made; whether it goes on
+    /// has still to be asked ([`tunnelled::check`]).
+    pub(crate) tunnelled: Indices,
     /// Of pods: the rest.
     pub(crate) pods: Indices,
     pub(crate) uplinks: Indices,
@@ -29,6 +32,7 @@ pub(crate) fn run<B: Buffer>(
 ) -> Received {
     let mut received = Received {
         own: Indices::new(),
+        tunnelled: Indices::new(),
         pods: Indices::new(),
         uplinks: Indices::new(),
         hosts: Indices::new(),
@@ -53,6 +57,14 @@ pub(crate) fn run<B: Buffer>(
             own.push(index);
             continue;
         }
+        if station.role == Role::Uplink
+            && packet.offload.checksum.is_none()
+            && let Some(local) = context.tables.local()
+            && tunnelled::take(scratch, (flows, keys), packet, (station, local), index)
+        {
+            received.tunnelled.push(index);
+            continue;
+        }
         let parsed = &mut scratch.parsed[index];
         if let Err(reason) = read(&mut packet.buffer, parsed) {
             scratch.drop(index, reason);
@@ -67,6 +79,7 @@ pub(crate) fn run<B: Buffer>(
     sort(context, scratch, run, right, &mut received);
     context.counters.passed(Stage::Parse, packets.len());
     keys.made.extend(own);
+    keys.made.extend(received.tunnelled);
     received.own = own;
     received
 }

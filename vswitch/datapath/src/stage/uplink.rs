@@ -71,7 +71,7 @@ pub(crate) fn run<B: Buffer>(
 
 /// The leaves of one end of each packet of `indices`, in their order.
 #[inline]
-fn leaves(
+pub(super) fn leaves(
     context: &Context<'_>,
     scratch: &Scratch,
     indices: &Indices,

@@ -1,8 +1,11 @@
 //! The headers in front of an encapsulated packet, ready but for what differs from packet to packet.
 
+use std::net::IpAddr;
+
 use vswitch_model::{Dscp, Mac};
 
 use crate::parse::ETHERNET;
+use crate::read::chunk;
 
 /// What stands in front of the packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +114,20 @@ impl TunnelTemplate {
     #[must_use]
     pub fn traffic_class(&self, inner: u8) -> u8 {
         inner & self.inherited | self.fixed
+    }
+
+    /// Whether the other end of the tunnel has this address.
+    #[inline]
+    #[must_use]
+    pub(crate) fn leads_to(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => {
+                !self.headers.is_outer_v6() && chunk(&self.bytes, ETHERNET + 16) == Some(&address.octets())
+            }
+            IpAddr::V6(address) => {
+                self.headers.is_outer_v6() && chunk(&self.bytes, ETHERNET + 24) == Some(&address.octets())
+            }
+        }
     }
 
     /// The Ethernet address it is sent to.

@@ -234,7 +234,8 @@ fn flows_that_collide_are_refused_and_nothing_is_lost() {
         assert_eq!(index.find(hash, |other| other == record), Some(record));
     }
     for record in 0..fitted {
-        index.remove(hash, record);
+        let place = index.place(hash, record).unwrap();
+        index.free(place);
         assert_eq!(index.find(hash, |other| other == record), None);
     }
     assert_eq!(index.occupancy(), (0, 0));

@@ -43,6 +43,12 @@ impl Keys {
         Some(flows.hash(&key))
     }
 
+    /// The flow that a packet was found to belong to, and which end of its key sent it.
+    #[inline]
+    pub(crate) fn found(&self, index: usize) -> Option<(FlowIndex, Orientation)> {
+        Some((self.found[index % BATCH]?, self.orientations[index % BATCH]))
+    }
+
     /// Looks all of them up by their hashes. What comes of the places in between is of no meaning.
     #[inline(always)]
     pub(super) fn look_up(&mut self, flows: &FlowTable, hashes: &[u64; BATCH]) {

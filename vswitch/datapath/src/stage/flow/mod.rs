@@ -9,7 +9,7 @@ mod related;
 use vswitch_model::DropReason;
 
 use super::forward::{self, Leaving};
-use super::{Context, Fate, Indices, Scratch};
+use super::{Context, Fate, Indices, Scratch, tunnelled};
 use crate::counters::Stage;
 use crate::flow::{Direction, Flow, FlowIndex, FlowTable, Line, Standing, TcpFlags, TcpSegment, Windows};
 use crate::flow_log::FlowLog;
@@ -35,14 +35,15 @@ pub(crate) struct Memory<'a> {
     pub(crate) log: &'a mut FlowLog,
 }
 
-/// Runs the stage over the packets of `from`; those that may go on are added to `next`. Some of their keys may have been made.
+/// Runs the stage over the packets of `from`, and over those that are `tunnelled`, of which has still to be asked who sent them;
+/// those that may go on are added to `next`. Some of their keys may have been made.
 #[inline(always)]
 pub(crate) fn run<B: Buffer, P: Probe>(
     context: &Context<'_>,
     scratch: &mut Scratch,
     packets: &mut [Packet<B>],
     memory: &mut Memory<'_>,
-    from: &Indices,
+    (from, tunnelled): (&Indices, Indices),
     next: &mut Indices,
     probe: &mut P,
 ) {
@@ -61,9 +62,12 @@ pub(crate) fn run<B: Buffer, P: Probe>(
             scratch.drop(index, DropReason::FlowUnknown);
         }
     }
-    let count = memory.keys.made.len();
     probe.mark(Mark::Key);
     memory.keys.look_up(memory.flows, &scratch.entropy);
+    if !tunnelled.is_empty() {
+        tunnelled::check(context, scratch, packets, (memory.flows, memory.keys), tunnelled);
+    }
+    let count = memory.keys.made.len();
     probe.mark(Mark::Lookup);
     let misses = hits(context, scratch, packets, memory, next);
     probe.mark(Mark::Advance);
@@ -115,7 +119,6 @@ fn hits<B: Buffer>(
 ) -> Indices {
     let (mut misses, mut leaving) = (Indices::new(), Leaving::default());
     let Memory { flows, keys, log, .. } = memory;
-    let silent = flows.any_silent(&keys.found[..keys.made.end()], context.now);
     for index in keys.made.iter() {
         let Some(packet) = packets.get_mut(index) else { continue };
         // A flow that an earlier packet of the batch ended is found no more.
@@ -131,7 +134,7 @@ fn hits<B: Buffer>(
             misses.push(index);
             continue;
         }
-        if silent && flow.is_expired(context.now) {
+        if flow.is_expired(context.now) {
             flows.remove(found);
             misses.push(index);
             continue;

@@ -99,6 +99,43 @@ fn tunnel_packets_that_are_not_right_end() {
 }
 
 #[test]
+fn of_a_known_flow_too_nobody_else_sends() {
+    for destination in both(1, B) {
+        for over_v6 in [false, true] {
+            let mut world = World::node(1);
+            let inner = world.inner_ends(A, destination).udp(7, 5000, b"media");
+            let good = tunnelled(&world, over_v6, &inner);
+            let underlay = if over_v6 { underlay_v6 } else { underlay_v4 };
+            let from =
+                |source| frames::vxlan(Ends { source, ..world.tunnel_ends(over_v6) }, 4096, 4789, &inner);
+            let (stranger, own) = (from(underlay(9)), from(underlay(1)));
+            assert_eq!(world.send(UPLINK, &good).len(), 1);
+            world.moved_ports();
+            let batch = [good.clone(), stranger, own, good].map(|frame| (UPLINK, frame));
+            assert_eq!(world.send_all(batch).len(), 2);
+            let expected = ["b tx 2", "uplink drop tunnel-peer-unknown 2", "uplink rx 4"];
+            assert_eq!(world.moved_ports(), expected);
+            // By the node's tunnel of the other family it may come as well.
+            let other = tunnelled(&world, !over_v6, &inner);
+            assert_eq!(world.send(UPLINK, &other).len(), 1);
+        }
+    }
+}
+
+#[test]
+fn what_follows_an_inner_packet_goes_with_the_outer_headers() {
+    let mut world = World::node(1);
+    let inner = world.inner_ends(A, v4(1, B)).udp(7, 5000, b"media");
+    let mut padded = inner.clone();
+    padded.resize(inner.len() + 13, 0xa5);
+    for _ in 0..2 {
+        let sent = world.send(UPLINK, &tunnelled(&world, false, &padded));
+        let [(B, delivered)] = &sent[..] else { panic!("{sent:?}") };
+        assert_eq!(delivered.len(), inner.len());
+    }
+}
+
+#[test]
 fn a_non_zero_outer_checksum_is_accepted() {
     let mut world = World::node(1);
     let inner = world.inner_ends(A, v4(1, B)).udp(7, 5000, b"media");
