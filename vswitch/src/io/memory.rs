@@ -213,6 +213,10 @@ impl Port for MemoryPort {
         received
     }
 
+    fn waiting(&mut self) -> usize {
+        self.wire.to_port.full.len()
+    }
+
     fn transmit(&mut self, pool: &mut FramePool, mut packet: Packet<Frame>) -> Result<(), Refused> {
         if packet.buffer.bytes().len() > self.capabilities.frame_length_max {
             return Err(Refused::new(packet, DropReason::TransmitRefused));

@@ -146,6 +146,10 @@ impl Port for PcapPort {
         received
     }
 
+    fn waiting(&mut self) -> usize {
+        self.left()
+    }
+
     fn transmit(&mut self, pool: &mut FramePool, mut packet: Packet<Frame>) -> Result<(), Refused> {
         if !offload::settle(&mut packet) {
             return Err(Refused::new(packet, DropReason::TransmitRefused));

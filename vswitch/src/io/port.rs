@@ -7,7 +7,7 @@
 //!
 //! | step | call | when | what it does |
 //! |---|---|---|---|
-//! | 1 | [`Port::receive`] | every turn for hot ports, seldom for cold ones | moves up to a budget of packets to the worker; lends free frames to the kernel in their place |
+//! | 1 | [`Port::receive`] | every turn for hot ports, seldom for cold ones | moves up to a budget of packets to the worker; lends free frames to the kernel in their place; [`Port::waiting`] says what is left |
 //! | 2 | [`Port::transmit`] | for each packet that leaves by it | takes the packet, or gives it back with the drop reason |
 //! | 3 | [`Port::flush`] | once a turn for each port that was transmitted on | hands what was queued to the kernel, in one system call where there is one |
 //! | 4 | [`Port::reap`] | once a turn, before frames run short | brings sent frames home to the pool |
@@ -123,6 +123,10 @@ pub trait Port: Send {
     /// Appends up to `budget` received packets to `into`, within its capacity, and returns how many came: those it refused
     /// count as well, since they cost as much.
     fn receive(&mut self, pool: &mut FramePool, into: &mut Vec<Packet<Frame>>, budget: usize) -> usize;
+
+    /// Packets that can be received now, at least: what a visit that brought all it might has left. A device that does not tell
+    /// is taken to go on as it did: as many as it has brought since it was last found empty, 0 when it has just been.
+    fn waiting(&mut self) -> usize;
 
     /// Queues a packet, which leaves with the next [`Port::flush`]; or gives it back with the reason.
     fn transmit(&mut self, pool: &mut FramePool, packet: Packet<Frame>) -> Result<(), Refused>;

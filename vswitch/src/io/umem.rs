@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use xsk_rs::config::{FrameSize, Interface, QueueSize, UmemConfig};
-use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue};
+use xsk_rs::{CompQueue, FillQueue, RxQueue, Socket, TxQueue};
 
 use super::depot::Depot;
 use super::frame::CHUNK;
@@ -130,8 +130,8 @@ pub(super) enum Backing {
 /// Memory that the kernel knows for AF_XDP.
 pub(super) struct Registration {
     umem: xsk_rs::Umem,
-    /// One descriptor for each chunk, since xsk-rs makes none from an address.
-    descriptors: Box<[FrameDesc]>,
+    /// Where it is.
+    address: usize,
     /// The first socket. All others inherit its flags, and could not be bound once its device is gone.
     _anchor: Mutex<Anchor>,
 }
@@ -155,11 +155,15 @@ fn register(frames: usize, huge_pages: bool) -> Result<Registration, UmemError> 
         let count = count.ok_or(UmemError::FrameCount(frames))?;
         let (umem, descriptors) =
             xsk_rs::Umem::new(config, count, huge_pages).map_err(|error| refused(frames, &error))?;
+        let mut first = *descriptors.first().ok_or(UmemError::FrameCount(frames))?;
+        // SAFETY: the descriptor is of this UMEM, and nobody uses its memory yet.
+        let packet = unsafe { umem.data_mut(&mut first) }.contents_mut().as_mut_ptr();
+        let address = packet.expose_provenance() - first.addr();
         let loopback: Interface = "lo".parse().map_err(|_| failed("no loopback".to_owned()))?;
         // SAFETY: no program of libxdp's is loaded (INHIBIT_PROG_LOAD), as the contract asks.
         let anchor = unsafe { Socket::new(socket_config(), &umem, &loopback, 0) }
             .map_err(|error| refused(frames, &error))?;
-        Ok(Registration { umem, descriptors: descriptors.into_boxed_slice(), _anchor: Mutex::new(anchor) })
+        Ok(Registration { umem, address, _anchor: Mutex::new(anchor) })
     });
     made.map_err(|error| failed(format!("no private network namespace: {error}")))?
 }
@@ -204,15 +208,13 @@ impl Umem {
     /// [`UmemError::FrameCount`], [`UmemError::Register`].
     pub fn registered(frames: usize, huge_pages: bool) -> Result<Arc<Self>, UmemError> {
         check_count(frames)?;
-        let failed = |reason| UmemError::Register { frames, reason };
         let large = large_for(frames)?;
         let registration = register(frames, huge_pages)?;
-        let mut first = *registration.descriptors.first().ok_or(UmemError::FrameCount(frames))?;
-        // SAFETY: the descriptor is of this UMEM, and nobody uses its memory yet.
-        let packet = unsafe { registration.umem.data_mut(&mut first) }.contents_mut().as_mut_ptr();
-        let address = packet.expose_provenance() - first.addr();
-        let base = NonNull::new(std::ptr::with_exposed_provenance_mut(address))
-            .ok_or_else(|| failed("it is at address zero".to_owned()))?;
+        let base = NonNull::new(std::ptr::with_exposed_provenance_mut(registration.address));
+        let base = base.ok_or_else(|| {
+            let reason = "it is at address zero".to_owned();
+            UmemError::Register { frames, reason }
+        })?;
         // SAFETY: xsk-rs maps `frames` chunks of CHUNK bytes in one piece, in which a descriptor's address is the offset
         // from the beginning; they stay mapped while its `Umem` lives, which is in the backing.
         Ok(unsafe { Self::over(base, frames, large, Backing::Registered(Box::new(registration))) })
@@ -273,13 +275,10 @@ impl Umem {
         }
     }
 
-    /// The chunk's descriptor for xsk-rs. Of plain memory, one that no ring accepts.
+    /// The chunk's address as rings name it: its offset from the first.
     #[inline]
-    pub(super) fn descriptor(&self, number: u32) -> FrameDesc {
-        match &*self.backing {
-            Backing::Registered(registration) => registration.descriptors[number as usize],
-            Backing::Plain(_) => FrameDesc::default(),
-        }
+    pub(super) const fn address(number: u32) -> u64 {
+        number as u64 * CHUNK as u64
     }
 
     /// First byte of the chunk.

@@ -20,7 +20,7 @@ use vswitch_datapath::{BATCH, Now};
 /// So long something has been left at a port when its worker is behind. A full ring of newcomers takes 3 ms.
 const STANDING_NS: u64 = 5_000_000;
 /// Packets that are much: a quarter of a ring.
-const MUCH: u32 = 512;
+const MUCH: usize = 512;
 /// In this time one newcomer more is judged of each port in a turn.
 const MORE_NS: u64 = 1_000_000;
 /// Newcomers are few when they are less than one in so many packets.
@@ -28,39 +28,31 @@ const FEW: u64 = 8;
 /// Judged of one port in a turn, at first: a whole batch.
 const MOST: u16 = BATCH as u16;
 
-/// Whether much has been left at one place for long.
-///
-/// A ring of AF_XDP gives what was in it when it was looked at last, and is looked at again when that is taken (libxdp's
-/// `xsk_ring_cons__peek`). So a visit that brings less than it might says how much there was, and two of them in a row that it is
-/// empty. Ports that look at each visit are taken to leave what comes until they are.
+/// Whether much has been left at one place for long: something at every visit, and much at one of them not long ago.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Backlog {
-    /// When visits began to bring all that they might.
+    /// When visits began to leave something.
     since: Option<Now>,
-    /// Packets that came since a visit brought less; and of that one and those before it back to another such.
-    taken: [u32; 2],
-    /// The last visit brought less.
-    short: bool,
+    /// When one left much, last.
+    much: Option<Now>,
     stands: bool,
 }
 
 impl Backlog {
-    /// Notes a visit that might have brought as many packets as `budget`; whether it stands now, if that has changed.
+    /// Notes a visit that left so many packets; whether it stands now, if that has changed.
     #[inline]
-    pub(super) fn visited(&mut self, received: usize, budget: usize, now: Now) -> Option<bool> {
+    pub(super) fn visited(&mut self, left: usize, now: Now) -> Option<bool> {
         let before = self.stands;
-        self.taken[0] = self.taken[0].saturating_add(received as u32);
-        if received >= budget {
-            let since = *self.since.get_or_insert(now);
-            self.short = false;
-            let [now_taken, taken_before] = self.taken;
-            self.stands = now_taken.max(taken_before) >= MUCH && now.0.saturating_sub(since.0) >= STANDING_NS;
+        if left == 0 {
+            *self = Self::default();
         } else {
-            self.taken = [0, self.taken[0]];
-            if self.short {
-                (self.since, self.stands) = (None, false);
+            let since = *self.since.get_or_insert(now);
+            if left >= MUCH {
+                self.much = Some(now);
             }
-            self.short = true;
+            let passed = |then: Now| now.0.saturating_sub(then.0);
+            self.stands =
+                passed(since) >= STANDING_NS && self.much.is_some_and(|much| passed(much) < STANDING_NS);
         }
         (self.stands != before).then_some(self.stands)
     }
@@ -122,35 +114,28 @@ mod tests {
     #[test]
     fn a_backlog_stands_when_every_visit_for_a_while_left_something() {
         let mut backlog = Backlog::default();
-        assert_eq!(backlog.visited(600, 600, ms(100)), None);
-        assert_eq!(backlog.visited(20, 32, ms(102)), None, "the rest of what was known to be there");
-        assert_eq!(backlog.visited(600, 600, ms(104)), None);
-        assert_eq!(backlog.visited(32, 32, ms(105)), Some(true));
-        assert_eq!(backlog.visited(32, 32, ms(200)), None);
+        assert_eq!(backlog.visited(1000, ms(100)), None);
+        assert_eq!(backlog.visited(20, ms(102)), None);
+        assert_eq!(backlog.visited(600, ms(104)), None);
+        assert_eq!(backlog.visited(32, ms(105)), Some(true));
+        assert_eq!(backlog.visited(600, ms(200)), None);
         assert!(backlog.stands());
-        assert_eq!(backlog.visited(31, 32, ms(201)), None);
-        assert_eq!(backlog.visited(0, 32, ms(202)), Some(false));
+        assert_eq!(backlog.visited(0, ms(202)), Some(false));
         assert!(!backlog.stands());
-        assert_eq!(backlog.visited(600, 600, ms(300)), None, "it begins anew");
+        assert_eq!(backlog.visited(600, ms(300)), None, "it begins anew");
+        assert_eq!(backlog.visited(0, ms(304)), None);
+        assert_eq!(backlog.visited(600, ms(306)), None, "and again");
     }
 
     #[test]
     fn little_that_is_there_all_the_time_is_no_backlog() {
         let mut backlog = Backlog::default();
-        // A ring in which 300 are found whenever it is looked at.
         for at in 0..100 {
-            for _ in 0..9 {
-                assert_eq!(backlog.visited(32, 32, ms(at)), None);
-            }
-            assert_eq!(backlog.visited(12, 32, ms(at)), None);
+            assert_eq!(backlog.visited(300, ms(at)), None);
         }
-        // And then 600, which is known when they have been taken; and 300 again.
-        for (rounds, stands) in [(18, Some(true)), (9, Some(false))] {
-            let changes: Vec<bool> = (0..rounds).filter_map(|_| backlog.visited(32, 32, ms(100))).collect();
-            let last = backlog.visited(12, 32, ms(100));
-            let then = backlog.visited(32, 32, ms(100));
-            assert_eq!(changes.into_iter().chain(last).chain(then).next_back(), stands);
-        }
+        assert_eq!(backlog.visited(600, ms(100)), Some(true));
+        assert_eq!(backlog.visited(300, ms(104)), None, "it is still being worked off");
+        assert_eq!(backlog.visited(300, ms(105)), Some(false));
     }
 
     #[test]
@@ -226,7 +211,7 @@ mod tests {
             let (mut cost, mut packets, mut newcomers) = (500.0, 0.0, 0.0);
             for (ring, backlog) in rings.iter_mut().zip(&mut backlogs) {
                 let (known, new) = ring.take(32.0);
-                backlog.visited((known + new + 0.001) as usize, 32, at);
+                backlog.visited((ring.known + ring.new) as usize, at);
                 let admitted = judged.most().map_or(new, |most| new.min(most.into()));
                 cost += known * 80.0 + admitted * 1500.0 + (new - admitted) * 60.0;
                 (packets, newcomers) = (packets + known + new, newcomers + new);

@@ -8,6 +8,7 @@
 //!   take     what other workers handed over                  one branch while there are none
 //!   visit    hot ports, a few cold ones; a batch is walked and sent when it is full, and at the end
 //!   flush    one kick for each port that was sent to
+//!   unwatch  ports that have had much, until the next sleep  one branch while there is none
 //!   limit    packets that belong to no known flow            one branch while it is not behind
 //!   rest     nothing came for a while (adaptive): sleep until a port or another thread wakes us
 //! ```

@@ -135,6 +135,11 @@ impl Peers {
         None
     }
 
+    /// Packets that others have handed over and that are still to be taken, at most: parcels of who is behind are full.
+    pub(super) fn waiting(&self) -> usize {
+        self.from.iter().map(|lane| lane.full.len()).sum::<usize>() * BATCH
+    }
+
     /// Gives back a parcel that is empty now.
     pub(super) fn give_back(&self, from: usize, parcel: Parcel) {
         debug_assert!(parcel.is_empty() && parcel.capacity() >= BATCH);

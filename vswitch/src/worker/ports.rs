@@ -15,6 +15,11 @@ use crate::io::Port;
 const COLD_VISITS: usize = 8;
 /// Visits without a packet after which a hot port is cold.
 const COLD_AFTER: u16 = 1024;
+/// Packets received, or kicks times [`KICK`], after which a port is not watched until the worker sleeps again: where somebody
+/// waits for a descriptor the kernel looks for them at every packet, under a lock, which takes as long as our look-up.
+const WATCHED: u32 = 64;
+/// What a kick counts for: as many packets, at a guess.
+const KICK: u32 = 8;
 /// Least budget of a visit, however many ports are hot.
 const BUDGET_MIN: usize = 16;
 
@@ -26,11 +31,34 @@ pub(super) struct Slot {
     /// Packets were queued since the last flush.
     queued: bool,
     backlog: Backlog,
+    /// What it receives ends a sleep.
+    watched: bool,
+    /// What it has had since it is watched, see [`WATCHED`].
+    had: u32,
 }
 
 impl Slot {
     fn new(port: Box<dyn Port>) -> Self {
-        Self { port, empty_visits: 0, hot: true, queued: false, backlog: Backlog::default() }
+        Self {
+            port,
+            empty_visits: 0,
+            hot: true,
+            queued: false,
+            backlog: Backlog::default(),
+            watched: true,
+            had: 0,
+        }
+    }
+
+    /// Notes what it had; whether it is to be watched no longer.
+    #[inline]
+    fn tires_of_watching(&mut self, had: u32) -> bool {
+        if !self.watched {
+            return false;
+        }
+        self.had = self.had.saturating_add(had);
+        self.watched = self.had < WATCHED;
+        !self.watched
     }
 }
 
@@ -41,6 +69,9 @@ pub(super) struct WorkerPorts {
     cold: Vec<u16>,
     /// Ports with packets to flush.
     queued: Vec<u16>,
+    /// Ports that are to be watched no longer, and those that are not.
+    tired: Vec<u16>,
+    unwatched: Vec<u16>,
     hot_next: usize,
     cold_next: usize,
     /// Ports at which something has been left for long.
@@ -54,13 +85,15 @@ impl WorkerPorts {
             hot: Vec::with_capacity(PORTS_MAX),
             cold: Vec::with_capacity(PORTS_MAX),
             queued: Vec::with_capacity(PORTS_MAX),
+            tired: Vec::with_capacity(PORTS_MAX),
+            unwatched: Vec::with_capacity(PORTS_MAX),
             hot_next: 0,
             cold_next: 0,
             standing: 0,
         }
     }
 
-    /// Takes a port; gives it back when its number is taken or out of range.
+    /// Takes a port, which is watched; gives it back when its number is taken or out of range.
     pub(super) fn add(&mut self, port: Box<dyn Port>) -> Option<Box<dyn Port>> {
         let number = port.index().0;
         match self.slots.get_mut(usize::from(number)) {
@@ -75,7 +108,8 @@ impl WorkerPorts {
 
     pub(super) fn remove(&mut self, index: PortIndex) -> Option<Box<dyn Port>> {
         let slot = self.slots.get_mut(usize::from(index.0))?.take()?;
-        for list in [&mut self.hot, &mut self.cold, &mut self.queued] {
+        let (tired, unwatched) = (&mut self.tired, &mut self.unwatched);
+        for list in [&mut self.hot, &mut self.cold, &mut self.queued, tired, unwatched] {
             list.retain(|number| *number != index.0);
         }
         self.standing -= usize::from(slot.backlog.stands());
@@ -86,6 +120,8 @@ impl WorkerPorts {
         self.hot.clear();
         self.cold.clear();
         self.queued.clear();
+        self.tired.clear();
+        self.unwatched.clear();
         self.standing = 0;
         self.slots.iter_mut().filter_map(Option::take).map(|slot| slot.port).collect()
     }
@@ -97,6 +133,11 @@ impl WorkerPorts {
     /// How many visits make a turn.
     pub(super) fn visits(&self) -> usize {
         self.hot.len() + self.cold.len().min(COLD_VISITS)
+    }
+
+    /// How many visits hot ports take.
+    pub(super) fn hot(&self) -> usize {
+        self.hot.len()
     }
 
     /// Packets to take at a visit: a batch of one port alone, a share of it when more are hot.
@@ -115,18 +156,24 @@ impl WorkerPorts {
         list.get(*next).map(|number| PortIndex(*number))
     }
 
-    /// Notes what a visit brought that might have brought as many packets as `budget`.
-    pub(super) fn visited(&mut self, index: PortIndex, received: usize, budget: usize, now: Now) {
-        let Some(slot) = self.get(index) else { return };
-        match slot.backlog.visited(received, budget, now) {
+    /// Notes what a visit brought that might have brought as many packets as `budget`; whether it left something.
+    pub(super) fn visited(&mut self, index: PortIndex, received: usize, budget: usize, now: Now) -> bool {
+        let Some(slot) = self.get(index) else { return false };
+        // A visit that brought less has just found the port empty.
+        let left = if received < budget { 0 } else { slot.port.waiting() };
+        match slot.backlog.visited(left, now) {
             None => {}
             Some(true) => self.standing += 1,
             Some(false) => self.standing -= 1,
         }
-        let Some(slot) = self.get(index) else { return };
+        let Some(slot) = self.get(index) else { return false };
         if received > 0 {
             slot.empty_visits = 0;
-            if !slot.hot {
+            let (hot, tired) = (slot.hot, slot.tires_of_watching(received as u32));
+            if tired {
+                self.tired.push(index.0);
+            }
+            if !hot {
                 self.heat(index);
             }
         } else if slot.hot {
@@ -136,6 +183,7 @@ impl WorkerPorts {
                 move_to(index.0, &mut self.hot, &mut self.cold);
             }
         }
+        left > 0
     }
 
     /// Whether something has been left at some port for long.
@@ -165,13 +213,43 @@ impl WorkerPorts {
 
     /// Hands to the kernel what was queued. Ports that could not hand over all are tried again next time.
     pub(super) fn flush(&mut self) {
-        let slots = &mut self.slots;
+        let Self { slots, tired, .. } = self;
         self.queued.retain(|number| {
             let Some(slot) = slots[usize::from(*number)].as_mut() else { return false };
             slot.port.flush();
+            if slot.tires_of_watching(KICK) {
+                tired.push(*number);
+            }
             slot.queued = slot.port.unsent();
             slot.queued
         });
+    }
+
+    /// Whether there are ports for [`WorkerPorts::unwatch`].
+    #[inline]
+    pub(super) fn tired(&self) -> bool {
+        !self.tired.is_empty()
+    }
+
+    /// Has ports watched no longer that have had much.
+    #[cold]
+    pub(super) fn unwatch(&mut self, forget: impl Fn(&dyn Port)) {
+        let Self { slots, tired, unwatched, .. } = self;
+        for number in tired.drain(..) {
+            slots[usize::from(number)].iter().for_each(|slot| forget(slot.port.as_ref()));
+            unwatched.push(number);
+        }
+    }
+
+    /// Has all ports watched again, before a sleep. False: `watch` could not, of some.
+    pub(super) fn watch(&mut self, watch: impl Fn(&dyn Port) -> bool) -> bool {
+        let slots = &mut self.slots;
+        self.unwatched.retain(|number| {
+            let Some(slot) = slots[usize::from(*number)].as_mut() else { return false };
+            (slot.watched, slot.had) = (watch(slot.port.as_ref()), 0);
+            !slot.watched
+        });
+        self.unwatched.is_empty()
     }
 
     /// Whether some port could not hand over all it has.
@@ -281,26 +359,56 @@ mod tests {
 
     #[test]
     fn one_port_that_is_not_emptied_is_enough_to_be_behind() {
-        let mut ports = ports(2);
+        let mut ports = WorkerPorts::new();
+        let full = |number: u16| {
+            let (port, peer) = memory::pair(&format!("mem{number}"), PortIndex(number), 1024).unwrap();
+            assert!((0..600).all(|_| peer.send(&[0x5a; 60])));
+            port
+        };
+        for number in 0..2 {
+            assert!(ports.add(Box::new(full(number))).is_none());
+        }
         let ms = |ms: u64| Now(ms * 1_000_000);
         for at in [0, 4] {
-            ports.visited(PortIndex(0), 600, 600, ms(at));
-            ports.visited(PortIndex(1), 599, 600, ms(at));
+            assert!(ports.visited(PortIndex(0), 16, 16, ms(at)), "it has more");
+            assert!(!ports.visited(PortIndex(1), 15, 16, ms(at)), "it was empty");
             assert!(!ports.behind());
         }
-        ports.visited(PortIndex(0), 600, 600, ms(5));
-        ports.visited(PortIndex(1), 0, 600, ms(5));
+        ports.visited(PortIndex(0), 16, 16, ms(5));
+        ports.visited(PortIndex(1), 0, 16, ms(5));
         assert!(ports.behind());
-        for _ in 0..2 {
-            ports.visited(PortIndex(0), 3, 600, ms(6));
-        }
+        ports.visited(PortIndex(0), 3, 16, ms(6));
         assert!(!ports.behind());
         for at in [7, 17] {
-            ports.visited(PortIndex(1), 600, 600, ms(at));
+            ports.visited(PortIndex(1), 16, 16, ms(at));
         }
         assert!(ports.behind());
         ports.remove(PortIndex(1));
         assert!(!ports.behind(), "what was left at a port that is gone is left no more");
+    }
+
+    #[test]
+    fn ports_that_have_much_are_watched_again_before_a_sleep_only() {
+        let mut ports = ports(3);
+        let mut turn = |received: usize, sent: bool| {
+            ports.visited(PortIndex(1), received, BATCH, Now(0));
+            (0..if sent { WATCHED / KICK } else { 0 }).for_each(|_| {
+                ports.queue(PortIndex(2));
+                ports.flush();
+            });
+            let forgotten = std::cell::RefCell::new(Vec::new());
+            ports.unwatch(|port| forgotten.borrow_mut().push(port.index().0));
+            (ports.unwatched.clone(), forgotten.into_inner())
+        };
+        assert_eq!(turn(40, false), (vec![], vec![]));
+        assert_eq!(turn(40, false), (vec![1], vec![1]));
+        assert_eq!(turn(40, true), (vec![1, 2], vec![2]), "each once");
+        assert!(!ports.watch(|port| port.index() == PortIndex(1)), "one could not be");
+        assert_eq!(ports.unwatched, [2]);
+        ports.remove(PortIndex(2));
+        assert!(ports.watch(|_| false), "what is gone need not be");
+        ports.visited(PortIndex(1), 40, BATCH, Now(0));
+        assert!(!ports.tired(), "it is counted anew");
     }
 
     #[test]

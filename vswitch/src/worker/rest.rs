@@ -18,7 +18,7 @@ use crate::io::Port;
 const AWAKE: Duration = Duration::from_micros(200);
 /// Longest sleep: ports without a descriptor and expiring flows are looked at so often.
 const SLEEP_MS: u16 = 100;
-/// The same while a port could not hand over all it has, or something waits for its time.
+/// The same while a port could not hand over all it has, or cannot be watched, or something waits for its time.
 const SLEEP_SHORT_MS: u16 = 1;
 /// Empty turns between two looks at the clock.
 const TURNS_PER_LOOK: u32 = 16;
@@ -116,7 +116,8 @@ impl Rest {
     }
 
     fn sleep(&mut self, waits: bool, ports: &mut WorkerPorts) {
-        let timeout = if waits || ports.unsent() { SLEEP_SHORT_MS } else { SLEEP_MS };
+        let watched = ports.watch(|port| self.watch(port).is_ok());
+        let timeout = if waits || ports.unsent() || !watched { SLEEP_SHORT_MS } else { SLEEP_MS };
         // An error is a signal: the next turn is as good an answer as any.
         let count = self.epoll.wait(&mut self.events, EpollTimeout::from(timeout)).unwrap_or(0);
         for event in &self.events[..count] {
@@ -129,5 +130,31 @@ impl Rest {
             self.idle_since = None;
             self.idle_turns = 0;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vswitch_datapath::Now;
+
+    use super::*;
+    use crate::io::memory;
+
+    #[test]
+    fn a_port_that_had_much_still_ends_a_sleep() {
+        let mut rest = Rest::new(Poll::Adaptive, Waker::new().unwrap()).unwrap();
+        let mut ports = WorkerPorts::new();
+        let (port, peer) = memory::pair("mem", PortIndex(0), 1024).unwrap();
+        rest.watch(&port).unwrap();
+        assert!(ports.add(Box::new(port)).is_none());
+        ports.visited(PortIndex(0), 500, 501, Now(0));
+        assert!(ports.tired());
+        ports.unwatch(|port| rest.forget(port));
+        assert!(peer.send(&[0x5a; 60]));
+        let events = |rest: &mut Rest| rest.epoll.wait(&mut rest.events, EpollTimeout::ZERO).unwrap();
+        assert_eq!(events(&mut rest), 0, "nobody waits for it");
+        rest.idle_turns = 1;
+        rest.sleep(false, &mut ports);
+        assert_eq!((rest.idle_turns, events(&mut rest)), (0, 1), "it was woken, and would be again");
     }
 }

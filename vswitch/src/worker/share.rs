@@ -57,7 +57,8 @@ impl Worker {
         if self.pieces > 0 {
             self.walk_batch(now, probe);
         }
-        self.handed.visited(packets, if parcels == PARCELS { packets } else { packets + 1 }, now);
+        let left = self.peers.as_ref().map_or(0, |peers| peers.waiting());
+        self.handed.visited(left, now);
         packets
     }
 

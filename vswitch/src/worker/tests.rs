@@ -148,6 +148,16 @@ fn a_flood_of_new_flows_harms_neither_known_ones_nor_other_ports() {
 }
 
 #[test]
+fn one_port_that_has_much_fills_a_batch_though_others_might_have_something() {
+    let mut bench = Bench::new();
+    (0..100).for_each(|flow| bench.send(0, 1 + flow));
+    bench.send(1, 1);
+    let came = [bench.turn(1), bench.turn(1), bench.turn(1)].map(|[at_0, at_1]| (at_0.len(), at_1.len()));
+    // A share of each port first, then what the one has.
+    assert_eq!(came, [(1, 63), (0, 37), (0, 0)]);
+}
+
+#[test]
 fn after_a_flood_and_a_sleep_all_of_the_first_burst_are_judged() {
     let mut bench = Bench::new();
     let mut new = 1..KNOWN;
@@ -189,7 +199,7 @@ fn many_packets_of_known_flows_keep_no_newcomer_out() {
     bench.turn(1);
     let mut opened = 0;
     for turn in 0..200 {
-        while bench.peers[0].unreceived() < 500 {
+        while bench.peers[0].unreceived() < 1000 {
             bench.send(0, KNOWN);
         }
         // Ten at once, a flow each.

@@ -125,18 +125,28 @@ impl Worker {
         if self.peers.is_some() {
             received += self.take_handed(now, probe);
         }
-        for visit in 0..self.ports.visits() {
-            let Some(index) = self.ports.next(visit) else { continue };
-            received += self.visit(index, now);
-            // The spare frames do for the large packets of one visit.
-            if self.batch.len() == BATCH || self.pieces > 0 {
-                probe.mark(Mark::Receive);
-                self.walk_batch(now, probe);
-                batches += 1;
-                if batches == BATCHES {
-                    break;
+        let mut visits = self.ports.visits();
+        loop {
+            let mut left = false;
+            for visit in 0..visits {
+                let Some(index) = self.ports.next(visit) else { continue };
+                let (count, more) = self.visit(index, now);
+                (received, left) = (received + count, left || more);
+                // The spare frames do for the large packets of one visit.
+                if self.batch.len() == BATCH || self.pieces > 0 {
+                    probe.mark(Mark::Receive);
+                    self.walk_batch(now, probe);
+                    batches += 1;
+                    if batches == BATCHES {
+                        break;
+                    }
                 }
             }
+            // Shares come to little when few of the hot ports have something: kicks and look-ups pay by the batch.
+            if !left || received >= BATCH || batches == BATCHES {
+                break;
+            }
+            visits = self.ports.hot();
         }
         probe.mark(Mark::Receive);
         if !self.batch.is_empty() {
@@ -145,6 +155,9 @@ impl Worker {
         // Before the system calls, so that others begin meanwhile.
         self.share();
         self.ports.flush();
+        if self.ports.tired() {
+            self.ports.unwatch(|port| self.rest.forget(port));
+        }
         probe.mark(Mark::Flush);
         self.tick(now);
         if self.is_behind() || self.judged.most().is_some() {
@@ -180,22 +193,22 @@ impl Worker {
         self.walk.limit_newcomers(self.judged.most());
     }
 
-    /// Brings home what a port has sent and takes what it has received; how many packets.
-    fn visit(&mut self, index: PortIndex, now: Now) -> usize {
+    /// Brings home what a port has sent and takes what it has received; how many packets, and whether it has more.
+    fn visit(&mut self, index: PortIndex, now: Now) -> (usize, bool) {
         let budget = self.ports.budget().min(BATCH - self.batch.len());
-        let Some(slot) = self.ports.get(index) else { return 0 };
+        let Some(slot) = self.ports.get(index) else { return (0, false) };
         slot.port.reap(&mut self.pool);
         let before = self.batch.len();
         let into = if self.peers.is_none() { &mut self.batch } else { &mut self.arrived };
         let received = slot.port.receive(&mut self.pool, into, budget);
-        self.ports.visited(index, received, budget, now);
+        let more = self.ports.visited(index, received, budget, now);
         if self.peers.is_some() {
             self.sort_arrived();
         }
         if self.tables.coalesces() {
             self.pieces += self.batch.iter().skip(before).map(pieces).sum::<usize>();
         }
-        received
+        (received, more)
     }
 
     pub(super) fn walk_batch<P: Probe>(&mut self, now: Now, probe: &mut P) {

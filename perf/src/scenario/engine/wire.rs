@@ -149,6 +149,10 @@ impl Port for WirePort {
         *next - before
     }
 
+    fn waiting(&mut self) -> usize {
+        self.wire.waiting()
+    }
+
     fn transmit(&mut self, pool: &mut FramePool, packet: Packet<Frame>) -> Result<(), Refused> {
         if self.keep
             && let Some(kept) = &mut *locked(&self.wire.kept)

@@ -181,7 +181,6 @@ impl Track {
             let took = self.clock.delta_as_nanos(start, self.clock.raw());
             self.sent += BATCH as u64;
             times.push(took as f64 / BATCH as f64);
-            self.find_nothing()?;
         }
         Ok(times)
     }
@@ -197,16 +196,6 @@ impl Track {
         batches.send()?;
         self.sent += BATCH as u64;
         self.work()
-    }
-
-    /// Has the engine find out that nothing is left, as a worker of its own would at once: whose every visit left something
-    /// takes itself for being behind, and drops newcomers.
-    fn find_nothing(&mut self) -> Result<()> {
-        let Between::Engine { hand, .. } = &mut self.between else { return Ok(()) };
-        match hand.take()?.step() {
-            ControlFlow::Continue(_) => Ok(()),
-            ControlFlow::Break(_) => Err(Error::setup("turn the worker", "it was told to end")),
-        }
     }
 
     /// What is not done inside the generator's system call.

@@ -5,7 +5,7 @@
 
 mod open;
 mod queue;
-mod tx_ring;
+mod ring;
 
 #[cfg(test)]
 mod tests;
@@ -117,6 +117,10 @@ impl Port for AfXdpPort {
                 Err(buffer) => Err(buffer),
             })
             .map_err(|buffer| Refused::new(Packet { buffer, port, offload }, DropReason::TransmitRefused))
+    }
+
+    fn waiting(&mut self) -> usize {
+        self.queues.iter_mut().map(Queue::waiting).sum()
     }
 
     fn flush(&mut self) {

@@ -270,8 +270,8 @@ fn open_queue(umem: &Arc<Umem>, options: &Options, number: u32) -> Result<Queue,
         options.interface.parse().map_err(|_| failed("its name has a NUL byte".to_owned()))?;
     let rings = bind(umem, &interface, number, &failed)?;
     let slot = umem.slot()?;
-    let queue = Queue::new(rings, RINGS, options.fill, umem, slot)
-        .map_err(|error| failed(format!("map its ring: {error}")))?;
+    let queue = Queue::new(rings, RINGS, options.fill, slot)
+        .map_err(|error| failed(format!("map its rings: {error}")))?;
     // Older kernels have no such option, and send 32 packets a call.
     let _ = set_option(queue.as_fd(), libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, TX_BUDGET);
     set_option(queue.as_fd(), libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, SEND_BUFFER)

@@ -2,24 +2,26 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::Arc;
 
+use libc::xdp_desc;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, getsockopt, send, sockopt};
 use vswitch_datapath::{BATCH, Buffer, Offload, Packet, PortIndex};
 use xsk_rs::socket::XdpStatistics;
-use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue};
+use xsk_rs::{CompQueue, FillQueue, RxQueue, TxQueue};
 
-use super::tx_ring::TxRing;
+use super::ring::Mapped;
 use crate::io::umem::{Slot, Umem};
 use crate::io::{Frame, FramePool, PortState, PortStatistics};
 
 /// System calls of one flush before the rest is left to the next one.
 const KICKS_MAX: u32 = 32;
-/// Empty turns after which a socket is lent half as many frames: some 50 ms of a worker that spins.
+/// Visits that found little after which a socket is lent half as many frames: some 50 ms of a worker that spins.
 const QUIET_TURNS: u32 = 1 << 20;
-/// Packets at once from which on a socket is busy.
-const BUSY_TURN: usize = BATCH / 2;
+/// A socket is busy when at once this part of the frames it is lent had come.
+const BUSY_PART: usize = 2;
+/// It is quiet when less than this part had.
+const QUIET_PART: usize = 8;
 /// Fewest frames lent at once, so that the ring is not touched for each packet.
 const REFILL: usize = 16;
 /// Frames a quiet socket is lent once half of the pool is gone, so that there are some for ports to come.
@@ -40,12 +42,9 @@ pub struct Fill {
 /// Fields are dropped in this order: our mapping before the socket, the ledger's slot after it.
 #[derive(Debug)]
 pub(super) struct Queue {
-    tx_ring: TxRing,
-    tx: TxQueue,
-    rx: RxQueue,
-    fill_ring: FillQueue,
-    completion_ring: CompQueue,
-    umem: Arc<Umem>,
+    rings: Mapped,
+    /// The socket itself, and what else xsk-rs has of it.
+    socket: Rings,
     slot: Slot,
     fill: Fill,
     /// Frames it is to be lent now, between `fill.idle` and `fill.busy`.
@@ -56,38 +55,27 @@ pub(super) struct Queue {
     /// every packet.
     full: bool,
     quiet: u32,
-    /// The last visit brought all that was asked for.
-    gave_all: bool,
-    scratch: Box<[FrameDesc; BATCH]>,
     numbers: Box<[u32; BATCH]>,
     state: PortState,
     counted: PortStatistics,
 }
 
-/// The four rings as xsk-rs gives them.
+/// A socket as xsk-rs gives it: open while these are.
+#[derive(Debug)]
 pub(super) struct Rings {
     pub(super) tx: TxQueue,
     pub(super) rx: RxQueue,
     pub(super) fill: FillQueue,
+    #[expect(dead_code, reason = "kept for the socket's life: completions are taken from our own mapping")]
     pub(super) completion: CompQueue,
 }
 
 impl Queue {
-    pub(super) fn new(
-        rings: Rings,
-        tx_size: u32,
-        fill: Fill,
-        umem: &Arc<Umem>,
-        slot: Slot,
-    ) -> io::Result<Self> {
-        let tx_ring = TxRing::map(borrow(&rings.tx), tx_size)?;
+    /// The socket with these rings, which were made with `size` descriptors each.
+    pub(super) fn new(rings: Rings, size: u32, fill: Fill, slot: Slot) -> io::Result<Self> {
         Ok(Self {
-            tx_ring,
-            tx: rings.tx,
-            rx: rings.rx,
-            fill_ring: rings.fill,
-            completion_ring: rings.completion,
-            umem: Arc::clone(umem),
+            rings: Mapped::of(borrow(&rings.tx), size)?,
+            socket: rings,
             slot,
             fill,
             target: fill.idle,
@@ -95,8 +83,6 @@ impl Queue {
             in_flight: 0,
             full: false,
             quiet: 0,
-            gave_all: false,
-            scratch: Box::new([FrameDesc::default(); BATCH]),
             numbers: Box::new([0; BATCH]),
             state: PortState::Up,
             counted: PortStatistics::default(),
@@ -108,7 +94,7 @@ impl Queue {
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        borrow(&self.tx)
+        borrow(&self.socket.tx)
     }
 
     pub(super) fn receive(
@@ -119,46 +105,49 @@ impl Queue {
         budget: usize,
     ) -> usize {
         let budget = budget.min(BATCH).min(into.capacity() - into.len());
-        // SAFETY: the descriptors are written, not read, and the ring is of a socket on our UMEM.
-        let count = unsafe { self.rx.consume(&mut self.scratch[..budget]) };
-        let mut received = 0;
-        for descriptor in &self.scratch[..count] {
-            let length = descriptor.lengths().data();
-            match pool.back_with_packet(descriptor.addr() as u64, length, self.slot.fill()) {
+        let found = self.rings.rx.waiting(budget as u32) as usize;
+        let count = found.min(budget);
+        self.follow_load(found);
+        for xdp_desc { addr, len, .. } in std::iter::from_fn(|| self.rings.rx.pop()).take(count) {
+            match pool.back_with_packet(addr, len as usize, self.slot.fill()) {
                 Some(frame) => {
                     self.lent -= 1;
-                    received += 1;
                     into.push(Packet { buffer: frame, port, offload: Offload::default() });
                 }
                 None => self.counted.invalid_descriptors += 1,
             }
         }
-        self.follow_load(count, budget);
+        if count > 0 {
+            self.rings.rx.release();
+        }
         if self.state != PortState::Gone {
             self.refill(pool);
         }
-        received
+        count
     }
 
-    /// A busy socket is lent more frames, a quiet one fewer. Busy: it gave half a batch at once, or twice in a row all it was
-    /// asked for, which is less when other ports are busy too; either way a backlog had formed.
+    /// Packets that wait to be received.
     #[inline]
-    fn follow_load(&mut self, received: usize, budget: usize) {
-        if received == 0 {
-            self.gave_all = false;
+    pub(super) fn waiting(&mut self) -> usize {
+        self.rings.rx.waiting(u32::MAX) as usize
+    }
+
+    /// A socket is lent more frames when it was found to have used up half of them, so that a longer absence would have lost
+    /// packets; fewer when for long it has used next to none. No more than it needs: the frames of a ring go round, and those
+    /// of a long one have left the caches when their turn comes.
+    #[inline]
+    fn follow_load(&mut self, found: usize) {
+        if found > 0 && found * BUSY_PART >= self.lent {
+            self.quiet = 0;
+            self.target = (self.target * 2).min(self.fill.busy);
+        } else if found > 0 && found * QUIET_PART >= self.lent {
+            self.quiet = 0;
+        } else {
             self.quiet += 1;
             if self.quiet >= QUIET_TURNS {
                 self.quiet = 0;
                 self.target = (self.target / 2).max(self.fill.idle);
             }
-            return;
-        }
-        self.quiet = 0;
-        let gave_all = received == budget && received >= REFILL;
-        let busy = received >= BUSY_TURN || (gave_all && self.gave_all);
-        self.gave_all = gave_all;
-        if busy {
-            self.target = (self.target * 2).min(self.fill.busy);
         }
     }
 
@@ -181,31 +170,30 @@ impl Queue {
             let count = pool.lend_free(self.slot.fill(), &mut self.numbers[..wanted]);
             if count == 0 {
                 self.counted.frames_exhausted += 1;
-                return;
+                break;
             }
             let numbers = &self.numbers[..count];
-            for (descriptor, &number) in self.scratch.iter_mut().zip(numbers) {
-                *descriptor = self.umem.descriptor(number);
+            // The ledger has these chunks lent to this ring now: no token of them exists, no other ring has them.
+            let pushed =
+                numbers.iter().take_while(|&&number| self.rings.fill.push(Umem::address(number))).count();
+            self.lent += pushed;
+            if pushed < count {
+                pool.unlend(&numbers[pushed..]);
+                break;
             }
-            // SAFETY: the ledger has these chunks lent to this ring now: no token of them exists, no other ring has them.
-            let produced = unsafe { self.fill_ring.produce(&self.scratch[..count]) };
-            if produced == 0 {
-                pool.unlend(numbers);
-                return;
-            }
-            self.lent += count;
         }
-        if self.fill_ring.needs_wakeup() {
+        self.rings.fill.publish();
+        if self.rings.fill.needs_wakeup() {
             self.counted.kicks += 1;
             // Its failure is the device's: the next kick or look will tell.
-            let _ = self.fill_ring.wakeup(self.rx.fd_mut(), 0);
+            let _ = self.socket.fill.wakeup(self.socket.rx.fd_mut(), 0);
         }
     }
 
     /// Room for one more packet, making some when there is none.
     #[inline]
     pub(super) fn has_room(&mut self, pool: &mut FramePool, completions: usize) -> bool {
-        if self.tx_ring.free() > 0 && self.in_flight < completions {
+        if self.rings.tx.free() > 0 && self.in_flight < completions {
             return true;
         }
         if self.full {
@@ -213,7 +201,7 @@ impl Queue {
         }
         self.flush();
         self.reap(pool);
-        self.full = self.tx_ring.free() == 0 || self.in_flight >= completions;
+        self.full = self.rings.tx.free() == 0 || self.in_flight >= completions;
         !self.full
     }
 
@@ -222,7 +210,7 @@ impl Queue {
     pub(super) fn push(&mut self, pool: &FramePool, frame: Frame) -> Result<(), Frame> {
         let length = frame.bytes().len() as u32;
         let address = pool.lend(frame, self.slot.transmit())?;
-        let pushed = self.tx_ring.push(address, length);
+        let pushed = self.rings.tx.push(xdp_desc { addr: address, len: length, options: 0 });
         debug_assert!(pushed, "the caller saw room");
         self.in_flight += 1;
         Ok(())
@@ -230,27 +218,27 @@ impl Queue {
 
     #[inline]
     pub(super) fn unsent(&self) -> bool {
-        self.state == PortState::Up && self.tx_ring.maybe_unsent()
+        self.state == PortState::Up && self.rings.tx.maybe_unconsumed()
     }
 
     pub(super) fn flush(&mut self) {
-        if !self.tx_ring.maybe_unsent() || self.state == PortState::Gone {
+        if !self.rings.tx.maybe_unconsumed() || self.state == PortState::Gone {
             return;
         }
-        self.tx_ring.publish();
-        self.tx_ring.look();
+        self.rings.tx.publish();
+        self.rings.tx.look();
         let mut kicks = 0;
-        while self.tx_ring.maybe_unsent() && self.tx_ring.needs_wakeup() && kicks < KICKS_MAX {
-            let before = self.tx_ring.unsent();
+        while self.rings.tx.maybe_unconsumed() && self.rings.tx.needs_wakeup() && kicks < KICKS_MAX {
+            let before = self.rings.tx.unconsumed();
             let result = send(self.fd().as_raw_fd(), &[], MsgFlags::MSG_DONTWAIT);
             self.counted.kicks += 1;
-            self.tx_ring.look();
+            self.rings.tx.look();
             kicks += 1;
-            let progress = self.tx_ring.unsent() != before;
+            let progress = self.rings.tx.unconsumed() != before;
             if !self.kicked(result.err(), progress) {
                 return;
             }
-            self.counted.kicks_repeated += u64::from(self.tx_ring.maybe_unsent());
+            self.counted.kicks_repeated += u64::from(self.rings.tx.maybe_unconsumed());
         }
     }
 
@@ -294,25 +282,22 @@ impl Queue {
 
     pub(super) fn reap(&mut self, pool: &mut FramePool) {
         self.full = false;
-        while self.in_flight > 0 {
-            // SAFETY: the descriptors are written, not read, and the ring is of a socket on our UMEM.
-            let count = unsafe { self.completion_ring.consume(&mut self.scratch[..]) };
-            for descriptor in &self.scratch[..count] {
-                if pool.back_free(descriptor.addr() as u64, self.slot.transmit()) {
-                    self.in_flight -= 1;
-                } else {
-                    self.counted.invalid_descriptors += 1;
-                }
-            }
-            if count < self.scratch.len() {
-                return;
+        if self.in_flight == 0 || self.rings.completion.waiting(self.in_flight as u32) == 0 {
+            return;
+        }
+        while let Some(address) = self.rings.completion.pop() {
+            if pool.back_free(address, self.slot.transmit()) {
+                self.in_flight -= 1;
+            } else {
+                self.counted.invalid_descriptors += 1;
             }
         }
+        self.rings.completion.release();
     }
 
     pub(super) fn statistics(&mut self) -> PortStatistics {
         self.look_for_device();
-        let kernel: XdpStatistics = self.tx.fd().xdp_statistics().unwrap_or_default();
+        let kernel: XdpStatistics = self.socket.tx.fd().xdp_statistics().unwrap_or_default();
         PortStatistics {
             receive_ring_full: kernel.rx_ring_full(),
             fill_ring_empty: kernel.rx_fill_ring_empty_descs(),

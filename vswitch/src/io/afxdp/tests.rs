@@ -287,18 +287,23 @@ fn a_busy_port_is_lent_more_frames() {
         let (_devices, mut port) = open(&pool, "io-a");
         prime(&mut *port, &mut pool);
         assert_eq!(pool.umem().account(0).fill, 256);
-        // A share of a batch, as when other ports are busy too, and not once all it could have.
+        // Bursts, each taken once it has come whole: in shares of a batch, as when other ports are busy too.
         const SHARE: usize = BATCH / 4;
-        wait_for("more frames", || {
-            assert!((0..BATCH as u32).all(|n| far.send(&frame(n, 60))));
-            let mut packets = Vec::with_capacity(BATCH);
-            wait_for("a backlog", || {
-                port.receive(&mut pool, &mut packets, SHARE);
-                (packets.len() == BATCH).then_some(())
-            });
-            release(&mut pool, packets);
-            (pool.umem().account(0).fill == 1024).then_some(())
-        });
+        let mut burst = |count: usize| {
+            assert!((0..count as u32).all(|n| far.send(&frame(n, 60))));
+            wait_for("the burst", || (port.waiting() == count).then_some(()));
+            for left in (0..count).step_by(SHARE).rev() {
+                let mut packets = Vec::with_capacity(SHARE);
+                assert_eq!(port.receive(&mut pool, &mut packets, SHARE), SHARE);
+                assert_eq!(port.waiting(), left);
+                release(&mut pool, packets);
+            }
+            pool.umem().account(0).fill
+        };
+        assert_eq!(burst(BATCH), 256, "what it has does");
+        assert_eq!(burst(128), 512, "half of them were used up");
+        assert_eq!(burst(128), 512);
+        assert_eq!(burst(256), 1024);
         port.close(&mut pool);
         all_home(&pool);
     });

@@ -49,6 +49,8 @@ pub struct TunPort {
     file: File,
     state: PortState,
     counted: PortStatistics,
+    /// Packets read since there was none left.
+    unemptied: usize,
 }
 
 impl TunPort {
@@ -88,7 +90,7 @@ impl TunPort {
             source,
         })??;
         let counted = PortStatistics::default();
-        Ok(Self { name: name.to_owned(), index, file, state: PortState::Up, counted })
+        Ok(Self { name: name.to_owned(), index, file, state: PortState::Up, counted, unemptied: 0 })
     }
 
     /// Reads one packet: into the large frame, as one piece with its virtio header, which is what costs the kernel least, and one
@@ -205,7 +207,16 @@ impl Port for TunPort {
             }
         }
         pool.put_all(large);
+        self.unemptied = if tried == budget || large_tried == LARGE_BUDGET {
+            self.unemptied.saturating_add(tried)
+        } else {
+            0
+        };
         tried
+    }
+
+    fn waiting(&mut self) -> usize {
+        self.unemptied
     }
 
     fn transmit(&mut self, pool: &mut FramePool, mut packet: Packet<Frame>) -> Result<(), Refused> {
