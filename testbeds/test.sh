@@ -4,8 +4,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # The first looks at the report of vswitch-perf; the second is a second Linux for the scenarios of IP-in-IP; the third finds
-# path MTUs.
-packages_too=(chromium user-mode-linux iputils-tracepath)
+# path MTUs; the last reads scripts.
+packages_too=(chromium user-mode-linux iputils-tracepath shellcheck)
 . testbeds/setup.sh
 export CI=1                      # a test that cannot run fails, where it would be skipped on a desk
 logs=$target/test-logs
@@ -33,6 +33,7 @@ demo() {
 }
 
 section format cargo fmt --all --check
+section scripts shellcheck testbeds/k8s/*.sh testbeds/kind/*.sh
 section clippy "${builder[@]}" cargo clippy --locked --workspace --all-targets -- -D warnings
 section docs "${builder[@]}" env RUSTDOCFLAGS=-Dwarnings cargo doc --locked --workspace --no-deps --document-private-items
 section release "${builder[@]}" cargo build --release --locked --workspace --bins
