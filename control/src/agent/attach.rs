@@ -17,7 +17,7 @@ use super::engine::Progress;
 use super::{Core, failure};
 use crate::ipam::{Handle, IpamError};
 use crate::object::{Endpoint, EndpointSpec, IpPool, Key, Kind, Object, Pod};
-use crate::store::{self, Applied, Revision, Snapshot, StoreError};
+use crate::store::{self, Applied, At, Revision, Revisions, Snapshot, StoreError};
 
 /// How long to wait for a pod's policy to be in force when the caller does not say.
 pub(super) const ATTACH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,12 +47,13 @@ impl Core {
         };
         let attached = match timeout_at(deadline, self.record(&endpoint)).await {
             Ok(Ok(revision)) => {
-                let arrived = timeout_at(deadline, self.reflector.reached(revision)).await;
+                let at = At::new(Kind::Endpoint, revision);
+                let arrived = timeout_at(deadline, self.reflector.reached(at)).await;
                 // With the port in force already, an acknowledgement from before may be of an engine that is gone by
                 // now, or of a port that has failed since. Otherwise one with the port in it can only come.
                 let request = if had_port { self.engine.request() } else { 0 };
                 match arrived {
-                    Ok(_) => self.until_in_force(&endpoint, revision, request, deadline).await,
+                    Ok(_) => self.until_in_force(&endpoint, at, request, deadline).await,
                     Err(_) => Err(Status::unavailable(self.store_reason())),
                 }
             }
@@ -141,13 +142,13 @@ impl Core {
     async fn until_in_force(
         &self,
         endpoint: &Endpoint,
-        revision: Revision,
+        at: At,
         request: u64,
         deadline: Instant,
     ) -> Result<Generation, Status> {
         let mut progress = self.engine.progress();
         loop {
-            let judged = judge(&progress.borrow_and_update(), endpoint, revision, request);
+            let judged = judge(&progress.borrow_and_update(), endpoint, at, request);
             match judged {
                 Judged::InForce(generation) => return Ok(generation),
                 Judged::Failed(reason) => return Err(Status::unavailable(reason)),
@@ -239,7 +240,7 @@ impl Core {
         });
         let Some(revision) = removed.await.map_err(|e| failure(&e))? else { return Ok(false) };
         info!(%key, "detached");
-        self.settle(revision).await;
+        self.settle(&Revisions::from_iter([At::new(Kind::Endpoint, revision)])).await;
         Ok(true)
     }
 
@@ -252,7 +253,7 @@ impl Core {
     ) -> Result<Collected, Status> {
         let listing = self.store.list(Some(Kind::Endpoint)).await.map_err(|e| failure(&e))?;
         let mut collected = Collected { removed: Vec::new(), released: Vec::new() };
-        let mut last = None;
+        let mut changes = Revisions::default();
         for entry in listing.entries {
             let Ok(Object::Endpoint(endpoint)) = entry.object() else { continue };
             let name = (endpoint.spec.container_id.clone(), endpoint.spec.interface.clone());
@@ -264,11 +265,11 @@ impl Core {
             if let Some(revision) = removed.map_err(|e| failure(&e))? {
                 info!(key = %entry.key, "removed as garbage");
                 collected.removed.push(name);
-                last = last.max(Some(revision));
+                changes.raise(At::new(Kind::Endpoint, revision));
             }
         }
-        if let Some(revision) = last {
-            self.settle(revision).await;
+        if !collected.removed.is_empty() {
+            self.settle(&changes).await;
         }
         let held: BTreeSet<Handle> =
             stays.iter().map(|(container, ifname)| Handle::attachment(container, ifname)).collect();
@@ -343,9 +344,8 @@ enum Judged {
 
 /// Whether the workers run a state with this endpoint in it. A state is calculated as a whole: one that has the port
 /// has its policy.
-fn judge(progress: &Progress, endpoint: &Endpoint, revision: Revision, request: u64) -> Judged {
-    let Some(in_force) =
-        progress.in_force.as_ref().filter(|f| f.revision >= revision && f.request >= request)
+fn judge(progress: &Progress, endpoint: &Endpoint, at: At, request: u64) -> Judged {
+    let Some(in_force) = progress.in_force.as_ref().filter(|f| f.revisions.have(at) && f.request >= request)
     else {
         return Judged::NotYet;
     };

@@ -26,7 +26,7 @@ use vswitch_model::{Generation, Port, PortName};
 use super::names::{Link, Published};
 use super::wanted::Wanted;
 use crate::calc::{Calculator, Inputs, LearnedNames};
-use crate::store::{Revision, Snapshot};
+use crate::store::{Revisions, Snapshot};
 
 /// First pause after a failure, doubled each time.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
@@ -46,8 +46,8 @@ pub(super) struct InForce {
     pub(super) generation: Generation,
     /// Its ports.
     pub(super) ports: Arc<BTreeMap<PortName, Port>>,
-    /// The last change of the store that is in it.
-    pub(super) revision: Revision,
+    /// The last changes of the store that are in it.
+    pub(super) revisions: Revisions,
     /// The version of what is known of names that is in it.
     pub(super) names: u64,
     /// The last request for an acknowledgement that it answers.
@@ -105,7 +105,7 @@ impl Engine {
             publish,
             client: None,
             wanted: Wanted::new(calculator),
-            revision: Revision::default(),
+            revisions: Revisions::default(),
             version: 0,
             generation: Generation::default(),
             in_step: false,
@@ -176,8 +176,8 @@ struct Sync {
     publish: watch::Sender<Progress>,
     client: Option<EngineClient<Channel>>,
     wanted: Wanted,
-    /// The last change of the store that is in the wanted state.
-    revision: Revision,
+    /// The last changes of the store that are in the wanted state.
+    revisions: Revisions,
     /// The version of what is known of names that is in it.
     version: u64,
     /// The last number given to a state.
@@ -229,12 +229,12 @@ impl Sync {
 
     /// Makes the newest picture of the store the wanted state, once there is a picture.
     fn recalculate(&mut self) {
-        let (inputs, revision) = {
+        let (inputs, revisions) = {
             let snapshot = self.snapshots.borrow_and_update();
             if !snapshot.synced {
                 return;
             }
-            (Arc::clone(&snapshot.inputs), snapshot.revision)
+            (Arc::clone(&snapshot.inputs), snapshot.revisions)
         };
         let Published { version, names } = self.names.published.borrow_and_update().clone();
         let followed = self.wanted.follow(&with_names(&inputs, names));
@@ -264,7 +264,7 @@ impl Sync {
             }
         };
         self.state.calculation_error = None;
-        (self.revision, self.version) = (revision, version);
+        (self.revisions, self.version) = (revisions, version);
         if is_other {
             self.generation.0 += 1;
             self.state.calculated = self.generation;
@@ -274,7 +274,7 @@ impl Sync {
             && self.in_step
             && self.wanted.is_sent()
         {
-            in_force.revision = revision;
+            in_force.revisions = revisions;
             in_force.names = version;
             self.names.in_force.send_replace(version);
         }
@@ -319,8 +319,8 @@ impl Sync {
         self.state.engine_refuses = false;
         let known = self.state.in_force.take().map(|before| before.ports);
         let ports = self.wanted.acknowledged(known);
-        let (failed_ports, revision, names) = (Arc::new(failed_ports), self.revision, self.version);
-        self.state.in_force = Some(InForce { generation, ports, revision, names, request, failed_ports });
+        let (failed_ports, revisions, names) = (Arc::new(failed_ports), self.revisions, self.version);
+        self.state.in_force = Some(InForce { generation, ports, revisions, names, request, failed_ports });
         self.names.in_force.send_replace(names);
         self.tell();
         Ok(())

@@ -28,7 +28,7 @@ use vswitch_model::{Dscp, PodTunnels, PortKind, Vni};
 
 use crate::calc::{CalcConfig, Calculator, Question};
 use crate::ipam::{self, Ipam};
-use crate::store::{Reflector, Revision, SharedStore, StoreError};
+use crate::store::{Reflector, Revisions, SharedStore, StoreError};
 
 mod attach;
 mod calico;
@@ -197,19 +197,19 @@ async fn give_back_idle_blocks(core: Arc<Core>) {
 }
 
 impl Core {
-    /// Gives the change `revision`, which is in the store, a moment to come into force on this node. An engine that is
+    /// Gives these changes, which are in the store, a moment to come into force on this node. An engine that is
     /// away is not waited for. Gives why it is not in force; None: it is.
-    async fn settle(&self, revision: Revision) -> Option<String> {
+    async fn settle(&self, changes: &Revisions) -> Option<String> {
         let mut progress = self.engine.progress();
         let settled = |progress: &engine::Progress| {
             let away = progress.engine_error.is_some() || progress.calculation_error.is_some();
-            away || progress.in_force.as_ref().is_none_or(|in_force| in_force.revision >= revision)
+            away || progress.in_force.as_ref().is_none_or(|in_force| in_force.revisions.have_all(changes))
         };
         // It is made whether the engine has noticed or not.
         drop(tokio::time::timeout(SETTLE_TIMEOUT, progress.wait_for(settled)).await);
         let progress = progress.borrow().clone();
         let late = || format!("vswitchd has not acknowledged it within {} s", SETTLE_TIMEOUT.as_secs());
-        let runs = progress.in_force.is_some_and(|in_force| in_force.revision >= revision);
+        let runs = progress.in_force.is_some_and(|in_force| in_force.revisions.have_all(changes));
         progress.engine_error.or(progress.calculation_error).or_else(|| (!runs).then(late))
     }
 
@@ -231,7 +231,7 @@ fn failure(error: &StoreError) -> Status {
         StoreError::Exists(_) => Status::already_exists(text),
         StoreError::NotFound(_) => Status::not_found(text),
         StoreError::Conflict { .. } => Status::aborted(text),
-        StoreError::Compacted(_) | StoreError::Unavailable(_) => Status::unavailable(text),
+        StoreError::Compacted { .. } | StoreError::Unavailable(_) => Status::unavailable(text),
         StoreError::Failed(_) => Status::internal(text),
     }
 }

@@ -11,7 +11,7 @@ use super::{Core, failure};
 use crate::object::calico::Tier;
 use crate::object::manifest::{self, Sourced};
 use crate::object::{Endpoint, Flannel, Key, Kind, Object};
-use crate::store::{self, Applied, Revision, StoreError};
+use crate::store::{self, Applied, At, Revision, Revisions, StoreError};
 
 /// Namespace of objects that name none.
 const DEFAULT_NAMESPACE: &str = "default";
@@ -33,7 +33,7 @@ impl Core {
         let stored = self.stored_pools().await?;
         check_pools(&objects, stored)?;
         let applied: BTreeSet<Key> = objects.iter().map(Object::key).collect();
-        let (mut results, mut last) = (Vec::new(), Revision::default());
+        let (mut results, mut changes) = (Vec::new(), Revisions::default());
         for object in objects {
             let key = object.key();
             let object = self.keep_own_annotations(object).await?;
@@ -51,7 +51,7 @@ impl Core {
                         Applied::Updated(revision) => ("configured", revision),
                         Applied::Unchanged(revision) => ("unchanged", revision),
                     };
-                    last = last.max(revision);
+                    changes.raise(At::new(key.kind, revision));
                     outcome
                 })
             };
@@ -59,7 +59,7 @@ impl Core {
             result.note = self.note(&object, &applied).await?;
             results.push(result);
         }
-        let not_in_force = if request.dry_run { None } else { self.settle(last).await };
+        let not_in_force = if request.dry_run { None } else { self.settle(&changes).await };
         Ok(pb::ApplyObjectsReply { results, not_in_force: not_in_force.unwrap_or_default() })
     }
 
@@ -131,18 +131,17 @@ impl Core {
         if !request.force {
             self.refuse_in_use(&keys).await?;
         }
-        let (mut results, mut last) = (Vec::new(), Revision::default());
+        let (mut results, mut changes) = (Vec::new(), Revisions::default());
         for key in keys {
-            let deleted =
-                match request.dry_run {
-                    true => self.store.get(&key).await.and_then(|found| {
-                        found.map(|_| last).ok_or_else(|| StoreError::NotFound(key.clone()))
-                    }),
-                    false => self.store.delete(&key, None).await,
-                };
+            let deleted = match request.dry_run {
+                true => self.store.get(&key).await.and_then(|found| {
+                    found.map(|_| Revision::default()).ok_or_else(|| StoreError::NotFound(key.clone()))
+                }),
+                false => self.store.delete(&key, None).await,
+            };
             let outcome = match deleted {
                 Ok(revision) => {
-                    last = last.max(revision);
+                    changes.raise(At::new(key.kind, revision));
                     "deleted"
                 }
                 Err(StoreError::NotFound(_)) => "absent",
@@ -150,7 +149,7 @@ impl Core {
             };
             results.push(result(&key, outcome));
         }
-        let not_in_force = if request.dry_run { None } else { self.settle(last).await };
+        let not_in_force = if request.dry_run { None } else { self.settle(&changes).await };
         let not_in_force = not_in_force.unwrap_or_default();
         Ok(pb::DeleteObjectsReply { results, not_in_force })
     }

@@ -159,6 +159,36 @@ impl Inputs {
         calicos + self.staged_kubernetes_policies.len()
     }
 
+    /// Removes all objects of a kind.
+    pub fn clear(&mut self, kind: Kind) {
+        self.unreadable.retain(|key| key.kind != kind);
+        self.unlabelled.retain(|key| key.kind != kind);
+        match kind {
+            Kind::Namespace => self.namespaces = Named::default(),
+            Kind::Pod => self.pods = Namespaced::default(),
+            Kind::Node => self.nodes = Named::default(),
+            Kind::NetworkPolicy => self.policies = Namespaced::default(),
+            Kind::ClusterNetworkPolicy => self.cluster_policies = Named::default(),
+            Kind::AdminNetworkPolicy => self.admin_policies = Named::default(),
+            Kind::BaselineAdminNetworkPolicy => self.baseline_policies = Named::default(),
+            Kind::ServiceAccount => self.service_accounts = Namespaced::default(),
+            Kind::Service => {}
+            Kind::EndpointSlice => self.endpoint_slices = Namespaced::default(),
+            Kind::IpPool => self.pools = Named::default(),
+            Kind::CalicoNetworkPolicy => self.calico_policies = Namespaced::default(),
+            Kind::GlobalNetworkPolicy => self.global_policies = Named::default(),
+            Kind::Tier => self.tiers = Named::default(),
+            Kind::NetworkSet => self.network_sets = Namespaced::default(),
+            Kind::GlobalNetworkSet => self.global_network_sets = Named::default(),
+            Kind::Profile => self.profiles = Named::default(),
+            Kind::StagedNetworkPolicy => self.staged_policies = Namespaced::default(),
+            Kind::StagedGlobalNetworkPolicy => self.staged_global_policies = Named::default(),
+            Kind::StagedKubernetesNetworkPolicy => self.staged_kubernetes_policies = Namespaced::default(),
+            Kind::Endpoint => self.endpoints = Named::default(),
+            Kind::Block => self.blocks = Named::default(),
+        }
+    }
+
     /// Removes the object of this key, if there is one.
     pub fn remove(&mut self, key: &Key) {
         self.unreadable.remove(key);

@@ -9,7 +9,7 @@ use proptest::prelude::Rng;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 
 use crate::object::{Key, Kind};
-use crate::store::{Entry, Listing, Result, Revision, SharedStore, Store, StoreError, Watch};
+use crate::store::{Entry, Listing, Result, Revision, Revisions, SharedStore, Store, StoreError, Watch};
 
 /// A store around a store.
 pub(crate) struct Faulty {
@@ -83,7 +83,7 @@ impl Store for Faulty {
         self.through(self.inner.delete(key, base)).boxed()
     }
 
-    fn watch(&self, kind: Option<Kind>, from: Revision) -> BoxFuture<'_, Result<Watch>> {
+    fn watch<'a>(&'a self, kind: Option<Kind>, from: &'a Revisions) -> BoxFuture<'a, Result<Watch>> {
         self.through(self.inner.watch(kind, from)).boxed()
     }
 }

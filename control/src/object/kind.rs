@@ -72,6 +72,9 @@ const CLUSTER_POLICY_NEW: &[&str] = &["policy.networking.k8s.io/v1alpha2"];
 const CLUSTER_POLICY_OLD: &[&str] = &["policy.networking.k8s.io/v1alpha1"];
 
 impl Kind {
+    /// How many kinds there are.
+    pub const COUNT: usize = Self::ALL.len();
+
     /// All kinds, in the order in which a manifest that holds several is best applied.
     pub const ALL: &'static [Self] = &[
         Self::Namespace,

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use futures::StreamExt;
 
-use super::{Applied, Event, Revision, SharedStore, StoreError, Watch, apply};
+use super::{Applied, At, Event, Revision, SharedStore, StoreError, Watch, apply};
 use crate::object::{Key, Kind, Namespace, Object, ObjectMeta};
 
 /// Runs everything, one after another, in a store that is empty.
 pub(super) async fn run(store: SharedStore) {
     changes_are_compare_and_swap(&store).await;
-    lists_are_of_one_kind_and_one_moment(&store).await;
-    watches_tell_everything_once_and_in_order(&store).await;
+    lists_are_of_one_kind_and_each_kind_of_one_moment(&store).await;
+    watches_tell_everything_once_and_each_kind_in_order(&store).await;
     of_many_writers_one_wins(&store).await;
     apply_writes_only_what_differs(&store).await;
     many_keys_are_listed_whole(&store).await;
@@ -51,35 +51,57 @@ async fn changes_are_compare_and_swap(store: &SharedStore) {
     store.delete(&key, None).await.unwrap();
 }
 
-async fn lists_are_of_one_kind_and_one_moment(store: &SharedStore) {
+async fn lists_are_of_one_kind_and_each_kind_of_one_moment(store: &SharedStore) {
     let keys = [
         Key::cluster(Kind::Namespace, "x"),
         Key::cluster(Kind::Node, "b"),
         Key::cluster(Kind::Node, "a"),
         Key::new(Kind::Pod, "x", "a"),
     ];
-    let mut last = Revision::default();
+    let before = store.list(None).await.unwrap().revisions;
+    let mut last = before;
     for key in &keys {
-        last = store.create(key, key.to_string().into_bytes()).await.unwrap();
+        let revision = store.create(key, key.to_string().into_bytes()).await.unwrap();
+        assert!(!last.have(At::new(key.kind, revision)));
+        last.raise(At::new(key.kind, revision));
     }
     let names =
         |listing: super::Listing| listing.entries.into_iter().map(|e| e.key.to_string()).collect::<Vec<_>>();
     let all = store.list(None).await.unwrap();
-    assert_eq!(all.revision, last);
+    for kind in [Kind::Namespace, Kind::Node, Kind::Pod] {
+        assert!(all.revisions.of(kind) >= last.of(kind) && !before.have(At::new(kind, last.of(kind))));
+    }
     assert_eq!(names(all), ["namespaces/x", "nodes/a", "nodes/b", "pods/x/a"]);
     assert_eq!(names(store.list(Some(Kind::Node)).await.unwrap()), ["nodes/a", "nodes/b"]);
     let none = store.list(Some(Kind::IpPool)).await.unwrap();
-    assert_eq!((none.entries.len(), none.revision), (0, last), "an empty list has a revision too");
-    for key in &keys {
+    assert!(none.entries.is_empty() && none.revisions.of(Kind::IpPool) >= before.of(Kind::IpPool));
+    // An empty list has a revision, too: what comes after it is told.
+    let mut watch = store.watch(Some(Kind::IpPool), &none.revisions).await.unwrap();
+    let pool = Key::cluster(Kind::IpPool, "p");
+    store.create(&pool, b"1".to_vec()).await.unwrap();
+    assert_eq!(next(&mut watch).await.unwrap().key(), Some(&pool));
+    for key in keys.iter().chain([&pool]) {
         store.delete(key, None).await.unwrap();
     }
 }
 
-async fn watches_tell_everything_once_and_in_order(store: &SharedStore) {
-    let start = store.list(None).await.unwrap().revision;
+/// Notes what a watch of several kinds tells, each kind's by itself.
+async fn by_kind(watch: &mut Watch, count: usize) -> BTreeMap<Kind, Vec<Event>> {
+    let mut told: BTreeMap<Kind, Vec<Event>> = BTreeMap::new();
+    while told.values().map(Vec::len).sum::<usize>() < count {
+        let event = next(watch).await.unwrap();
+        if event.key().is_some() {
+            told.entry(event.at().kind).or_default().push(event);
+        }
+    }
+    told
+}
+
+async fn watches_tell_everything_once_and_each_kind_in_order(store: &SharedStore) {
+    let start = store.list(None).await.unwrap().revisions;
     let (node, pod) = (Key::cluster(Kind::Node, "a"), Key::new(Kind::Pod, "x", "a"));
-    let mut live = store.watch(None, start).await.unwrap();
-    let mut live_pods = store.watch(Some(Kind::Pod), start).await.unwrap();
+    let mut live = store.watch(None, &start).await.unwrap();
+    let mut live_pods = store.watch(Some(Kind::Pod), &start).await.unwrap();
 
     let created = store.create(&node, b"1".to_vec()).await.unwrap();
     let created_pod = store.create(&pod, b"p".to_vec()).await.unwrap();
@@ -88,20 +110,23 @@ async fn watches_tell_everything_once_and_in_order(store: &SharedStore) {
     let put = |key: &Key, value: &[u8], revision| {
         Event::Put(super::Entry { key: key.clone(), value: value.to_vec(), revision })
     };
-    let expected = [
+    let pods = vec![put(&pod, b"p", created_pod)];
+    let nodes = vec![
         put(&node, b"1", created),
-        put(&pod, b"p", created_pod),
         put(&node, b"2", updated),
         Event::Delete { key: node.clone(), revision: deleted },
     ];
-    let mut late = store.watch(None, created).await.unwrap();
-    for event in &expected {
-        assert_eq!(next(&mut live).await.as_ref(), Ok(event));
-    }
-    for event in &expected[1..] {
-        assert_eq!(next(&mut late).await.as_ref(), Ok(event), "from the middle");
-    }
-    assert_eq!(next(&mut live_pods).await.as_ref(), Ok(&expected[1]));
+    // From the middle: what was known of then is not told again.
+    let mut known = start;
+    known.raise(At::new(Kind::Node, created));
+    let mut late = store.watch(None, &known).await.unwrap();
+    let expected = BTreeMap::from([(Kind::Pod, pods.clone()), (Kind::Node, nodes.clone())]);
+    assert_eq!(by_kind(&mut live, 4).await, expected);
+    assert_eq!(
+        by_kind(&mut late, 3).await,
+        BTreeMap::from([(Kind::Pod, pods.clone()), (Kind::Node, nodes[1..].to_vec())])
+    );
+    assert_eq!(next(&mut live_pods).await.as_ref(), Ok(&pods[0]));
     let gone = store.delete(&pod, None).await.unwrap();
     assert_eq!(next(&mut live_pods).await, Ok(Event::Delete { key: pod, revision: gone }));
 }

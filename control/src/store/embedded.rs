@@ -12,7 +12,7 @@ use futures::{FutureExt, StreamExt, stream};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use tokio::sync::watch;
 
-use super::{Entry, Event, Listing, Result, Revision, Store, StoreError, Watch};
+use super::{Entry, Event, Listing, Result, Revision, Revisions, Store, StoreError, Watch};
 use crate::object::{Key, Kind};
 
 /// Changes kept for watchers, who list again when they missed more. A full block of addresses is some 10 kB: all of
@@ -119,7 +119,7 @@ impl Inner {
                 entries.push(entry(key, value.value()));
             }
         }
-        Ok(Listing { entries, revision })
+        Ok(Listing { entries, revisions: Revisions::all(revision) })
     }
 
     /// One change: `check` judges what is there now; then the key gets `value`, or is removed.
@@ -166,11 +166,11 @@ impl Inner {
     fn changes_after(&self, from: Revision) -> Result<(Vec<Event>, Revision)> {
         let history = self.history();
         if from < history.complete_after {
-            return Err(StoreError::Compacted(from));
+            return Err(StoreError::Compacted { kind: None, revision: from });
         }
-        let first = history.events.partition_point(|event| event.revision() <= from);
+        let first = history.events.partition_point(|event| event.at().revision <= from);
         let events: Vec<_> = history.events.range(first..).cloned().collect();
-        let newest = events.last().map_or(from, Event::revision);
+        let newest = events.last().map_or(from, |event| event.at().revision);
         Ok((events, newest))
     }
 }
@@ -180,7 +180,7 @@ impl History {
         if self.events.len() == self.capacity
             && let Some(oldest) = self.events.pop_front()
         {
-            self.complete_after = oldest.revision();
+            self.complete_after = oldest.at().revision;
         }
         self.events.push_back(event);
     }
@@ -220,8 +220,9 @@ impl Store for Embedded {
         })
     }
 
-    fn watch(&self, kind: Option<Kind>, from: Revision) -> BoxFuture<'_, Result<Watch>> {
+    fn watch<'a>(&'a self, kind: Option<Kind>, from: &'a Revisions) -> BoxFuture<'a, Result<Watch>> {
         let inner = Arc::clone(&self.0);
+        let from = kind.map_or_else(|| from.newest(), |kind| from.of(kind));
         let newest = inner.newest.subscribe();
         // A batch at a time: all that is known by now; when that is nothing, wait for more.
         let batches = stream::unfold(Some((inner, newest, from)), |state| async move {
@@ -239,7 +240,7 @@ impl Store for Embedded {
             }
         });
         let wanted = move |event: &Result<Event>| {
-            event.as_ref().map_or(true, |event| kind.is_none_or(|kind| event.key().kind == kind))
+            event.as_ref().map_or(true, |event| kind.is_none_or(|kind| event.at().kind == kind))
         };
         let watch = batches.flat_map(stream::iter).filter(move |event| futures::future::ready(wanted(event)));
         async move { Ok(watch.boxed()) }.boxed()
@@ -289,12 +290,12 @@ mod tests {
 
         let store = Embedded::open(&path).unwrap();
         let listing = store.list(None).await.unwrap();
-        assert_eq!(listing.revision, last);
+        assert_eq!(listing.revisions, Revisions::all(last));
         assert_eq!(listing.entries, [Entry { key: key.clone(), value: b"2".to_vec(), revision: last }]);
-        let mut old = store.watch(None, first).await.unwrap();
-        assert_eq!(old.next().await, Some(Err(StoreError::Compacted(first))));
+        let mut old = store.watch(None, &Revisions::all(first)).await.unwrap();
+        assert_eq!(old.next().await, Some(Err(StoreError::Compacted { kind: None, revision: first })));
         assert_eq!(old.next().await, None);
-        let mut new = store.watch(None, last).await.unwrap();
+        let mut new = store.watch(None, &Revisions::all(last)).await.unwrap();
         let removed = store.delete(&key, None).await.unwrap();
         assert_eq!(new.next().await, Some(Ok(Event::Delete { key, revision: removed })));
     }
@@ -304,15 +305,15 @@ mod tests {
         let store = Embedded::in_memory_keeping(4).unwrap();
         let key = |n: u32| Key::cluster(Kind::Node, format!("n{n}"));
         let start = store.create(&key(0), Vec::new()).await.unwrap();
-        let mut within = store.watch(None, start).await.unwrap();
+        let mut within = store.watch(None, &Revisions::all(start)).await.unwrap();
         for n in 1..=4 {
             store.create(&key(n), Vec::new()).await.unwrap();
         }
         for n in 1..=4 {
-            assert_eq!(within.next().await.unwrap().unwrap().key(), &key(n));
+            assert_eq!(within.next().await.unwrap().unwrap().key(), Some(&key(n)));
         }
-        let mut slow = store.watch(None, start).await.unwrap();
+        let mut slow = store.watch(None, &Revisions::all(start)).await.unwrap();
         store.create(&key(5), Vec::new()).await.unwrap();
-        assert_eq!(slow.next().await, Some(Err(StoreError::Compacted(start))));
+        assert_eq!(slow.next().await, Some(Err(StoreError::Compacted { kind: None, revision: start })));
     }
 }

@@ -1,6 +1,6 @@
 //! The store of a cluster: etcd, under one prefix.
 //!
-//! A [`Revision`] is etcd's own. Every call has a deadline; an etcd that is away is [`StoreError::Unavailable`], never
+//! A [`Revision`] is etcd's own, one count for all kinds. Every call has a deadline; an etcd that is away is [`StoreError::Unavailable`], never
 //! a call that hangs. Watches go through a leader only, and end with an error when there is none: a member that is
 //! cut off from the others must not look like a quiet cluster.
 
@@ -14,7 +14,7 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use tonic::Code;
 
-use super::{Entry, Event, Listing, Result, Revision, Store, StoreError, Watch};
+use super::{Entry, Event, Listing, Result, Revision, Revisions, Store, StoreError, Watch};
 use crate::object::{Key, Kind};
 
 /// Keys asked for at once; lists longer than that come in several answers of one revision.
@@ -102,19 +102,19 @@ impl Etcd {
     async fn list_once(&self, kind: Option<Kind>) -> Result<Listing> {
         let mut first = self.path_of_kind(kind).into_bytes();
         let end = end_of_prefix(&first);
-        let mut listing = Listing { entries: Vec::new(), revision: Revision(0) };
+        let (mut entries, mut revision) = (Vec::new(), Revision(0));
         loop {
-            let page = self.page(&first, &end, signed(listing.revision)).await?;
-            if listing.revision == Revision(0) {
-                listing.revision = revision_of(page.header())?;
+            let page = self.page(&first, &end, signed(revision)).await?;
+            if revision == Revision(0) {
+                revision = revision_of(page.header())?;
             }
-            listing.entries.extend(page.kvs().iter().filter_map(|kv| entry(&self.prefix, kv)));
+            entries.extend(page.kvs().iter().filter_map(|kv| entry(&self.prefix, kv)));
             match page.kvs().last() {
                 Some(last) if page.more() => {
                     first = last.key().to_vec();
                     first.push(0);
                 }
-                _ => return Ok(listing),
+                _ => return Ok(Listing { entries, revisions: Revisions::all(revision) }),
             }
         }
     }
@@ -161,11 +161,11 @@ impl Store for Etcd {
         async move {
             // A compaction between two pages of one revision: begin again, and not for ever.
             match self.list_once(kind).await {
-                Err(StoreError::Compacted(_)) => self.list_once(kind).await,
+                Err(StoreError::Compacted { .. }) => self.list_once(kind).await,
                 done => done,
             }
             .map_err(|e| match e {
-                StoreError::Compacted(_) => {
+                StoreError::Compacted { .. } => {
                     StoreError::Unavailable("etcd compacts faster than it answers".into())
                 }
                 e => e,
@@ -195,7 +195,8 @@ impl Store for Etcd {
         self.change(key, condition, TxnOp::delete(path, None), base).boxed()
     }
 
-    fn watch(&self, kind: Option<Kind>, from: Revision) -> BoxFuture<'_, Result<Watch>> {
+    fn watch<'a>(&'a self, kind: Option<Kind>, from: &'a Revisions) -> BoxFuture<'a, Result<Watch>> {
+        let from = kind.map_or_else(|| from.newest(), |kind| from.of(kind));
         async move {
             let options =
                 WatchOptions::new().with_prefix().with_start_revision(signed(from).saturating_add(1));
@@ -206,7 +207,7 @@ impl Store for Etcd {
                 let (mut stream, prefix, from) = state?;
                 match next_events(&mut stream, &prefix, from).await {
                     Ok(events) => {
-                        let from = events.last().map_or(from, Event::revision);
+                        let from = events.last().map_or(from, |event| event.at().revision);
                         Some((events.into_iter().map(Ok).collect(), Some((stream, prefix, from))))
                     }
                     Err(error) => Some((vec![Err(error)], None)),
@@ -222,7 +223,7 @@ async fn next_events(stream: &mut WatchStream, prefix: &str, from: Revision) -> 
     let answer = stream.message().await.map_err(failure)?;
     let answer = answer.ok_or_else(|| StoreError::Unavailable("etcd ended the watch".into()))?;
     if answer.compact_revision() > 0 || is_younger(&answer, from) {
-        return Err(StoreError::Compacted(from));
+        return Err(StoreError::Compacted { kind: None, revision: from });
     }
     if answer.canceled() {
         return Err(StoreError::Unavailable(format!("etcd ended the watch: {}", answer.cancel_reason())));
@@ -282,7 +283,9 @@ fn failure(error: etcd_client::Error) -> StoreError {
     use etcd_client::Error;
     match error {
         Error::GRpcStatus(status) => match status.code() {
-            Code::OutOfRange if status.message().contains("compacted") => StoreError::Compacted(Revision(0)),
+            Code::OutOfRange if status.message().contains("compacted") => {
+                StoreError::Compacted { kind: None, revision: Revision(0) }
+            }
             Code::InvalidArgument
             | Code::PermissionDenied
             | Code::Unauthenticated

@@ -1,19 +1,24 @@
 //! Where objects are kept: a seam with two sides.
 //!
-//! A [`Store`] is a map from [`Key`] to bytes under one revision that every change raises. A change of one key is
-//! compare-and-swap: it says which revision of the key it is based on, and is refused when there is another. There is
+//! A [`Store`] is a map from [`Key`] to bytes. Every change of a kind of object raises that kind's revision. A change of one
+//! key is compare-and-swap: it says which revision of the key it is based on, and is refused when there is another. There is
 //! nothing across keys; whoever needs that writes so that every intermediate state is a good one.
 //!
-//! [`Embedded`] is a file, for one node; [`Etcd`] is shared by many. Both pass the same tests (`conformance`).
+//! What is promised of order and of moments is promised within one kind: a list holds each kind as it was at one moment, and
+//! a watch tells of a kind's changes in their order. Between kinds there is neither, as in Kubernetes: a node may come to
+//! know of a pod before it knows of a policy that is older, and [`Revisions`] of different kinds say nothing of each other.
+//!
+//! [`Embedded`] is a file, for one node; [`Etcd`] is shared by many. Both pass the same tests (`conformance`). Both keep one
+//! count for all kinds, which is more than they promise.
 //!
 //! Life of a follower ([`Reflector`] is one):
 //!
 //! | step | call | then |
 //! |---|---|---|
-//! | 1 | [`Store::list`] | the state at a revision |
-//! | 2 | [`Store::watch`] from that revision | every change after it, in order, none twice |
-//! | 3a | the stream says [`StoreError::Compacted`] | 1 |
-//! | 3b | the stream ends, or with another error | 2, from the last revision seen, after a pause |
+//! | 1 | [`Store::list`] | the state of each kind at a revision |
+//! | 2 | [`Store::watch`] from these revisions | every change after them, each kind's in order, none twice |
+//! | 3a | the stream says [`StoreError::Compacted`] | 1, for the kind it names or for all |
+//! | 3b | the stream ends, or with another error | 2, from the last revisions seen, after a pause |
 
 use std::sync::Arc;
 
@@ -25,23 +30,19 @@ use crate::object::{Key, Kind, ManifestError, Object};
 pub mod embedded;
 pub mod etcd;
 pub mod reflector;
+pub mod revisions;
 
+#[cfg(test)]
+mod by_kind;
 #[cfg(test)]
 mod conformance;
 
+#[cfg(test)]
+pub(crate) use by_kind::ByKind;
 pub use embedded::Embedded;
 pub use etcd::{Etcd, EtcdOptions};
 pub use reflector::{Reflector, Snapshot};
-
-/// The store's count of changes. A key's revision is the one of its last change; 0 is before the first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Revision(pub u64);
-
-impl std::fmt::Display for Revision {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
+pub use revisions::{At, Revision, Revisions};
 
 /// A key, what it holds, and since when.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,13 +62,13 @@ impl Entry {
     }
 }
 
-/// What a range of keys held at one moment.
+/// What a range of keys held, each kind's at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listing {
     /// The keys, ascending by their text.
     pub entries: Vec<Entry>,
-    /// The moment: watch from here.
-    pub revision: Revision,
+    /// The moments: watch from here. Of kinds that were not asked for, they say nothing.
+    pub revisions: Revisions,
 }
 
 /// One change.
@@ -82,24 +83,28 @@ pub enum Event {
         /// The change that removed it.
         revision: Revision,
     },
+    /// Nothing has changed that would be told, up to here.
+    Progress(At),
 }
 
 impl Event {
-    /// The key it is about.
+    /// The key it is about; None when it is about none.
     #[must_use]
-    pub const fn key(&self) -> &Key {
+    pub const fn key(&self) -> Option<&Key> {
         match self {
-            Self::Put(entry) => &entry.key,
-            Self::Delete { key, .. } => key,
+            Self::Put(entry) => Some(&entry.key),
+            Self::Delete { key, .. } => Some(key),
+            Self::Progress(_) => None,
         }
     }
 
-    /// The change it tells of.
+    /// The change up to which its kind is known with it.
     #[must_use]
-    pub const fn revision(&self) -> Revision {
+    pub const fn at(&self) -> At {
         match self {
-            Self::Put(entry) => entry.revision,
-            Self::Delete { revision, .. } => *revision,
+            Self::Put(entry) => At::new(entry.key.kind, entry.revision),
+            Self::Delete { key, revision } => At::new(key.kind, *revision),
+            Self::Progress(at) => *at,
         }
     }
 }
@@ -124,8 +129,13 @@ pub enum StoreError {
         found: Revision,
     },
     /// The changes since that revision are no longer known: list again.
-    #[error("changes since revision {0} are no longer kept")]
-    Compacted(Revision),
+    #[error("changes{} since revision {revision} are no longer kept", of_kind(*kind))]
+    Compacted {
+        /// Of which kind. None: of any.
+        kind: Option<Kind>,
+        /// The revision.
+        revision: Revision,
+    },
     /// The store cannot be reached or did not answer in time. A change may or may not have been made.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
@@ -142,10 +152,14 @@ impl StoreError {
     }
 }
 
+fn of_kind(kind: Option<Kind>) -> String {
+    kind.map(|kind| format!(" of {}", kind.plural())).unwrap_or_default()
+}
+
 /// What a call to a store comes to.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
-/// Changes, in order. Ends after its first error.
+/// Changes, each kind's in order. Ends after its first error.
 pub type Watch = BoxStream<'static, Result<Event>>;
 
 /// A place where objects are kept. See the module for what it promises.
@@ -153,7 +167,7 @@ pub trait Store: Send + Sync + 'static {
     /// What the key holds; None when nothing.
     fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Entry>>>;
 
-    /// Everything of a kind, or of all kinds, at one moment. Keys that are no [`Key`] are left out.
+    /// Everything of a kind, or of all kinds, each at one moment. Keys that are no [`Key`] are left out.
     fn list(&self, kind: Option<Kind>) -> BoxFuture<'_, Result<Listing>>;
 
     /// Sets a key that holds nothing. Fails with [`StoreError::Exists`] when it does.
@@ -166,8 +180,9 @@ pub trait Store: Send + Sync + 'static {
     /// Removes a key, whatever its revision when `base` is None. Fails as [`Store::update`] does.
     fn delete<'a>(&'a self, key: &'a Key, base: Option<Revision>) -> BoxFuture<'a, Result<Revision>>;
 
-    /// Changes after `from` of a kind, or of all kinds, as they happen.
-    fn watch(&self, kind: Option<Kind>, from: Revision) -> BoxFuture<'_, Result<Watch>>;
+    /// Changes after `from` of a kind, or of all kinds, as they happen. `from` is what a list gave, raised by what a watch
+    /// has told since: a store with one count for all kinds goes on from the greatest of them.
+    fn watch<'a>(&'a self, kind: Option<Kind>, from: &'a Revisions) -> BoxFuture<'a, Result<Watch>>;
 }
 
 /// A store, shared.

@@ -1,7 +1,8 @@
 //! A live picture of the store: list, then watch, then again when that breaks.
 //!
-//! The picture is consistent (of one revision) and survives the store's absence: it stays what it was and is marked
-//! stale until the store is back. Before the first list has come in there is no picture, and nobody is given one.
+//! The picture is consistent within each kind of object (of one revision) and survives the store's absence: it stays what it
+//! was and is marked stale until the store is back. Before the first list of every kind has come in there is no picture, and
+//! nobody is given one. A kind whose changes the store no longer has is listed again alone.
 //!
 //! An object in the store that cannot be read is a problem that the picture names. Of a policy, and of what policies
 //! consist of besides (tiers, sets, profiles), the last version that could be read stays in the picture for as long as
@@ -18,7 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use super::{Event, Listing, Result, Revision, SharedStore, StoreError};
+use super::{At, Event, Listing, Result, Revisions, SharedStore, StoreError};
 use crate::calc::Inputs;
 use crate::object::{Key, Kind, Object};
 
@@ -29,15 +30,15 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Changes taken in before the picture is published, when that many are there already.
 const COALESCED_MAX: usize = 1024;
 
-/// The store at one revision.
+/// The store, each kind of object at one revision.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     /// Whether the whole store has been read once. Until then nothing else here means anything.
     pub synced: bool,
     /// The objects.
     pub inputs: Arc<Inputs>,
-    /// The last change that is in them.
-    pub revision: Revision,
+    /// The last changes that are in them.
+    pub revisions: Revisions,
     /// Why the picture may be out of date: the store is away. None: it is current.
     pub stale: Option<StoreError>,
     /// Objects that cannot be read, and why.
@@ -73,10 +74,10 @@ impl Reflector {
         self.snapshots.borrow().clone()
     }
 
-    /// Waits until the picture holds the change `revision`. Never ends while the store is away: use a deadline.
-    pub async fn reached(&self, revision: Revision) -> Snapshot {
+    /// Waits until the picture holds the change. Never ends while the store is away: use a deadline.
+    pub async fn reached(&self, change: At) -> Snapshot {
         let mut snapshots = self.snapshots.clone();
-        let reached = |snapshot: &Snapshot| snapshot.synced && snapshot.revision >= revision;
+        let reached = |snapshot: &Snapshot| snapshot.synced && snapshot.revisions.have(change);
         let found = snapshots.wait_for(reached).await.map(|snapshot| snapshot.clone());
         match found {
             Ok(snapshot) => snapshot,
@@ -92,6 +93,14 @@ impl Drop for Reflector {
     }
 }
 
+/// What has to be listed before the watch can go on.
+#[derive(Debug, Clone, Copy)]
+enum Missing {
+    All,
+    One(Kind),
+    Nothing,
+}
+
 struct Follower {
     store: SharedStore,
     publish: watch::Sender<Snapshot>,
@@ -103,12 +112,15 @@ struct Follower {
 impl Follower {
     async fn run(mut self) {
         let mut pause = PAUSE_MIN;
-        let mut list = true;
+        let mut missing = Missing::All;
         loop {
-            let Err(error) = self.follow(list, &mut pause).await;
-            list = !self.picture.synced || matches!(error, StoreError::Compacted(_));
-            if matches!(error, StoreError::Compacted(_)) {
-                info!(%error, "reading the whole store again");
+            let Err(error) = self.follow(&mut missing, &mut pause).await;
+            if let StoreError::Compacted { kind, .. } = error {
+                missing = match kind {
+                    Some(kind) if self.picture.synced => Missing::One(kind),
+                    _ => Missing::All,
+                };
+                info!(%error, "reading the store again");
             } else {
                 if self.picture.stale.as_ref() != Some(&error) {
                     warn!(%error, "the store is away; what is known of it stays in force");
@@ -121,13 +133,19 @@ impl Follower {
         }
     }
 
-    /// Lists if asked to, then watches until that breaks. `pause` is reset when the store has answered.
-    async fn follow(&mut self, list: bool, pause: &mut Duration) -> Result<std::convert::Infallible> {
-        if list {
-            let listing = self.store.list(None).await?;
-            self.replace(listing);
+    /// Lists what is missing, then watches until that breaks. `pause` is reset when the store has answered.
+    async fn follow(
+        &mut self,
+        missing: &mut Missing,
+        pause: &mut Duration,
+    ) -> Result<std::convert::Infallible> {
+        match *missing {
+            Missing::All => self.replace(self.store.list(None).await?, None),
+            Missing::One(kind) => self.replace(self.store.list(Some(kind)).await?, Some(kind)),
+            Missing::Nothing => {}
         }
-        let mut watch = self.store.watch(None, self.picture.revision).await?;
+        *missing = Missing::Nothing;
+        let mut watch = self.store.watch(None, &self.picture.revisions).await?;
         if self.picture.stale.take().is_some() {
             info!("the store is back");
         }
@@ -155,11 +173,25 @@ impl Follower {
         self.publish.send_replace(self.picture.clone());
     }
 
-    fn replace(&mut self, listing: Listing) {
-        let stale = self.picture.stale.take();
-        let empty = Snapshot { synced: true, revision: listing.revision, stale, ..Snapshot::default() };
-        let before = std::mem::replace(&mut self.picture, empty);
-        let good_before = std::mem::take(&mut self.good);
+    /// Makes a kind, or all, what the listing has.
+    fn replace(&mut self, listing: Listing, only: Option<Kind>) {
+        let before = self.picture.clone();
+        let good_before = self.good.clone();
+        match only {
+            None => {
+                self.picture.inputs = Arc::default();
+                self.picture.problems = Arc::default();
+                self.picture.revisions = listing.revisions;
+                self.good.clear();
+            }
+            Some(kind) => {
+                Arc::make_mut(&mut self.picture.inputs).clear(kind);
+                Arc::make_mut(&mut self.picture.problems).retain(|key, _| key.kind != kind);
+                self.picture.revisions.set(At::new(kind, listing.revisions.of(kind)));
+                self.good.retain(|key| key.kind != kind);
+            }
+        }
+        self.picture.synced = true;
         for entry in listing.entries {
             let key = entry.key.clone();
             let object = entry.object().map_err(|e| e.to_string());
@@ -173,13 +205,14 @@ impl Follower {
     }
 
     fn take(&mut self, event: Event) {
-        self.picture.revision = self.picture.revision.max(event.revision());
+        self.picture.revisions.raise(event.at());
         match event {
             Event::Put(entry) => {
                 let object = entry.object().map_err(|e| e.to_string());
                 self.put(entry.key, object);
             }
             Event::Delete { key, .. } => self.forget(&key),
+            Event::Progress(_) => {}
         }
     }
 

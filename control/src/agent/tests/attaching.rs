@@ -387,3 +387,36 @@ async fn a_tun_has_no_address_of_its_own_and_is_in_the_pod() {
         pb::AttachRequest { kind: pb::PortKind::Tun.into(), mac: String::new(), ..request("b", "caller", 2) };
     bench.attach(other).await.unwrap();
 }
+
+/// Kinds are told of one by one, and another's higher number says nothing of an endpoint.
+#[tokio::test]
+async fn an_attach_waits_for_its_own_endpoint_whatever_else_is_told() {
+    let store = ByKind::new();
+    let bench = Bench::on(store.clone(), true);
+    bench.engine.start();
+    bench.apply(CLUSTER).await;
+    bench.until(|s| s.inputs.pods.len() == 2).await;
+    bench.until_progress(|p| p.engine_error.is_none()).await;
+    store.hold([Kind::Endpoint]);
+    let mut attaching = bench.attach(request("a", "relay", 1)).boxed();
+    let others = async {
+        while bench.endpoints().await.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        // Their numbers are higher than any of an endpoint, and they come into force.
+        for n in 0..3 {
+            bench.apply(&format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: n{n}}}}}")).await;
+            let pod = format!("{{apiVersion: v1, kind: Pod, metadata: {{name: p{n}, namespace: media}}}}");
+            bench.apply(&pod).await;
+        }
+    };
+    tokio::select! {
+        attached = &mut attaching => panic!("answered before the endpoint is known here: {attached:?}"),
+        () = others => {}
+    }
+    assert!((&mut attaching).now_or_never().is_none());
+    assert!(!bench.has_port("a"));
+    store.hold([]);
+    attaching.await.unwrap();
+    assert!(bench.has_port("a"));
+}

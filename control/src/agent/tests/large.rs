@@ -26,10 +26,10 @@ async fn ten_thousand_rules_in_one_policy_come_into_force() {
     bench.attach(request("a", "relay", 1)).await.unwrap();
     for (first_port, outcome) in [(1000, "created"), (1001, "configured")] {
         assert_eq!(bench.apply(&policy(first_port)).await, [format!("NetworkPolicy large {outcome}")]);
-        let newest = bench.truth.list(Some(Kind::NetworkPolicy)).await.unwrap().revision;
+        let newest = bench.truth.list(Some(Kind::NetworkPolicy)).await.unwrap().revisions.newest();
         bench
             .until_progress(|progress| {
-                progress.in_force.as_ref().is_some_and(|in_force| in_force.revision >= newest)
+                progress.in_force.as_ref().is_some_and(|in_force| in_force.revisions.newest() >= newest)
             })
             .await;
         let state = bench.engine.content().state;

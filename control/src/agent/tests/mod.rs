@@ -17,7 +17,7 @@ use vswitch_model::{Dscp, Mac, PodTunnels, PortName};
 use super::*;
 use crate::ipam::{Faulty, wall_clock};
 use crate::object::{Flannel, Key, Kind, ObjectMeta};
-use crate::store::{Embedded, Snapshot};
+use crate::store::{ByKind, Embedded, Snapshot};
 use fake_engine::FakeEngine;
 
 /// A pool of each family, two namespaces, and two pods.

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use super::super::reflector::Snapshot;
-use super::super::{Reflector, apply, conformance};
+use super::super::{At, Reflector, apply, conformance};
 use super::*;
 use crate::object::{Namespace, ObjectMeta};
 
@@ -104,8 +104,8 @@ async fn conforms() {
 async fn keys_of_others_are_neither_listed_nor_told() {
     let Some(server) = Server::start() else { return };
     let store = server.store().await;
-    let start = store.list(None).await.unwrap().revision;
-    let mut watch = store.watch(None, start).await.unwrap();
+    let start = store.list(None).await.unwrap().revisions;
+    let mut watch = store.watch(None, &start).await.unwrap();
     for key in ["/vswitch/other/a", "/vswitch/nodes/a/b", "/vswitcha", "/other", "/vswitch/nodes/\u{e4}"] {
         store.client.kv_client().put(key, "x", None).await.unwrap();
     }
@@ -113,8 +113,8 @@ async fn keys_of_others_are_neither_listed_nor_told() {
     store.create(&key, Vec::new()).await.unwrap();
     let listed: Vec<_> = store.list(None).await.unwrap().entries.into_iter().map(|e| e.key).collect();
     assert_eq!(listed, [key.clone(), Key::cluster(Kind::Node, "\u{e4}")]);
-    assert_eq!(watch.next().await.unwrap().unwrap().key().name, "\u{e4}");
-    assert_eq!(watch.next().await.unwrap().unwrap().key(), &key);
+    assert_eq!(watch.next().await.unwrap().unwrap().key().unwrap().name, "\u{e4}");
+    assert_eq!(watch.next().await.unwrap().unwrap().key(), Some(&key));
 }
 
 #[tokio::test]
@@ -127,11 +127,15 @@ async fn a_watch_from_before_a_compaction_is_told_so() {
         last = store.create(&Key::cluster(Kind::Node, format!("b{n}")), Vec::new()).await.unwrap();
     }
     store.client.kv_client().compact(signed(last), None).await.unwrap();
-    let mut watch = store.watch(None, first).await.unwrap();
-    assert_eq!(watch.next().await, Some(Err(StoreError::Compacted(first))));
+    let mut watch = store.watch(None, &Revisions::all(first)).await.unwrap();
+    assert_eq!(watch.next().await, Some(Err(StoreError::Compacted { kind: None, revision: first })));
     let ahead = Revision(last.0 + 1000);
-    let mut watch = store.watch(None, ahead).await.unwrap();
-    assert_eq!(watch.next().await, Some(Err(StoreError::Compacted(ahead))), "an etcd restored from a backup");
+    let mut watch = store.watch(None, &Revisions::all(ahead)).await.unwrap();
+    assert_eq!(
+        watch.next().await,
+        Some(Err(StoreError::Compacted { kind: None, revision: ahead })),
+        "an etcd restored from a backup"
+    );
 }
 
 #[tokio::test]
@@ -152,7 +156,9 @@ async fn the_picture_survives_an_etcd_that_goes_and_comes_back() {
     let again = server.store().await;
     let applied = apply(&again, &namespace("c")).await.unwrap();
     let super::super::Applied::Created(revision) = applied else { panic!("{applied:?}") };
-    let caught_up = until(&reflector, |s| s.stale.is_none() && s.revision >= revision).await;
+    let caught_up =
+        until(&reflector, |s| s.stale.is_none() && s.revisions.have(At::new(Kind::Namespace, revision)))
+            .await;
     assert_eq!(caught_up.inputs.namespaces.keys().collect::<Vec<_>>(), ["a", "c"]);
 }
 

@@ -7,7 +7,7 @@ use futures::stream;
 
 use super::*;
 use crate::object::{Kind, Namespace, NetworkPolicy, ObjectMeta};
-use crate::store::{Embedded, Entry, Store, Watch, apply};
+use crate::store::{Applied, ByKind, Embedded, Entry, Revision, Store, Watch, apply};
 
 fn namespace(name: &str, label: &str) -> Object {
     let mut metadata = ObjectMeta::named(name);
@@ -19,6 +19,11 @@ async fn until(reflector: &Reflector, what: impl Fn(&Snapshot) -> bool) -> Snaps
     let mut snapshots = reflector.snapshots();
     let waited = tokio::time::timeout(Duration::from_secs(20), snapshots.wait_for(|s| what(s))).await;
     waited.expect("in time").unwrap().clone()
+}
+
+/// Waits for the last change of a store with one count for all kinds.
+async fn reached(reflector: &Reflector, last: &Revisions) -> Snapshot {
+    until(reflector, |s| s.synced && s.revisions.newest() >= last.newest()).await
 }
 
 /// A store that can be away: calls fail and watches break.
@@ -67,7 +72,7 @@ impl Store for Flaky {
         self.inner.delete(key, base)
     }
 
-    fn watch(&self, kind: Option<Kind>, from: Revision) -> BoxFuture<'_, Result<Watch>> {
+    fn watch<'a>(&'a self, kind: Option<Kind>, from: &'a Revisions) -> BoxFuture<'a, Result<Watch>> {
         async move {
             self.here()?;
             let events = self.inner.watch(kind, from).await?;
@@ -94,7 +99,7 @@ async fn the_picture_follows_the_store() {
     apply(store.as_ref(), &namespace("b", "1")).await.unwrap();
     apply(store.as_ref(), &namespace("a", "2")).await.unwrap();
     let revision = store.delete(&namespace("b", "").key(), None).await.unwrap();
-    let snapshot = reflector.reached(revision).await;
+    let snapshot = reflector.reached(At::new(Kind::Namespace, revision)).await;
     assert_eq!(snapshot.inputs.namespaces.keys().collect::<Vec<_>>(), ["a"]);
     assert_eq!(snapshot.inputs.namespaces["a"].metadata.labels["l"], "2");
     assert_eq!(first.inputs.namespaces["a"].metadata.labels["l"], "1", "a picture once taken stays");
@@ -118,8 +123,8 @@ async fn the_picture_stays_while_the_store_is_away_and_catches_up_after() {
         assert!(reflector.current().inputs.namespaces.contains_key("a"));
         store.go(false);
         let back = until(&reflector, |s| s.stale.is_none() && s.inputs.namespaces.contains_key("b")).await;
-        let last = store.inner.list(None).await.unwrap().revision;
-        let last = if back.revision < last { reflector.reached(last).await } else { back };
+        let last = store.inner.list(None).await.unwrap().revisions;
+        let last = if back.revisions.have_all(&last) { back } else { reached(&reflector, &last).await };
         assert_eq!(last.inputs.namespaces.keys().collect::<Vec<_>>(), ["b"]);
         assert_eq!(last.inputs.namespaces["b"].metadata.labels["l"], (changes - 1).to_string());
     }
@@ -159,7 +164,7 @@ async fn what_cannot_be_read_is_named_and_a_policy_closes() {
     store.delete(&policy, None).await.unwrap();
     store.delete(&of_cluster, None).await.unwrap();
     let revision = store.delete(&misplaced, None).await.unwrap();
-    let snapshot = reflector.reached(revision).await;
+    let snapshot = reflector.reached(At::new(Kind::Namespace, revision)).await;
     assert!(snapshot.problems.is_empty() && *snapshot.inputs == Inputs::default());
 }
 
@@ -189,8 +194,8 @@ async fn what_policy_goes_by_and_can_no_longer_be_read_stays_as_it_was() {
             let base = store.inner.get(key).await.unwrap().unwrap().revision;
             store.inner.update(key, text.into(), base).await.unwrap();
         }
-        let last = store.inner.list(None).await.unwrap().revision;
-        let snapshot = reflector.reached(last).await;
+        let last = store.inner.list(None).await.unwrap().revisions;
+        let snapshot = reached(&reflector, &last).await;
         assert_eq!(snapshot.problems.keys().collect::<Vec<_>>(), keys.iter().collect::<Vec<_>>());
         assert!(snapshot.problems.values().all(|problem| problem.ends_with("stays in force")));
         assert_eq!(snapshot.inputs, good);
@@ -213,8 +218,49 @@ async fn what_policy_goes_by_and_can_no_longer_be_read_stays_as_it_was() {
         store.inner.delete(key, None).await.unwrap();
         store.inner.create(key, b"{}".to_vec()).await.unwrap();
     }
-    let last = store.inner.list(None).await.unwrap().revision;
-    let snapshot = reflector.reached(last).await;
+    let last = store.inner.list(None).await.unwrap().revisions;
+    let snapshot = reached(&reflector, &last).await;
     assert_eq!(*snapshot.inputs.policies.values().next().unwrap().as_ref(), NetworkPolicy::closed("x", "p"));
     assert!(snapshot.inputs.global_network_sets.is_empty());
+}
+
+#[tokio::test]
+async fn a_kind_whose_changes_are_lost_is_read_again_alone() {
+    let store = ByKind::new();
+    let policy = |name: &str| Object::from(NetworkPolicy::closed("x", name));
+    apply(store.as_ref(), &namespace("a", "1")).await.unwrap();
+    apply(store.as_ref(), &policy("gone")).await.unwrap();
+    apply(store.as_ref(), &policy("stays")).await.unwrap();
+    let broken = Key::new(Kind::NetworkPolicy, "x", "broken");
+    store.create(&broken, b"{}".to_vec()).await.unwrap();
+    let unread = Key::cluster(Kind::Namespace, "unread");
+    store.create(&unread, b"{}".to_vec()).await.unwrap();
+    let reflector = Reflector::start(store.clone());
+    let first = until(&reflector, |s| s.synced && s.stale.is_none()).await;
+    assert_eq!((first.inputs.policies.len(), first.problems.len()), (3, 2));
+    assert_eq!(store.take_listed(), [None]);
+
+    // What happens to policies is not told; it is found when they are listed. Namespaces go on as they were.
+    store.hold([Kind::NetworkPolicy]);
+    store.delete(&policy("gone").key(), None).await.unwrap();
+    store.delete(&broken, None).await.unwrap();
+    apply(store.as_ref(), &policy("new")).await.unwrap();
+    let labelled = apply(store.as_ref(), &namespace("a", "2")).await.unwrap();
+    let Applied::Updated(revision) = labelled else { panic!("{labelled:?}") };
+    let before = reflector.reached(At::new(Kind::Namespace, revision)).await;
+    assert_eq!(before.inputs.policies, first.inputs.policies);
+    store.compact(Kind::NetworkPolicy);
+    let after = until(&reflector, |s| s.inputs.policies != before.inputs.policies).await;
+    assert_eq!(store.take_listed(), [Some(Kind::NetworkPolicy)]);
+    let names = after.inputs.policies.keys().map(|(_, name)| name.as_str()).collect::<Vec<_>>();
+    assert_eq!(names, ["new", "stays"]);
+    assert_eq!(after.inputs.namespaces["a"].metadata.labels["l"], "2");
+    assert_eq!(after.problems.keys().collect::<Vec<_>>(), [&unread], "the other kind's stays known");
+    assert!(after.inputs.unlabelled.contains(&unread) && after.stale.is_none());
+    assert!(after.revisions.have_all(&before.revisions));
+
+    store.hold([]);
+    let created = store.delete(&policy("new").key(), None).await.unwrap();
+    let last = reflector.reached(At::new(Kind::NetworkPolicy, created)).await;
+    assert_eq!(last.inputs.policies.len(), 1, "its changes are told again");
 }
