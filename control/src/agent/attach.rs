@@ -17,7 +17,7 @@ use super::engine::Progress;
 use super::{Core, failure};
 use crate::ipam::{Handle, IpamError};
 use crate::object::{Endpoint, EndpointSpec, IpPool, Key, Kind, Object, Pod};
-use crate::store::{self, Applied, At, Revision, Revisions, Snapshot, StoreError};
+use crate::store::{self, At, Revision, Revisions, Snapshot, StoreError};
 
 /// How long to wait for a pod's policy to be in force when the caller does not say.
 pub(super) const ATTACH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,6 +25,9 @@ pub(super) const ATTACH_TIMEOUT: Duration = Duration::from_secs(10);
 const UNDO_ATTEMPTS: u32 = 5;
 /// Annotation of an endpoint: path of the pod's network namespace.
 pub(super) const NETNS: &str = "vswitch/netns";
+
+/// Endpoints, and the changes that recorded them.
+pub(super) type Recorded = Vec<(At, Endpoint)>;
 
 /// What became of garbage collection.
 pub(super) struct Collected {
@@ -120,22 +123,57 @@ impl Core {
 
     /// Puts the endpoint into the store, unless it would take from another what is that one's.
     async fn record(&self, endpoint: &Endpoint) -> Result<Revision, Refused> {
-        let _one_at_a_time = self.attaching.lock().await;
-        if !self.reflector.current().synced {
+        let mut recorded = self.attaching.lock().await;
+        let snapshot = self.reflector.current();
+        if !snapshot.synced || snapshot.stale.is_some() {
             return Err(Refused::Before(Status::unavailable(self.store_reason())));
         }
-        let listing = self.store.list(Some(Kind::Endpoint)).await;
-        let listing = listing.map_err(|e| Refused::Before(failure(&e)))?;
-        for entry in listing.entries {
-            if let Ok(Object::Endpoint(other)) = entry.object()
+        recorded.retain(|(at, _)| !snapshot.revisions.have(*at));
+        let known = snapshot.inputs.endpoints.values().map(AsRef::as_ref);
+        let clashing: Vec<Key> = known
+            .chain(recorded.iter().map(|(_, endpoint)| endpoint))
+            .filter(|other| is_other(endpoint, other) && clash(endpoint, other).is_some())
+            .map(|other| Key::cluster(Kind::Endpoint, &other.metadata.name))
+            .collect();
+        // What is known here may be gone by now: the store has the last word.
+        for key in clashing {
+            let found = self.store.get(&key).await.map_err(|e| Refused::Before(failure(&e)))?;
+            if let Some(Ok(Object::Endpoint(other))) = found.map(|entry| entry.object())
                 && let Some(clash) = clash(endpoint, &other)
             {
                 return Err(Refused::Before(Status::already_exists(clash)));
             }
         }
-        match store::apply(&*self.store, &endpoint.clone().into()).await {
-            Ok(Applied::Created(at) | Applied::Updated(at) | Applied::Unchanged(at)) => Ok(at),
-            Err(error) => Err(Refused::Perhaps(failure(&error))),
+        let revision = self.put(endpoint).await?;
+        recorded.push((At::new(Kind::Endpoint, revision), endpoint.clone()));
+        Ok(revision)
+    }
+
+    /// Makes the store hold the endpoint, unless there is another's under its name.
+    async fn put(&self, endpoint: &Endpoint) -> Result<Revision, Refused> {
+        let object = Object::from(endpoint.clone());
+        let (key, value) = (object.key(), object.to_json());
+        loop {
+            let done = match self.store.create(&key, value.clone()).await {
+                Err(StoreError::Exists(_)) => {
+                    let found = self.store.get(&key).await.map_err(|e| Refused::Before(failure(&e)))?;
+                    let Some(found) = found else { continue };
+                    if let Ok(Object::Endpoint(other)) = found.object()
+                        && let Some(clash) = clash(endpoint, &other)
+                    {
+                        return Err(Refused::Before(Status::already_exists(clash)));
+                    }
+                    if found.value == value {
+                        return Ok(found.revision);
+                    }
+                    self.store.update(&key, value.clone(), found.revision).await
+                }
+                created => created,
+            };
+            match done {
+                Err(StoreError::NotFound(_) | StoreError::Conflict { .. }) => {}
+                done => return done.map_err(|e| Refused::Perhaps(failure(&e))),
+            }
         }
     }
 
@@ -377,26 +415,33 @@ fn is_port_of(port: &Port, spec: &EndpointSpec) -> bool {
         && set(&port.addresses) == set(&spec.addresses)
 }
 
+/// Whether `other` is not `new` under its own name: that one is looked at in the store as it is written.
+fn is_other(new: &Endpoint, other: &Endpoint) -> bool {
+    new.metadata.name != other.metadata.name
+}
+
 /// What of `new` already belongs to `other`, in words.
 fn clash(new: &Endpoint, other: &Endpoint) -> Option<String> {
-    let is_same_name = new.metadata.name == other.metadata.name;
+    let is_new = !is_other(new, other);
     let (new, other) = (&new.spec, &other.spec);
-    let whose =
-        format!("{}/{} (container {}, node {})", other.namespace, other.pod, other.container_id, other.node);
-    if is_same_name {
+    let whose = || {
+        let EndpointSpec { namespace, pod, container_id, node, .. } = other;
+        format!("{namespace}/{pod} (container {container_id}, node {node})")
+    };
+    if is_new {
         // Of one name and one container it is of one interface, too.
         let is_itself = (&new.node, &new.container_id) == (&other.node, &other.container_id);
-        let why = || format!("attachment.container_id: {} belongs to {whose}", new.container_id);
+        let why = || format!("attachment.container_id: {} belongs to {}", new.container_id, whose());
         return (!is_itself).then(why);
     }
     if let Some(address) = new.addresses.iter().find(|address| other.addresses.contains(address)) {
-        return Some(format!("addresses: {address} belongs to {whose}"));
+        return Some(format!("addresses: {address} belongs to {}", whose()));
     }
     if new.node != other.node {
         return None;
     }
     if new.port == other.port || is_same_device(&new.attachment, &other.attachment) {
-        return Some(format!("host_interface: {} belongs to {whose}", new.port));
+        return Some(format!("host_interface: {} belongs to {}", new.port, whose()));
     }
     None
 }

@@ -122,8 +122,9 @@ struct Core {
     ipam: Ipam,
     engine: engine::Engine,
     names: names::Names,
-    /// Endpoints are recorded one after another, so that each sees what the others have.
-    attaching: Mutex<()>,
+    /// Endpoints are recorded one after another, so that each sees what the others have: those recorded here that the
+    /// picture of the store does not hold yet.
+    attaching: Mutex<attach::Recorded>,
     /// Why this node is not registered; None: it is.
     registration: watch::Sender<Option<String>>,
     started: Instant,
@@ -168,7 +169,7 @@ impl Agent {
             reflector,
             engine,
             names,
-            attaching: Mutex::new(()),
+            attaching: Mutex::default(),
             registration: watch::Sender::new(Some("it has not been registered yet".to_owned())),
             started: Instant::now(),
         });

@@ -420,3 +420,47 @@ async fn an_attach_waits_for_its_own_endpoint_whatever_else_is_told() {
     attaching.await.unwrap();
     assert!(bench.has_port("a"));
 }
+
+/// The picture of the store is behind what was recorded here, and behind what others have removed.
+#[tokio::test]
+async fn what_was_recorded_a_moment_ago_is_known_and_what_is_gone_is_free() {
+    let store = ByKind::new();
+    let bench = Bench::on(store.clone(), true);
+    bench.engine.start();
+    bench.apply(CLUSTER).await;
+    bench.until(|s| s.inputs.pods.len() == 2).await;
+    bench.until_progress(|p| p.engine_error.is_none()).await;
+    store.hold([Kind::Endpoint]);
+    let mut attaching = bench.attach(request("a", "relay", 1)).boxed();
+    let refused = async {
+        while bench.endpoints().await.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        bench.attach(request("b", "caller", 1)).await.unwrap_err()
+    };
+    let status = tokio::select! {
+        attached = &mut attaching => panic!("answered before the endpoint is known here: {attached:?}"),
+        status = refused => status,
+    };
+    assert_eq!(status.code(), Code::AlreadyExists);
+    assert!(status.message().starts_with("addresses: 10.244.9.1 belongs to media/relay"), "{status}");
+    store.hold([]);
+    attaching.await.unwrap();
+
+    store.hold([Kind::Endpoint]);
+    let key = crate::object::Endpoint::key_of("a", "eth0");
+    bench.truth.delete(&key, None).await.unwrap();
+    let mut attaching = bench.attach(request("b", "caller", 1)).boxed();
+    let recorded = async {
+        while bench.endpoints().await != ["b.eth0"] {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        attached = &mut attaching => panic!("answered before the endpoint is known here: {attached:?}"),
+        () = recorded => {}
+    }
+    assert!(bench.has_port("a"), "its end is not known here");
+    store.hold([]);
+    attaching.await.unwrap();
+}
