@@ -107,7 +107,7 @@ mod tests {
 
     fn endpoint(name: &str, address: &str, mtu: u16) -> Object {
         let mut object = object(&format!(
-            "{{apiVersion: vswitch/v1, kind: Endpoint, metadata: {{name: {name}.eth0}}, spec: {{node: n0, namespace: x, \
+            "{{apiVersion: vswitch.internal/v1, kind: Endpoint, metadata: {{name: {name}.eth0}}, spec: {{node: n0, namespace: x, \
              pod: {name}, containerId: {name}, interface: eth0, port: {name}, attachment: {{veth: {{interface: {name}, \
              netns: null}}}}, mac: '0a:00:00:00:00:01', addresses: [{address}], mtu: 1400}}}}"
         ));

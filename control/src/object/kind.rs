@@ -50,14 +50,17 @@ pub enum Kind {
     StagedGlobalNetworkPolicy,
     /// `projectcalico.org/v3`.
     StagedKubernetesNetworkPolicy,
-    /// `vswitch/v1`: a pod's attachment.
+    /// `vswitch.internal/v1`: a pod's attachment.
     Endpoint,
-    /// `vswitch/v1`: a range of addresses that belongs to a node.
+    /// `vswitch.internal/v1`: a range of addresses that belongs to a node.
     Block,
 }
 
 /// Calico's: the one of its API, and the one its own storage in Kubernetes had.
 const CALICO: &[&str] = &["projectcalico.org/v3", "crd.projectcalico.org/v1"];
+
+/// Our own. A group has a dot in Kubernetes, and `.internal` is nobody's; the one without is what stores of before hold.
+const OWN: &[&str] = &["vswitch.internal/v1", "vswitch/v1"];
 
 struct Names {
     name: &'static str,
@@ -143,8 +146,8 @@ impl Kind {
             Self::StagedKubernetesNetworkPolicy => {
                 ("StagedKubernetesNetworkPolicy", "stagedkubernetesnetworkpolicies", &["sknp"], CALICO, true)
             }
-            Self::Endpoint => ("Endpoint", "endpoints", &["ep"], &["vswitch/v1"], false),
-            Self::Block => ("Block", "blocks", &[], &["vswitch/v1"], false),
+            Self::Endpoint => ("Endpoint", "endpoints", &["ep"], OWN, false),
+            Self::Block => ("Block", "blocks", &[], OWN, false),
         };
         Names { name, plural, short, api_versions, namespaced }
     }

@@ -365,3 +365,26 @@ fn no_range_is_of_ipv4_as_ipv6_writes_it() {
         assert!(error.problem.contains("10.0.0.0/8 would be right"), "{text}: {error}");
     }
 }
+
+/// What stores of before hold: the agents' own objects had a group without a dot.
+#[test]
+fn our_own_objects_are_read_by_their_old_group_and_written_by_the_new() {
+    for (kind, name, spec) in [
+        (Kind::Block, "10.0.0.0-26", serde_json::json!({"cidr": "10.0.0.0/26", "node": "n"})),
+        (
+            Kind::Endpoint,
+            "c.eth0",
+            serde_json::json!({"node": "n", "containerId": "c", "interface": "eth0", "port": "p", "mac": "0a:00:00:00:00:01",
+                "attachment": {"veth": {"interface": "p", "netns": null}}, "addresses": ["10.0.0.1"], "mtu": 1400}),
+        ),
+    ] {
+        let stored = |version: &str| {
+            let value = serde_json::json!(
+                {"apiVersion": version, "kind": kind.name(), "metadata": {"name": name}, "spec": spec});
+            Object::from_json(value.to_string().as_bytes()).unwrap()
+        };
+        let (old, new) = (stored("vswitch/v1"), stored("vswitch.internal/v1"));
+        assert_eq!(old, new);
+        assert!(String::from_utf8(old.to_json()).unwrap().contains(r#""apiVersion":"vswitch.internal/v1""#));
+    }
+}

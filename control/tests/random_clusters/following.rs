@@ -18,7 +18,7 @@ use super::NODES;
 fn contrary() -> impl Strategy<Value = Value> {
     let endpoint = |name: &str, node: &str, pod: &str, addresses: Value| {
         json!({
-            "apiVersion": "vswitch/v1", "kind": "Endpoint", "metadata": {"name": format!("{name}.eth0")},
+            "apiVersion": "vswitch.internal/v1", "kind": "Endpoint", "metadata": {"name": format!("{name}.eth0")},
             "spec": {
                 "node": node, "namespace": "a", "pod": pod, "containerId": name, "interface": "eth0",
                 "port": name, "attachment": {"veth": {"interface": name, "netns": null}},
@@ -27,7 +27,7 @@ fn contrary() -> impl Strategy<Value = Value> {
         })
     };
     let nameless = json!({
-        "apiVersion": "vswitch/v1", "kind": "Endpoint", "metadata": {"name": "x.eth0"},
+        "apiVersion": "vswitch.internal/v1", "kind": "Endpoint", "metadata": {"name": "x.eth0"},
         "spec": {
             "node": "n0", "containerId": "x", "interface": "eth0", "port": "x",
             "attachment": {"veth": {"interface": "x", "netns": null}},
@@ -36,7 +36,7 @@ fn contrary() -> impl Strategy<Value = Value> {
     });
     let block = |cidr: &str, node: &str| {
         json!({
-            "apiVersion": "vswitch/v1", "kind": "Block", "metadata": {"name": cidr.replace('/', "-")},
+            "apiVersion": "vswitch.internal/v1", "kind": "Block", "metadata": {"name": cidr.replace('/', "-")},
             "spec": {"cidr": cidr, "node": node},
         })
     };

@@ -175,7 +175,7 @@ pub(crate) fn pod(number: usize) -> impl Strategy<Value = Vec<Value>> {
         }
         if attached {
             objects.push(json!({
-                "apiVersion": "vswitch/v1", "kind": "Endpoint", "metadata": {"name": format!("c{number}.eth0")},
+                "apiVersion": "vswitch.internal/v1", "kind": "Endpoint", "metadata": {"name": format!("c{number}.eth0")},
                 "spec": {
                     "node": NODES[node], "namespace": namespace, "pod": name, "containerId": format!("c{number}"),
                     "interface": "eth0", "port": format!("v{number}"),

@@ -191,7 +191,7 @@ impl PodSpec<'_> {
         }
         let port = format!("veth{number}");
         let endpoint = json!({
-            "apiVersion": "vswitch/v1", "kind": "Endpoint",
+            "apiVersion": "vswitch.internal/v1", "kind": "Endpoint",
             "metadata": {"name": format!("c{number}.eth0")},
             "spec": {
                 "node": self.node, "namespace": self.namespace, "pod": self.name,

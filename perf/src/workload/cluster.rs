@@ -94,7 +94,7 @@ impl Cluster {
 
     fn endpoint(self, number: usize) -> Value {
         let (sandbox, port) = (format!("sandbox-{number}"), port_name(&format!("pod-{number}")));
-        json!({"apiVersion": "vswitch/v1", "kind": "Endpoint", "metadata": {"name": format!("{sandbox}.eth0")},
+        json!({"apiVersion": "vswitch.internal/v1", "kind": "Endpoint", "metadata": {"name": format!("{sandbox}.eth0")},
             "spec": {"node": node_name(number / self.pods_per_node), "namespace": format!("ns-{}", number % NAMESPACES),
                 "pod": format!("pod-{number}"), "containerId": sandbox, "interface": "eth0", "port": port.as_str(),
                 "attachment": {"veth": {"interface": port.as_str(), "netns": null}},
@@ -122,7 +122,7 @@ fn node(number: usize) -> Value {
 
 fn block(number: usize) -> Value {
     let cidr = format!("10.200.{number}.0/24");
-    json!({"apiVersion": "vswitch/v1", "kind": "Block", "metadata": {"name": cidr.replace('/', "-")},
+    json!({"apiVersion": "vswitch.internal/v1", "kind": "Block", "metadata": {"name": cidr.replace('/', "-")},
         "spec": {"cidr": cidr, "node": node_name(number)}})
 }
 

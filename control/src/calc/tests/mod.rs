@@ -53,7 +53,7 @@ fn pool(name: &str, cidr: &str, mode: &str) -> String {
 fn block(cidr: &str, node: &str) -> String {
     let name = cidr.replace('/', "-");
     format!(
-        "---\n{{apiVersion: vswitch/v1, kind: Block, metadata: {{name: '{name}'}}, \
+        "---\n{{apiVersion: vswitch.internal/v1, kind: Block, metadata: {{name: '{name}'}}, \
          spec: {{cidr: '{cidr}', node: {node}, anything: of IPAM}}}}\n"
     )
 }
@@ -63,7 +63,7 @@ fn endpoint(port: &str, node: &str, pod: &str, addresses: &str) -> String {
     let whose =
         pod.split_once('/').map(|(ns, name)| format!("namespace: {ns}, pod: {name}, ")).unwrap_or_default();
     format!(
-        "---\n{{apiVersion: vswitch/v1, kind: Endpoint, metadata: {{name: {port}.eth0}}, spec: {{node: {node}, {whose}\
+        "---\n{{apiVersion: vswitch.internal/v1, kind: Endpoint, metadata: {{name: {port}.eth0}}, spec: {{node: {node}, {whose}\
          containerId: {port}, interface: eth0, port: {port}, attachment: {{veth: {{interface: {port}, netns: null}}}}, \
          mac: '0a:00:00:00:00:01', addresses: [{addresses}], mtu: 1400}}}}\n"
     )

@@ -7,6 +7,8 @@ use super::{Kind, not_done};
 /// Groups that policies are of: a kind of theirs that is not known is more likely misspelt than foreign.
 const OF_POLICIES: [&str; 4] =
     ["networking.k8s.io", "policy.networking.k8s.io", "projectcalico.org", "crd.projectcalico.org"];
+/// Our own groups, the one we write and the one of before.
+const OWN: [&str; 2] = ["vswitch.internal", "vswitch"];
 /// Kinds of these groups that are no policies.
 const NO_POLICIES: [&str; 2] = ["Ingress", "IngressClass"];
 
@@ -31,7 +33,8 @@ fn name(object: &Value) -> Option<String> {
         known.is_applied_by_people() && (known.name() == kind || kind.parse::<Kind>().as_ref() == Ok(known))
     };
     let may_be_policy = OF_POLICIES.contains(&group) && !NO_POLICIES.contains(&kind);
-    if may_be_policy || Kind::ALL.iter().any(is_known) || not_done(kind).is_some() || group == "vswitch" {
+    let may_be_known = may_be_policy || OWN.contains(&group);
+    if may_be_known || Kind::ALL.iter().any(is_known) || not_done(kind).is_some() {
         return None;
     }
     Some(format!("{kind} {}", object["metadata"]["name"].as_str().unwrap_or_default()).trim_end().to_owned())
@@ -55,6 +58,7 @@ mod tests {
             ("v1", "Pod", false),
             ("v1", "pod", false),
             ("vswitch/v1", "Block", false),
+            ("vswitch.internal/v1", "Block", false),
         ] {
             let (mut told, whole) = (Vec::new(), object(version, kind));
             let left = left_out(whole.clone(), |what| told.push(what));
