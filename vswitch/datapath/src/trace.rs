@@ -13,6 +13,7 @@ use vswitch_model::{DropReason, RuleId, TunnelId};
 use crate::encap::Carried;
 use crate::flow::FlowTable;
 use crate::parse::{Network, Parsed, protocol};
+use crate::stage::flow::key_of;
 use crate::stage::{Fate, Scratch};
 use crate::tables::{Adjacency, Headers, Tables};
 use crate::{BATCH, Buffer, Now, Packet, PortIndex};
@@ -295,7 +296,10 @@ impl Tracer {
 
 fn steps(scratch: &Scratch, tables: &Tables, flows: &FlowTable, index: usize) -> [Option<Step>; STEPS_MAX] {
     let parsed = &scratch.parsed[index];
+    // Its record may be another flow's by now: a later packet of the batch may have made it give way.
+    let key = key_of(parsed).map(|(key, _)| key);
     let flow = scratch.flow[index].and_then(|(flow, opened)| Some((flows.get(flow)?, opened)));
+    let flow = flow.filter(|(flow, _)| Some(flow.key) == key);
     let way = Way::of(tables.adjacency(scratch.adjacency[index]));
     [
         scratch.tunnel[index].map(|(tunnel, carried)| Step::Decapsulated(tunnel, carried)),

@@ -89,7 +89,7 @@ impl FlowState {
 }
 
 /// The states of TCP by their code.
-const TCP_STATES: [TcpState; 9] = [
+const TCP_STATES: [TcpState; 10] = [
     TcpState::SynSent,
     TcpState::SynReceived,
     TcpState::PickedUp,
@@ -99,6 +99,7 @@ const TCP_STATES: [TcpState; 9] = [
     TcpState::Closing,
     TcpState::Reset(Direction::Original),
     TcpState::Reset(Direction::Reply),
+    TcpState::FinSent,
 ];
 
 /// The state with this code. There are no others than [`tcp_code`] gives.
@@ -120,6 +121,7 @@ pub(super) const fn tcp_code(state: TcpState) -> u8 {
         TcpState::Closing => 6,
         TcpState::Reset(Direction::Original) => 7,
         TcpState::Reset(Direction::Reply) => 8,
+        TcpState::FinSent => 9,
     }
 }
 

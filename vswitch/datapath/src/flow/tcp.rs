@@ -57,6 +57,8 @@ pub enum TcpState {
     SynReceived,
     /// Picked up in the middle, seen from one side only.
     PickedUp,
+    /// The originator sent FIN, and nothing was seen of the responder.
+    FinSent,
     /// Open.
     Established,
     /// One end sent FIN; the other may go on for long.
@@ -76,7 +78,7 @@ impl TcpState {
         } else if flags.has(TcpFlags::SYN) {
             Ok(Self::SynSent)
         } else if flags.has(TcpFlags::FIN) {
-            Ok(Self::HalfClosed(Direction::Original))
+            Ok(Self::FinSent)
         } else if flags.has(TcpFlags::ACK) {
             Ok(Self::PickedUp)
         } else {
@@ -96,6 +98,9 @@ impl TcpState {
                 // The answer, or both opened at once (RFC 9293, section 3.5).
                 (Self::SynSent, Reply, _) | (Self::SynReceived, ..) => Ok(Self::SynReceived),
                 (Self::SynSent, Original, false) => Ok(self),
+                // Nobody answered the one before.
+                (Self::FinSent, Original, false) => Ok(Self::SynSent),
+                (Self::FinSent, Reply, true) => Ok(Self::HalfClosed(Original)),
                 // Sent again, or an originator that started anew: the other end answers with what it thinks (RFC 5961).
                 (_, Original, false) | (_, _, true) => Ok(self),
                 // The responder would open a connection under the originator's verdict.
@@ -108,9 +113,11 @@ impl TcpState {
             state => state,
         };
         if flags.has(TcpFlags::FIN) {
-            return Ok(match state {
-                Self::HalfClosed(first) if first != direction => Self::Closing,
-                Self::Closing | Self::Reset(_) | Self::HalfClosed(_) => state,
+            return Ok(match (state, direction) {
+                (Self::SynSent | Self::PickedUp | Self::FinSent, Original) => Self::FinSent,
+                (Self::FinSent, Reply) => Self::Closing,
+                (Self::HalfClosed(first), _) if first != direction => Self::Closing,
+                (Self::Closing | Self::Reset(_) | Self::HalfClosed(_), _) => state,
                 _ => Self::HalfClosed(direction),
             });
         }
@@ -118,6 +125,7 @@ impl TcpState {
             // It has an answer that was not seen here: as if it were picked up now.
             (Self::SynSent, Original) if flags.has(TcpFlags::ACK) => Self::PickedUp,
             (Self::SynReceived, Original) | (Self::PickedUp, Reply) => Self::Established,
+            (Self::FinSent, Reply) => Self::HalfClosed(Original),
             _ => state,
         })
     }
@@ -132,7 +140,9 @@ impl TcpState {
         flags.opens()
             && match self {
                 Self::Closing | Self::Reset(_) => true,
-                Self::PickedUp | Self::Established | Self::HalfClosed(_) => direction == Direction::Reply,
+                Self::PickedUp | Self::FinSent | Self::Established | Self::HalfClosed(_) => {
+                    direction == Direction::Reply
+                }
                 Self::SynSent | Self::SynReceived => false,
             }
     }
@@ -141,7 +151,7 @@ impl TcpState {
     #[inline]
     #[must_use]
     pub fn is_answered(self) -> bool {
-        !matches!(self, Self::SynSent | Self::PickedUp | Self::Reset(_))
+        !matches!(self, Self::SynSent | Self::PickedUp | Self::FinSent | Self::Reset(_))
     }
 
     /// How long it is kept without a segment, in seconds. Times of conntrack's kind
@@ -155,7 +165,7 @@ impl TcpState {
             Self::SynReceived => 60,
             Self::PickedUp => 300,
             Self::Established => 7440,
-            Self::HalfClosed(_) => 240,
+            Self::FinSent | Self::HalfClosed(_) => 240,
             Self::Closing => 60,
             Self::Reset(_) => 10,
         }

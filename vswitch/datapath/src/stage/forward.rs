@@ -126,10 +126,11 @@ fn check<B: Buffer>(context: &Context<'_>, packet: &Packet<B>, parsed: &Parsed, 
         return Fate::Walking;
     }
     if parsed.dont_fragment {
-        Fate::Reported(DropReason::TooBig, IcmpError::TooBig { mtu })
-    } else {
-        Fate::Split
+        return Fate::Reported(DropReason::TooBig, IcmpError::TooBig { mtu });
     }
+    // A piece has 8 bytes behind its header at least (RFC 791, section 3.2).
+    let header = usize::from(parsed.transport).saturating_sub(ETHERNET);
+    if usize::from(mtu) < header + 8 { Fate::Dropped(DropReason::TooBig) } else { Fate::Split }
 }
 
 /// The same of a large packet: its pieces have to fit. Of TCP that does not forbid fragments they are made to. Of datagrams the

@@ -318,7 +318,16 @@ fn tcp_opens_talks_and_closes() {
         tcp(&[(Original, ACK), (Original, ACK), (Reply, ACK)]),
         [Ok(PickedUp), Ok(PickedUp), Ok(Established)]
     );
-    assert_eq!(tcp(&[(Original, fin_ack), (Reply, fin_ack)]), [Ok(HalfClosed(Original)), Ok(Closing)]);
+    assert_eq!(tcp(&[(Original, fin_ack), (Reply, fin_ack)]), [Ok(FinSent), Ok(Closing)]);
+    // One end alone never makes a connection of it.
+    assert_eq!(
+        tcp(&[(Original, SYN), (Original, fin_ack), (Original, ACK), (Original, SYN)]),
+        [Ok(SynSent), Ok(FinSent), Ok(FinSent), Ok(SynSent)]
+    );
+    assert_eq!(
+        tcp(&[(Original, ACK), (Original, fin_ack), (Reply, ACK)])[1..],
+        [Ok(FinSent), Ok(HalfClosed(Original))]
+    );
 }
 
 #[test]
@@ -330,7 +339,7 @@ fn a_reset_that_was_none_ends_nothing() {
     assert_eq!(after(&[(Reply, ACK), (Reply, TcpFlags::FIN)]), Ok(Reset(Original)), "not heard of it yet");
     assert_eq!(after(&[(Original, ACK)]), Ok(PickedUp));
     assert_eq!(after(&[(Original, ACK), (Reply, ACK)]), Ok(Established));
-    assert_eq!(after(&[(Original, TcpFlags::FIN)]), Ok(HalfClosed(Original)));
+    assert_eq!(after(&[(Original, TcpFlags::FIN)]), Ok(FinSent));
     assert_eq!(after(&[(Original, ACK), (Reply, TcpFlags::RST)]), Ok(Reset(Reply)));
     assert!(Reset(Original).timeout_s() < PickedUp.timeout_s());
 }
@@ -413,9 +422,10 @@ fn times_depend_on_the_state() {
 
 #[test]
 fn no_time_is_shorter_than_the_shortest() {
-    use TcpState::{Closing, Established, HalfClosed, PickedUp, Reset, SynReceived, SynSent};
+    use TcpState::{Closing, Established, FinSent, HalfClosed, PickedUp, Reset, SynReceived, SynSent};
     let ended = [HalfClosed(Direction::Reply), Closing, Reset(Direction::Original)];
-    let tcp = [SynSent, SynReceived, PickedUp, Established].into_iter().chain(ended).map(FlowState::Tcp);
+    let tcp =
+        [SynSent, SynReceived, PickedUp, FinSent, Established].into_iter().chain(ended).map(FlowState::Tcp);
     let others = [false, true].into_iter().flat_map(|replied| {
         [
             FlowState::Udp { replied },

@@ -58,7 +58,7 @@ impl Keys {
 }
 
 #[inline(always)]
-pub(super) fn key_of(parsed: &Parsed) -> Option<(FlowKey, Orientation)> {
+pub(crate) fn key_of(parsed: &Parsed) -> Option<(FlowKey, Orientation)> {
     let (source, destination) = (parsed.source_port, parsed.destination_port);
     match (parsed.source, parsed.destination) {
         (IpAddr::V4(a), IpAddr::V4(b)) => {

@@ -22,7 +22,7 @@ use asked::tell_again;
 use related::related;
 
 pub(crate) use asked::Misses;
-pub(crate) use keys::Keys;
+pub(crate) use keys::{Keys, key_of};
 pub(crate) use newcomers::Newcomers;
 
 /// What a worker remembers of flows.

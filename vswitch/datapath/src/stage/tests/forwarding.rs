@@ -68,6 +68,22 @@ fn what_does_not_fit_is_reported_with_the_mtu() {
 }
 
 #[test]
+fn where_no_piece_fits_nothing_is_cut() {
+    // A tunnel over IPv4 leaves 28 bytes of 78, and room for one piece's 8; of 77 none.
+    for (mtu, expected) in [(78, "stage split 1"), (77, "a drop too-big 1")] {
+        let mut world = World::node(1);
+        world.underlay.hops.values_mut().flatten().for_each(|hop| hop.mtu = mtu);
+        world.recompile();
+        world.moved();
+        let frame = frames::may_fragment(world.ends(A, v4(2, B)).udp(7, 5000, &[7; 16]), 1);
+        let sent = world.send(A, &frame);
+        assert_eq!(sent.len(), if mtu == 78 { 3 } else { 0 });
+        let moved = world.moved();
+        assert!(moved.iter().any(|counter| counter == expected), "{moved:?}");
+    }
+}
+
+#[test]
 fn what_leads_nowhere_is_reported() {
     for (destination, kind) in [("10.0.1.40", (3, 1, 0)), ("fd10:0:0:1::3f", (1, 3, 0))] {
         let mut world = World::node(1);

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use crossbeam::queue::ArrayQueue;
 use vswitch_model::{DropReason, RuleId};
 
+use crate::WalkConfig;
 use crate::encap::Carried;
 use crate::explain::{Query, RuleVerdict, explain};
 use crate::testing::World;
@@ -56,6 +57,20 @@ fn a_trace_tells_why_a_packet_ended() {
     assert!(outcomes[0].steps().any(|step| *step == Step::Reported(DropReason::TtlExpired)));
     assert!(outcomes[1].steps().any(|step| *step == Step::Denied(RuleId::NO_RULE_MATCHED)));
     assert_eq!(outcomes[2].steps().count(), 0);
+}
+
+#[test]
+fn a_trace_tells_nobody_elses_rules() {
+    let mut world = World::with_config(1, &WalkConfig { flows: 1, ..WalkConfig::default() });
+    let records = traced(&mut world, TraceFilter::default(), 8);
+    let [server, other] = [v4(1, B), v4(2, A)].map(|to| world.ends(A, to).udp(7, 5000, &[]));
+    // The second one's flow takes the place of the first one's within the batch.
+    world.send_all([(A, server), (A, other)]);
+    let [first, second] = [(); 2].map(|()| records.pop().unwrap());
+    assert_eq!((first.outcome, second.outcome), (Ok(B), Ok(UPLINK)));
+    assert!(first.steps().all(|step| step.stage() != "flow"), "{first:?}");
+    let rules = Step::FlowOpened { egress: RuleId::NOT_ISOLATED, ingress: RuleId::NOT_ISOLATED };
+    assert!(second.steps().any(|step| *step == rules), "{second:?}");
 }
 
 #[test]
