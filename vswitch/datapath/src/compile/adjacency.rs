@@ -7,7 +7,7 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use vswitch_model::{DropReason, Mac, NextHop, PortName, Tunnel, TunnelId};
 
-use super::{CompileInputs, HOPS_MAX, Hop, headers};
+use super::{CompileInputs, HOPS_MAX, Hop, Tunnels, headers};
 use crate::tables::{Adjacency, AdjacencyIndex, Buckets, Group, Member, NodeIndex, Role, TunnelPeer};
 
 /// Least MTU of IPv6 (RFC 8200, section 5).
@@ -40,6 +40,7 @@ pub(super) struct Adjacencies<'a> {
     inputs: CompileInputs<'a>,
     nodes_by_name: BTreeMap<&'a str, NodeIndex>,
     nodes_by_remote: BTreeMap<IpAddr, NodeIndex>,
+    tunnels: Tunnels<'a>,
     list: Vec<Adjacency>,
     /// By way and whether the packet is IPv6.
     known: BTreeMap<(Way<'a>, bool), AdjacencyIndex>,
@@ -62,6 +63,7 @@ impl<'a> Adjacencies<'a> {
             inputs: *inputs,
             nodes_by_name,
             nodes_by_remote,
+            tunnels: Tunnels::of(inputs.desired),
             list,
             known: BTreeMap::new(),
             groups: HashMap::default(),
@@ -85,17 +87,31 @@ impl<'a> Adjacencies<'a> {
             return *known;
         }
         let index = AdjacencyIndex(self.list.len() as u32);
-        match self.hops(way) {
+        let taken = self.taken(way, inner_v6);
+        match self.hops(taken) {
             hops @ [_, _, ..] => {
-                let members = hops.iter().map(|hop| self.resolve(way, Some(hop), inner_v6));
+                let members = hops.iter().map(|hop| self.resolve(taken, Some(hop), inner_v6));
                 let members: Vec<Adjacency> = members.collect();
                 self.list.extend(members);
                 self.group(index, hops);
             }
-            hops => self.list.push(self.resolve(way, hops.first(), inner_v6)),
+            hops => self.list.push(self.resolve(taken, hops.first(), inner_v6)),
         }
         self.known.insert((way, inner_v6), index);
         index
+    }
+
+    /// The way that is taken in place of `way`: of a tunnel without a way to its end another one, where there is one.
+    fn taken(&self, way: Way<'a>, inner_v6: bool) -> Way<'a> {
+        let Way::Tunnel(id) = way else { return way };
+        let local = self.inputs.desired.local.as_ref();
+        let has_way = |tunnel: &Tunnel| {
+            let first = self.hops(Way::Tunnel(tunnel.id)).first();
+            local
+                .zip(first)
+                .is_some_and(|(local, hop)| headers::template(local, tunnel, hop, inner_v6).is_some())
+        };
+        Way::Tunnel(self.tunnels.carrier(id, has_way).map_or(id, |tunnel| tunnel.id))
     }
 
     /// The next hops on the underlay that lead `way`, as far as they are resolved.

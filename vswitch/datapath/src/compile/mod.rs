@@ -6,6 +6,7 @@ mod follow_tests;
 mod headers;
 #[cfg(test)]
 mod tests;
+mod tunnels;
 mod ways;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +19,7 @@ use crate::PortIndex;
 use crate::fib::FibTooLarge;
 use crate::policy::{PolicyCompiler, PolicyTooLarge};
 use crate::tables::{Group, LocalEntry, PortEntry, Revision, Role, Tables};
+pub use tunnels::Tunnels;
 use ways::Ways;
 
 /// What the engine knows of a port that is open.

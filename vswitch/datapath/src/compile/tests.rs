@@ -313,6 +313,35 @@ fn tunnel_sources_live_behind_their_node_whichever_way() {
 }
 
 #[test]
+fn while_one_family_of_the_underlay_is_away_the_other_carries_all() {
+    let mut world = World::new();
+    let by = |world: &World, address: &str| match way(&world.compile(), address) {
+        Adjacency::Tunnel { tunnel, .. } => Some(tunnel.0),
+        other => {
+            assert_eq!(other.drop_reason(), Some(DropReason::NextHopUnresolved));
+            None
+        }
+    };
+    let all = |world: &World| ["10.244.2.9", "fd00:2::9", "fd00:3::1"].map(|address| by(world, address));
+    assert_eq!(all(&world), [Some(4), Some(6), Some(4)]);
+    let v6 = world.underlay.hops.remove(&ip("2001:db8::2")).unwrap();
+    assert_eq!(all(&world), [Some(4); 3]);
+    let v4 = world.underlay.hops.remove(&ip("192.168.0.2")).unwrap();
+    assert_eq!(all(&world), [None; 3]);
+    // One in the same encapsulation comes first, and another is better than none.
+    world.underlay.hops.insert(ip("2001:db8::2"), v6);
+    let id = TunnelId(3);
+    let other =
+        Tunnel { id, encapsulation: Encapsulation::IpIp, ..world.desired.tunnels[&TunnelId(6)].clone() };
+    world.desired.tunnels.insert(id, other);
+    assert_eq!(all(&world), [Some(6); 3]);
+    world.desired.local.as_mut().unwrap().underlay_v6 = None;
+    assert_eq!(all(&world), [None; 3], "there is nothing to send from");
+    world.underlay.hops.insert(ip("192.168.0.2"), v4);
+    assert_eq!(all(&world), [Some(4); 3]);
+}
+
+#[test]
 fn what_is_missing_drops_with_its_reason() {
     let mut world = World::new();
     world.ports.clear();

@@ -78,6 +78,8 @@ fn flows_spread_by_weight_and_only_those_move_that_must() {
         assert_eq!(ways(&mut world), before, "whatever their order");
         reach_by(&mut world, &all[2..]);
         assert_eq!(share(&ways(&mut world), THIRD), 1.0);
+        // Over neither family.
+        world.underlay.hops.clear();
         reach_by(&mut world, &[]);
         let frame = world.ends(A, v4(2, B)).udp(1000, 5000, b"media");
         assert!(world.send(A, &frame).iter().all(|(port, _)| *port == A), "nothing but an error leaves");
