@@ -26,6 +26,8 @@ pub const FLOWS: RangeInclusive<u32> = 1024..=33_554_432;
 pub const FRAGMENTS: RangeInclusive<u32> = 16..=65_536;
 /// ICMP errors one worker sends in a second.
 pub const ICMP_ERRORS: RangeInclusive<u32> = 1..=1_000_000;
+/// Longest path of a unix socket in bytes (unix(7): 108 with the zero behind it).
+const SOCKET_PATH_MAX: usize = 107;
 /// Flows one worker tells of in a second.
 pub const FLOW_LOG: RangeInclusive<u32> = 0..=100_000;
 
@@ -102,6 +104,12 @@ impl Config {
     /// The file that says all of it, a field a line.
     #[must_use]
     pub fn to_toml(&self) -> String {
+        self.fields().iter().map(|(field, value)| format!("{field} = {value}\n")).collect()
+    }
+
+    /// Its fields, in the order of the documentation, with their values.
+    #[must_use]
+    pub fn fields(&self) -> Vec<(&'static str, Value)> {
         let path = |path: &Path| Value::from(path.display().to_string());
         let poll = match self.poll {
             Poll::Busy => "busy",
@@ -127,7 +135,7 @@ impl Config {
         ];
         fields.extend(self.metrics.map(|address| ("metrics", address.to_string().into())));
         fields.push(("log", self.log.as_str().into()));
-        fields.iter().map(|(field, value)| format!("{field} = {value}\n")).collect()
+        fields
     }
 }
 
@@ -313,6 +321,15 @@ impl Reader<'_> {
         config.tcp_windows = self.take("tcp_windows", written.tcp_windows).unwrap_or(config.tcp_windows);
         config.api_socket = self.path("api_socket", written.api_socket, config.api_socket)?;
         config.state_file = self.path("state_file", written.state_file, config.state_file)?;
+        let length = config.api_socket.as_os_str().len();
+        if length > SOCKET_PATH_MAX {
+            let problem =
+                format!("{length} bytes are too many for the path of a socket: {SOCKET_PATH_MAX} at most");
+            return Err(self.refuse("api_socket", problem));
+        }
+        if config.api_socket == config.state_file {
+            return Err(self.refuse("state_file", "is the api_socket: each is a file of its own".to_owned()));
+        }
         if let Some(metrics) = self.take("metrics", written.metrics) {
             let problem = || {
                 format!(
@@ -509,6 +526,10 @@ mod tests {
                 "v.toml:1: api_socket: \"engine.sock\" is not the absolute path",
             ),
             (
+                "api_socket = \"/run/engine\"\nstate_file = \"/run/engine\"",
+                "v.toml:2: state_file: is the api_socket",
+            ),
+            (
                 "metrics = \"9464\"",
                 "v.toml:1: metrics: \"9464\" is not an address and a port; \"127.0.0.1:9464\"",
             ),
@@ -521,6 +542,9 @@ mod tests {
             let error = parse(text).expect_err(text);
             assert!(error.starts_with(said), "{text:?} gave\n  {error}\nnot\n  {said}");
         }
+        let socket = |length: usize| parse(&format!("api_socket = \"/{}\"", "x".repeat(length - 1)));
+        assert!(socket(107).is_ok());
+        assert!(socket(108).unwrap_err().starts_with("v.toml:1: api_socket: 108 bytes are too many"));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //!                               +--- Snapshot ---> engine API, metrics
 //! ```
 
+mod cgroup;
 mod compiler;
 mod desired;
 mod devices;

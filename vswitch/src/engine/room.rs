@@ -4,6 +4,7 @@ use std::fmt;
 
 use vswitch_datapath::flow::FlowTable;
 
+use super::cgroup;
 use crate::config::Config;
 
 /// What the flow tables of all workers take at most: when there have been IPv6 flows everywhere in them.
@@ -77,9 +78,10 @@ impl fmt::Display for Size {
     }
 }
 
-/// Bytes the machine can give without swapping. None: it does not say.
+/// Bytes the machine can give without swapping, or the control group lets this process have. None: nobody says.
 fn available() -> Option<u64> {
-    read_available(&std::fs::read_to_string("/proc/meminfo").ok()?)
+    let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| read_available(&text));
+    machine.into_iter().chain(cgroup::available()).min()
 }
 
 fn read_available(text: &str) -> Option<u64> {
