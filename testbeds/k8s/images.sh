@@ -42,7 +42,11 @@ if ! fresh tools "$cache/bin/agnhost"; then
   trap 'rm -rf "$tree"' EXIT
   tools_tree "$tree"
   busybox=$(debian_busybox)
-  add=(--add "$busybox:/usr/bin/busybox" --add "$cache/bin/agnhost:/agnhost" --link agnhost:/agnhost-2)
+  # What upstream's image has beside agnhost, for its server of TLS.
+  find_go
+  porter=$(go list -C "$here/go" -f '{{.Dir}}' k8s.io/kubernetes/test/images/agnhost)/porter
+  add=(--add "$busybox:/usr/bin/busybox" --add "$cache/bin/agnhost:/agnhost" --link agnhost:/agnhost-2
+    --add "$porter/localhost.crt:/localhost.crt" --add "$porter/localhost.key:/localhost.key")
   for tool in bash curl dig iperf nc ip ss getent; do
     add+=(--add "$(readlink -f "$(command -v "$tool")"):/usr/bin/$tool")
   done
