@@ -31,6 +31,11 @@ pub trait Buffer: Sized {
     #[must_use]
     fn set_len(&mut self, length: usize) -> bool;
 
+    /// Tells the processor that something is read soon, so that nobody waits for it then; where the buffers are none of ours,
+    /// nothing is told. (It takes an unsafe call, and none is made here.)
+    #[inline(always)]
+    fn foretell<T>(_place: &T) {}
+
     /// Takes over what is known of another buffer's packet beside its bytes: this one is a piece of it, or is made of it.
     fn follow(&mut self, _other: &Self) {}
 }

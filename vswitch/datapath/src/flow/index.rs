@@ -85,11 +85,17 @@ impl Index {
         self.bucket(self.second(hash)).find(tag, &mut same)
     }
 
+    /// The first bucket of a hash.
+    #[inline]
+    pub(super) fn first_bucket(&self, hash: u64) -> &Bucket {
+        self.bucket(self.first(hash))
+    }
+
     /// Reads the first bucket and gives the record whose tag fits, to be compared later: what a batch does before it
     /// looks at any record.
     #[inline]
     pub(super) fn candidate(&self, hash: u64) -> Option<u32> {
-        let bucket = self.bucket(self.first(hash));
+        let bucket = self.first_bucket(hash);
         bucket.records.get(first_way(bucket.matches(tag(hash)))).copied()
     }
 

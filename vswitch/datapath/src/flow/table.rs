@@ -12,8 +12,8 @@ use vswitch_model::limits::PORTS_MAX;
 use super::index::{Index, Place};
 use super::slab::Slab;
 use super::{Flow, FlowKey, Line, Now, Windows};
-use crate::PortIndex;
 use crate::tally::RuleTallies;
+use crate::{Buffer, PortIndex};
 
 /// Number of a record; it means that flow until it is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -103,6 +103,12 @@ impl FlowTable {
     #[must_use]
     pub fn hash(&self, key: &FlowKey) -> u64 {
         key.hash(&self.secret)
+    }
+
+    /// A key of this hash is looked up soon.
+    #[inline(always)]
+    pub(crate) fn foretell<B: Buffer>(&self, hash: u64) {
+        B::foretell(self.index.first_bucket(hash));
     }
 
     /// The flow of a key.

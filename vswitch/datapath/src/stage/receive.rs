@@ -126,7 +126,7 @@ fn take<B: Buffer>(
     if !goes {
         return false;
     }
-    let Some(hash) = keys.make(flows, index, parsed) else { return false };
+    let Some(hash) = keys.make::<B>(flows, index, parsed) else { return false };
     scratch.parsed[index] = *parsed;
     scratch.entropy[index] = hash;
     true

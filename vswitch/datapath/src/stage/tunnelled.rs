@@ -84,8 +84,8 @@ fn take_off<B: Buffer>(
     let end = be16(frame, udp + 4).map_or(0, |length| udp + usize::from(length));
     let Some(carried) = frame.get(start..end) else { return false };
     let taken = match parse::usual_v4(carried) {
-        Some(parsed) => key(scratch, (flows, keys), &parsed, &macs, index),
-        None => take_v6(scratch, (flows, keys), carried, &macs, index),
+        Some(parsed) => key::<B>(scratch, (flows, keys), &parsed, &macs, index),
+        None => take_v6::<B>(scratch, (flows, keys), carried, &macs, index),
     };
     // Together with what follows the inner packet.
     if !taken.is_some_and(|end| packet.buffer.set_len(start + end)) {
@@ -100,19 +100,19 @@ fn take_off<B: Buffer>(
 
 /// Reads an IPv6 packet that was carried, and keeps it as [`key`] does.
 #[inline(never)]
-fn take_v6(
+fn take_v6<B: Buffer>(
     scratch: &mut Scratch,
     keyed: (&FlowTable, &mut Keys),
     carried: &[u8],
     macs: &[Mac; 2],
     index: usize,
 ) -> Option<usize> {
-    key(scratch, keyed, &parse::usual_v6(carried)?, macs, index)
+    key::<B>(scratch, keyed, &parse::usual_v6(carried)?, macs, index)
 }
 
 /// Keeps what was read when it may go on; gives where it ends.
 #[inline(always)]
-fn key(
+fn key<B: Buffer>(
     scratch: &mut Scratch,
     (flows, keys): (&FlowTable, &mut Keys),
     parsed: &Parsed,
@@ -122,7 +122,7 @@ fn key(
     if !macs.contains(&parsed.destination_mac) || addresses(parsed).is_err() {
         return None;
     }
-    scratch.entropy[index % BATCH] = keys.make(flows, index, parsed)?;
+    scratch.entropy[index % BATCH] = keys.make::<B>(flows, index, parsed)?;
     scratch.parsed[index % BATCH] = *parsed;
     Some(usize::from(parsed.end))
 }

@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use crate::BATCH;
 use crate::flow::{FlowIndex, FlowKey, FlowTable, Orientation};
 use crate::parse::Parsed;
 use crate::stage::Indices;
+use crate::{BATCH, Buffer};
 
 /// The keys of a batch's packets, by packet. Their hashes are [`Scratch::entropy`](crate::stage::Scratch::entropy).
 #[derive(Debug)]
@@ -36,11 +36,18 @@ impl Keys {
     /// Makes the key of a packet, which is to be noted in `made`, and gives its hash. None, and nothing done, when its
     /// addresses are not of one family.
     #[inline(always)]
-    pub(crate) fn make(&mut self, flows: &FlowTable, index: usize, parsed: &Parsed) -> Option<u64> {
+    pub(crate) fn make<B: Buffer>(
+        &mut self,
+        flows: &FlowTable,
+        index: usize,
+        parsed: &Parsed,
+    ) -> Option<u64> {
         let (key, orientation) = key_of(parsed)?;
         self.keys[index % BATCH] = key;
         self.orientations[index % BATCH] = orientation;
-        Some(flows.hash(&key))
+        let hash = flows.hash(&key);
+        flows.foretell::<B>(hash);
+        Some(hash)
     }
 
     /// The flow that a packet was found to belong to, and which end of its key sent it.

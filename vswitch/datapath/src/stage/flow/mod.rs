@@ -55,7 +55,7 @@ pub(crate) fn run<B: Buffer, P: Probe>(
         let parsed = &scratch.parsed[index];
         if parsed.is_icmp_error() {
             errors.push(index);
-        } else if let Some(hash) = memory.keys.make(memory.flows, index, parsed) {
+        } else if let Some(hash) = memory.keys.make::<B>(memory.flows, index, parsed) {
             scratch.entropy[index] = hash;
             memory.keys.made.push(index);
         } else {
