@@ -3,7 +3,7 @@
 //! | prefix | leads |
 //! |---|---|
 //! | everything | to the node's kernel |
-//! | a pool | nowhere: what no node has taken of it exists nowhere |
+//! | a pool that is not disabled | nowhere: what no node has taken of it exists nowhere |
 //! | a block of this node | nowhere, beneath its pods |
 //! | a block of another node | there, as the pool says: by tunnel, or directly |
 //! | a pod of this node | to its port |
@@ -80,7 +80,7 @@ impl Router<'_> {
     fn add_pools(&mut self) {
         self.state.routes.insert(Ipv4Net::default().into(), NextHop::Host);
         self.state.routes.insert(Ipv6Net::default().into(), NextHop::Host);
-        for pool in self.inputs.pools.values() {
+        for pool in self.inputs.pools.values().filter(|pool| !pool.spec.disabled) {
             self.state.routes.insert(pool.spec.cidr, NextHop::Unreachable);
         }
     }
@@ -286,7 +286,9 @@ fn ranges(inputs: &Inputs) -> BTreeMap<IpNet, &str> {
 }
 
 fn local_part(inputs: &Inputs, view: &NodeView<'_>, config: &CalcConfig, state: &DesiredState) -> Local {
-    let mut host_routes: BTreeSet<IpNet> = inputs.pools.values().map(|pool| pool.spec.cidr).collect();
+    // A disabled pool's addresses may be anybody's, but for those of its blocks.
+    let pools = inputs.pools.values().filter(|pool| !pool.spec.disabled);
+    let mut host_routes: BTreeSet<IpNet> = pools.map(|pool| pool.spec.cidr).collect();
     // Pods outside every pool are to be reached from the node as well. Shorter prefixes first, so that they stand for
     // the longer ones within.
     let mut others: Vec<_> =

@@ -73,12 +73,19 @@ impl Flannel {
         let v4: Option<Ipv4Addr> = node.annotation(PUBLIC_IP, "192.0.2.1")?;
         let v6: Option<Ipv6Addr> = node.annotation(PUBLIC_IP_V6, "2001:db8::1")?;
         let vtep = |data: &str, public: &str, address: Option<IpAddr>| -> Result<Option<Vtep>, Invalid> {
-            let Some((address, text)) = address.zip(annotation(data)) else { return Ok(None) };
-            check_address(address).map_err(|problem| Invalid::new(field(public), problem))?;
-            read(text).map(|data| data.map(|(vni, mac)| Vtep { address, vni, mac })).map_err(|problem| {
+            let Some(text) = annotation(data) else { return Ok(None) };
+            let read = read(text).map_err(|problem| {
                 let like = r#"{"VNI":1,"VtepMAC":"0a:58:0a:f4:01:00"}"#;
                 Invalid::new(field(data), format!("{problem}; a value like {like} would be right"))
-            })
+            })?;
+            let Some((vni, mac)) = read else { return Ok(None) };
+            let Some(address) = address else {
+                let problem =
+                    format!("is missing, and {data} says that the node is reached over this family");
+                return Err(Invalid::new(field(public), problem));
+            };
+            check_address(address).map_err(|problem| Invalid::new(field(public), problem))?;
+            Ok(Some(Vtep { address, vni, mac }))
         };
         Ok(Some(Self {
             backend: backend.to_owned(),
@@ -124,7 +131,12 @@ fn field(annotation: &str) -> String {
 
 fn read(text: &str) -> Result<Option<(Vni, Mac)>, String> {
     let data: Option<Data> = serde_json::from_str(text).map_err(|error| format!("{text}: {error}"))?;
-    data.map(|data| Ok((Vni::new(data.vni).map_err(|error| error.problem)?, data.mac))).transpose()
+    let Some(Data { vni, mac }) = data else { return Ok(None) };
+    // One station's, not a group's (IEEE 802, section 8.2).
+    if mac == Mac::default() || mac.is_multicast() {
+        return Err(format!("VtepMAC: {mac} is no station's Ethernet address"));
+    }
+    Ok(Some((Vni::new(vni).map_err(|error| error.problem)?, mac)))
 }
 
 #[cfg(test)]
@@ -187,6 +199,8 @@ mod tests {
             (2, "VNI=1", "metadata.annotations[flannel.alpha.coreos.com/backend-data]: VNI=1: "),
             (2, r#"{"VNI":16777216,"VtepMAC":"7e:42:00:00:00:01"}"#, "16777216 is not a VNI"),
             (3, r#"{"VNI":1,"VtepMAC":"7e:42"}"#, "backend-v6-data]: {\"VNI\":1,\"VtepMAC\":\"7e:42\"}: "),
+            (2, r#"{"VNI":1,"VtepMAC":"00:00:00:00:00:00"}"#, "VtepMAC: 00:00:00:00:00:00 is no station's"),
+            (3, r#"{"VNI":1,"VtepMAC":"ff:ff:ff:ff:ff:ff"}"#, "VtepMAC: ff:ff:ff:ff:ff:ff is no station's"),
             (4, "192.0.2", "public-ip]: \"192.0.2\" cannot be read"),
             (4, "127.0.0.1", "public-ip]: "),
         ] {
@@ -195,5 +209,10 @@ mod tests {
             let error = Flannel::of(&node(&annotations)).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
+        let error = Flannel::of(&node(&WHOLE[..5])).unwrap_err().to_string();
+        assert!(
+            error.contains("public-ipv6]: is missing, and flannel.alpha.coreos.com/backend-v6-data"),
+            "{error}"
+        );
     }
 }

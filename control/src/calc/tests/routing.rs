@@ -53,6 +53,25 @@ fn a_pool_says_how_packets_travel() {
 }
 
 #[test]
+fn of_a_disabled_pool_only_what_nodes_have_taken_is_ours() {
+    let cluster = two_nodes("Always").replace("vxlanMode: Always", "vxlanMode: Always, disabled: true");
+    assert!(cluster.contains("disabled: true"), "{cluster}");
+    let state = state(&inputs(&cluster), "n0");
+    let expected = [
+        "0.0.0.0/0 host",
+        "10.0.0.0/26 unreachable",
+        "10.0.0.1/32 host",
+        "10.0.1.0/26 tunnel n1 192.0.2.2",
+        "10.0.2.0/26 tunnel n2 198.51.100.2",
+        "192.0.2.1/32 host",
+        "::/0 host",
+    ];
+    assert_eq!(routes(&state), expected);
+    let host_routes: Vec<_> = state.local.unwrap().host_routes.iter().map(ToString::to_string).collect();
+    assert_eq!(host_routes, ["10.0.0.0/26", "10.0.1.0/26", "10.0.2.0/26"]);
+}
+
+#[test]
 fn pods_outside_their_nodes_blocks_have_routes_of_their_own() {
     let cluster = two_nodes("Always")
         // Borrowed from n0's block, and one from nowhere; the third is where the block leads already.
