@@ -52,11 +52,15 @@ fn with_v3<W: Work>(work: W) {
 
 #[cfg(test)]
 mod tests {
-    use vswitch_datapath::testing::World;
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
     use vswitch_datapath::testing::world::{A, B, UPLINK, v4, v6};
+    use vswitch_datapath::testing::{World, frames};
     use vswitch_datapath::{
-        Buffer, Counters, NoProbe, Offload, Output, Packet, PortIndex, VecBuffer, Walk, WalkConfig,
+        Buffer, Counters, NoProbe, Offload, Output, Packet, PortIndex, Stage, VecBuffer, Walk, WalkConfig,
     };
+    use vswitch_model::DropReason;
 
     use super::*;
 
@@ -75,11 +79,21 @@ mod tests {
         }
     }
 
-    /// What leaves, by port, of frames that are walked three times over.
-    fn left(world: &World, frames: &[(PortIndex, Vec<u8>)], run: fn(Batch<'_>)) -> Vec<(PortIndex, Vec<u8>)> {
-        let counters = std::sync::Arc::new(Counters::new(16));
-        let mut walk = Walk::new(&WalkConfig::default(), counters);
-        let mut out = Output::new(0);
+    /// What became of frames.
+    #[derive(Debug, PartialEq)]
+    struct Became {
+        left: Vec<(PortIndex, Vec<u8>)>,
+        dropped: Vec<(PortIndex, DropReason, u64)>,
+        stages: Vec<u64>,
+        flows: BTreeSet<String>,
+    }
+
+    /// What becomes of frames that are walked three times over.
+    fn became(world: &World, frames: &[(PortIndex, Vec<u8>)], run: fn(Batch<'_>)) -> Became {
+        let counters = Arc::new(Counters::new(16));
+        let mut walk = Walk::new(&WalkConfig::default(), Arc::clone(&counters));
+        let mut out = Output::new(64);
+        out.spare.extend((0..64).map(|_| VecBuffer::of(&[])));
         for _ in 0..3 {
             let packet = |(port, frame): &(PortIndex, Vec<u8>)| Packet {
                 buffer: VecBuffer::of(frame),
@@ -89,7 +103,16 @@ mod tests {
             let packets = frames.iter().map(packet).collect();
             run(Batch { world, walk: &mut walk, packets, out: &mut out });
         }
-        out.tx.iter().map(|packet| (packet.port, packet.buffer.bytes().to_vec())).collect()
+        let reasons = |port| {
+            let told = DropReason::ALL.iter().map(move |reason| (PortIndex(port), *reason));
+            told.map(|(port, reason)| (port, reason, counters.port(port).drops(reason)))
+        };
+        Became {
+            left: out.tx.iter().map(|packet| (packet.port, packet.buffer.bytes().to_vec())).collect(),
+            dropped: (0..16).flat_map(reasons).filter(|(.., count)| *count > 0).collect(),
+            stages: Stage::ALL.iter().map(|stage| counters.stage(*stage)).collect(),
+            flows: walk.flows().map(|flow| format!("{flow:?}")).collect(),
+        }
     }
 
     #[test]
@@ -104,15 +127,32 @@ mod tests {
                 frames.push((A, ends.tcp(2000 + port, 5000, 0x02, &[])));
             }
         }
-        // And what is not right: each byte of the headers changed.
-        for at in 0..42 {
-            let mut frame = frames[0].1.clone();
-            frame[at] ^= 0x5a;
-            frames.push((A, frame.clone()));
-            frames.push((UPLINK, frame));
+        // What comes by tunnels, and may be cut.
+        for (source, over_v6) in [(v4(2, A), false), (v6(2, A), true)] {
+            let destination = if source.is_ipv4() { v4(1, B) } else { v6(1, B) };
+            let inner = world.inner_ends(A, destination).udp(7, 5000, b"media");
+            frames.push((UPLINK, frames::vxlan(world.tunnel_ends(over_v6), 4096, 4789, &inner)));
         }
-        let portable = left(&world, &frames, |batch| batch.run());
-        assert!(portable.len() > 300, "{} leave", portable.len());
-        assert_eq!(left(&world, &frames, |batch| widest(batch)), portable);
+        let long = frames::may_fragment(world.ends(A, v4(2, A)).udp(7, 5000, &[7; 1460]), 7);
+        frames.push((A, long));
+        // And what is not right: each byte of the headers changed.
+        for right in [0, frames.len() - 3, frames.len() - 2, frames.len() - 1] {
+            let (port, right) = frames[right].clone();
+            for at in 0..right.len().min(120) {
+                let mut frame = right.clone();
+                frame[at] ^= 0x5a;
+                frames.push((port, frame.clone()));
+                frames.push((UPLINK, frame));
+            }
+        }
+        let portable = became(&world, &frames, |batch| batch.run());
+        assert!(portable.left.len() > 300, "{} leave", portable.left.len());
+        let passed = |stage| portable.stages[Stage::ALL.iter().position(|one| *one == stage).unwrap()];
+        for stage in [Stage::Decapsulate, Stage::Encapsulate, Stage::Split, Stage::FlowHit, Stage::IcmpError]
+        {
+            assert!(passed(stage) > 0, "{}", stage.key());
+        }
+        assert!(portable.dropped.len() > 10, "{:?}", portable.dropped);
+        assert_eq!(became(&world, &frames, |batch| widest(batch)), portable);
     }
 }
