@@ -100,6 +100,7 @@ impl Agent for Fake {
             store_connected: true,
             store_synced: true,
             engine_connected: true,
+            settings: vec![agent::Setting { name: "node".into(), value: "\"n1\"".into() }],
             ..Default::default()
         }))
     }
@@ -184,6 +185,7 @@ impl Agent for Fake {
 #[tonic::async_trait]
 impl Engine for Fake {
     type ListFlowsStream = Streamed<engine::Flow>;
+    type ListRoutesStream = Streamed<engine::RouteStatus>;
     type ListRulesStream = Streamed<engine::RuleCounters>;
     type WatchFlowLogStream = Streamed<engine::FlowLogRecord>;
     type WatchNamesStream = Streamed<engine::NameAnswer>;
@@ -191,7 +193,8 @@ impl Engine for Fake {
 
     async fn get_status(&self, _: Request<engine::GetStatusRequest>) -> Reply<engine::EngineStatus> {
         let port = engine::PortStatus { name: "vsw1".into(), kind: "af_xdp".into(), ..Default::default() };
-        Ok(Response::new(engine::EngineStatus { ports: vec![port], ..Default::default() }))
+        let settings = vec![engine::Setting { name: "flows".into(), value: "1024".into() }];
+        Ok(Response::new(engine::EngineStatus { ports: vec![port], settings, ..Default::default() }))
     }
 
     async fn get_counters(&self, _: Request<engine::GetCountersRequest>) -> Reply<engine::Counters> {
@@ -203,6 +206,15 @@ impl Engine for Fake {
         self.note(request.get_ref());
         let flow = |port| engine::Flow { source: "10.0.0.1".into(), source_port: port, ..Default::default() };
         Ok(Response::new(Box::pin(iter([Ok(flow(1)), Ok(flow(2))]))))
+    }
+
+    async fn list_routes(
+        &self,
+        request: Request<engine::ListRoutesRequest>,
+    ) -> Reply<Self::ListRoutesStream> {
+        self.note(request.get_ref());
+        let route = engine::RouteStatus { prefix: "10.0.0.0/26".into(), ..Default::default() };
+        Ok(Response::new(Box::pin(iter([Ok(route)]))))
     }
 
     async fn list_rules(&self, request: Request<engine::ListRulesRequest>) -> Reply<Self::ListRulesStream> {
@@ -485,13 +497,26 @@ fn the_engine_shows_what_it_has() {
     let node = Node::start();
     assert_eq!(node.json("get flows --address 10.0.0.1 --limit 5").as_array().unwrap().len(), 2);
     assert!(node.last_request().contains(r#"limit: 5, address: "10.0.0.1""#));
+    assert_eq!(node.json("get routes --address 10.0.0.1 --limit 7")[0]["prefix"], "10.0.0.0/26");
+    assert!(node.last_request().contains(r#"address: "10.0.0.1", limit: 7"#));
+    let settings = node.json("get settings");
+    assert_eq!(
+        (&settings["engine"]["flows"], &settings["agent"]["node"]),
+        (&json!("1024"), &json!("\"n1\""))
+    );
     assert_eq!(node.json("get drops")["reasons"], json!({"policy-denied": 3}));
     assert_eq!(node.json("get counters")["drops"], json!({"policy-denied": 3}));
     assert_eq!(node.json("get ports vsw1")["kind"], "af_xdp");
     assert_eq!(node.failure("get ports eth9").0, 1);
-    for line in
-        ["get flows -n media", "get drops -A", "get ports --limit 5", "get tunnels n2", "get pods --limit 5"]
-    {
+    for line in [
+        "get flows -n media",
+        "get drops -A",
+        "get ports --limit 5",
+        "get tunnels n2",
+        "get pods --limit 5",
+        "get routes -l a=b",
+        "get settings flows",
+    ] {
         assert_eq!(node.failure(line).0, 2, "{line}");
     }
 }

@@ -93,7 +93,7 @@ drop_reasons! {
     NoRoute = "no-route",
     /// The route leads nowhere: a free address of our own block.
     RouteUnreachable = "route-unreachable",
-    /// The next hop's Ethernet address is not known yet.
+    /// No next hop is resolved: the underlay has no way there, its uplink has no carrier, or nobody answers.
     NextHopUnresolved = "next-hop-unresolved",
     /// It would leave by the way it came, or from the host to the host.
     RouteLoops = "route-loops",

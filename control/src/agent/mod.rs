@@ -27,6 +27,7 @@ use tracing::debug;
 use vswitch_model::{Dscp, PodTunnels, PortKind, Vni};
 
 use crate::calc::{CalcConfig, Calculator, Question};
+use crate::config::Field;
 use crate::ipam::{self, Ipam};
 use crate::store::{Reflector, Revisions, SharedStore, StoreError};
 
@@ -88,6 +89,8 @@ pub struct Settings {
     pub names_file: Option<std::path::PathBuf>,
     /// Whose answers count as DNS. Empty: those of any server that policy lets pods ask.
     pub dns_servers: Vec<IpNet>,
+    /// All that was configured, for people who ask.
+    pub shown: Vec<Field>,
 }
 
 /// UDP among the protocols of IP.

@@ -7,6 +7,7 @@ use vswitch_model::api::agent as pb;
 
 use super::Core;
 use crate::calc::Inputs;
+use crate::config::Field;
 
 /// How many pods are named in one problem.
 const PODS_NAMED: usize = 5;
@@ -74,8 +75,15 @@ impl Core {
                 })
                 .collect(),
             problems,
+            settings: self.settings.shown.iter().map(setting).collect(),
         }
     }
+}
+
+fn setting(field: &Field) -> pb::Setting {
+    let Field { table, name, value } = field;
+    let name = if table.is_empty() { (*name).to_owned() } else { format!("{table}.{name}") };
+    pb::Setting { name, value: value.clone() }
 }
 
 /// That pods of `node` are attached and nobody knows their labels, which closes them to policies that may select them.

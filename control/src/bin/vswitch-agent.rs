@@ -90,7 +90,7 @@ async fn settings(config: &Config) -> Result<Settings, Failure> {
             })?
         }
     };
-    Ok(Settings {
+    let mut settings = Settings {
         node,
         underlay: found.underlay,
         pod_mtu,
@@ -104,7 +104,10 @@ async fn settings(config: &Config) -> Result<Settings, Failure> {
         cool_down: config.cool_down,
         names_file: Some(config.names_file.clone()),
         dns_servers: config.dns_servers.clone(),
-    })
+        shown: Vec::new(),
+    };
+    settings.shown = config.fields(&settings);
+    Ok(settings)
 }
 
 async fn serve_node(config: &Config, settings: Settings) -> Result<(), Failure> {

@@ -14,6 +14,7 @@ mod read;
 mod shown;
 mod store;
 
+pub use shown::Field;
 pub use store::{DEFAULT_PREFIX, DEFAULT_STORE, StoreConfig};
 
 use self::read::{Reader, Written, line_of};

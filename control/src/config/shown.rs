@@ -1,5 +1,6 @@
 //! A configuration as a file would have it, with what was left open filled in.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use toml::Value;
@@ -8,13 +9,41 @@ use vswitch_model::Dscp;
 use super::{Config, StoreConfig};
 use crate::agent::Settings;
 
+/// A field of the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Field {
+    /// The table it is of; empty: none.
+    pub table: &'static str,
+    /// Its name.
+    pub name: &'static str,
+    /// Its value, as the file has it.
+    pub value: String,
+}
+
 impl Config {
     /// The file that says what this one comes to on this node.
     #[must_use]
     pub fn shown(&self, settings: &Settings) -> String {
+        let mut lines = String::new();
+        let mut before = "";
+        for Field { table, name, value } in self.fields(settings) {
+            if table != before {
+                let _ = write!(lines, "\n[{table}]\n");
+                before = table;
+            }
+            let _ = writeln!(lines, "{name} = {value}");
+        }
+        let underlay = &settings.underlay;
+        let is_alone = underlay.ipv4.is_none() && underlay.ipv6.is_none();
+        if is_alone { lines + "\n# no underlay: the node is alone\n" } else { lines }
+    }
+
+    /// What it comes to on this node, field by field, those of no table first.
+    #[must_use]
+    pub fn fields(&self, settings: &Settings) -> Vec<Field> {
         let path = |path: &Path| text(&path.display().to_string());
         let list = |items: Vec<String>| Value::from(items).to_string();
-        let mut lines = vec![
+        let lines = vec![
             ("node", text(&settings.node)),
             ("pod_mtu", settings.pod_mtu.to_string()),
             ("pod_port", text(settings.pod_port.as_str())),
@@ -38,20 +67,23 @@ impl Config {
             ("engine_socket", path(&self.engine_socket)),
             ("log", text(&self.log)),
         ];
-        match &self.store {
-            StoreConfig::Embedded(file) => lines.push(("\n[store]\nembedded", path(file))),
+        let store = match &self.store {
+            StoreConfig::Embedded(file) => vec![("embedded", path(file))],
             StoreConfig::Etcd { endpoints, prefix } => {
-                lines.push(("\n[store]\netcd", list(endpoints.clone())));
-                lines.push(("etcd_prefix", text(prefix)));
+                vec![("etcd", list(endpoints.clone())), ("etcd_prefix", text(prefix))]
             }
-        }
+        };
+        let net = |net: String| text(&net);
         let underlay = &settings.underlay;
-        lines.extend(underlay.ipv4.map(|net| ("\n[underlay]\nipv4", text(&net.to_string()))));
-        let six = if underlay.ipv4.is_some() { "ipv6" } else { "\n[underlay]\nipv6" };
-        lines.extend(underlay.ipv6.map(|net| (six, text(&net.to_string()))));
-        let is_alone = underlay.ipv4.is_none() && underlay.ipv6.is_none();
-        let lines: String = lines.iter().map(|(field, value)| format!("{field} = {value}\n")).collect();
-        if is_alone { lines + "\n# no underlay: the node is alone\n" } else { lines }
+        let ipv4 = underlay.ipv4.map(|it| ("ipv4", net(it.to_string())));
+        let ipv6 = underlay.ipv6.map(|it| ("ipv6", net(it.to_string())));
+        let of = |table: &'static str, lines: Vec<(&'static str, String)>| {
+            lines.into_iter().map(move |(name, value)| Field { table, name, value })
+        };
+        of("", lines)
+            .chain(of("store", store))
+            .chain(of("underlay", ipv4.into_iter().chain(ipv6).collect()))
+            .collect()
     }
 }
 
@@ -82,6 +114,7 @@ mod tests {
             cool_down: config.cool_down,
             names_file: None,
             dns_servers: Vec::new(),
+            shown: Vec::new(),
         }
     }
 

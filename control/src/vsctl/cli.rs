@@ -70,7 +70,8 @@ impl DryRun {
 pub(super) enum Verb {
     /// Write objects from files: all are checked before any is written.
     Apply(Apply),
-    /// List objects, what the engine has (flows, counters, drops, policies, ports, tunnels), or the domains DNS told of.
+    /// List objects, what the engine has (flows, counters, drops, policies, ports, routes, tunnels), the
+    /// domains DNS told of, or the settings.
     Get(Get),
     /// One object, and what the agent knows beside it.
     Describe(Describe),
@@ -115,7 +116,8 @@ pub(super) struct Apply {
 #[derive(Debug, Args)]
 pub(super) struct Get {
     /// A kind such as networkpolicy, ippool, pod, node, namespace, endpoint, block; or flows, counters, drops,
-    /// policies (what their rules did), ports, tunnels; or domains (names of policies, and what DNS told of them).
+    /// policies (what their rules did), ports, routes, tunnels; or domains (names of policies, and what DNS told of them),
+    /// settings (what the agent and the engine were configured with).
     #[arg(value_name = "KIND|KIND/NAME")]
     pub(super) kind: String,
     /// Objects; for counters and ports, one port; for policies, one by its whole name: "NetworkPolicy media/relay".
@@ -133,10 +135,10 @@ pub(super) struct Get {
     /// Look in all namespaces.
     #[arg(short = 'A', long, conflicts_with = "names")]
     pub(super) all_namespaces: bool,
-    /// Flows with this address at either end.
+    /// Flows with this address at either end; of routes the one that leads there.
     #[arg(long)]
     pub(super) address: Option<IpAddr>,
-    /// At most so many flows [default: 1000].
+    /// At most so many flows or routes [default: 1000].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) limit: Option<u32>,
 }

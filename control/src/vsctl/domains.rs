@@ -25,7 +25,7 @@ pub(super) fn problem(get: &Get) -> Option<&'static str> {
     if get.names.len() > 1 {
         return Some("domains: one name, or none for all");
     }
-    (get.address.is_some() || get.limit.is_some()).then_some("--address and --limit are for flows")
+    (get.address.is_some() || get.limit.is_some()).then_some("--address and --limit are for flows and routes")
 }
 
 /// All names, or one.

@@ -1,4 +1,4 @@
-//! `get` of what the engine has: flows, counters, drops, policies, ports, tunnels.
+//! `get` of what the engine has: flows, counters, drops, policies, ports, routes, tunnels.
 
 use serde_json::{Map, Value, json};
 use tonic::transport::Channel;
@@ -21,12 +21,13 @@ pub(super) enum Noun {
     Drops,
     Policies,
     Ports,
+    Routes,
     Tunnels,
 }
 
 impl Noun {
-    pub(super) const ALL: [Self; 6] =
-        [Self::Flows, Self::Counters, Self::Drops, Self::Policies, Self::Ports, Self::Tunnels];
+    pub(super) const ALL: [Self; 7] =
+        [Self::Flows, Self::Counters, Self::Drops, Self::Policies, Self::Ports, Self::Routes, Self::Tunnels];
 
     pub(super) fn parse(text: &str) -> Option<Self> {
         Some(match text.to_ascii_lowercase().as_str() {
@@ -35,6 +36,7 @@ impl Noun {
             "drop" | "drops" => Self::Drops,
             "policy" | "policies" => Self::Policies,
             "port" | "ports" => Self::Ports,
+            "route" | "routes" => Self::Routes,
             "tunnel" | "tunnels" => Self::Tunnels,
             _ => return None,
         })
@@ -47,6 +49,7 @@ impl Noun {
             Self::Drops => "drops",
             Self::Policies => "policies",
             Self::Ports => "ports",
+            Self::Routes => "routes",
             Self::Tunnels => "tunnels",
         }
     }
@@ -54,6 +57,11 @@ impl Noun {
     /// Whether `get` may be given one port's or policy's name.
     pub(super) const fn has_names(self) -> bool {
         matches!(self, Self::Counters | Self::Policies | Self::Ports)
+    }
+
+    /// Whether `get` may be given an address and a limit.
+    pub(super) const fn has_addresses(self) -> bool {
+        matches!(self, Self::Flows | Self::Routes)
     }
 }
 
@@ -80,6 +88,7 @@ pub(super) async fn get(
         Noun::Drops => Ok(drops_report(&engine.get_counters(GetCountersRequest {}).await?.into_inner())),
         Noun::Policies => super::policies::policies(engine, name).await,
         Noun::Ports => ports_report(&engine.get_status(GetStatusRequest {}).await?.into_inner(), name),
+        Noun::Routes => super::routes::get(engine, get).await,
         Noun::Tunnels => Ok(tunnels_report(&engine.get_status(GetStatusRequest {}).await?.into_inner())),
     }
 }

@@ -39,6 +39,8 @@ mod offline;
 mod output;
 mod policies;
 mod protocol;
+mod routes;
+mod settings;
 mod status;
 mod targets;
 mod trace;
@@ -111,7 +113,10 @@ pub fn run(cli: &Cli) -> ExitCode {
 fn senseless(cli: &Cli) -> Option<String> {
     let has_names = match &cli.verb {
         Verb::Apply(_) | Verb::Delete(_) => true,
-        Verb::Get(get) => !domains::is_noun(&get.kind) && engine::Noun::parse(&get.kind).is_none(),
+        Verb::Get(get) => {
+            let kind = &get.kind;
+            !domains::is_noun(kind) && !settings::is_noun(kind) && engine::Noun::parse(kind).is_none()
+        }
         _ => false,
     };
     if cli.output == Format::Name && !has_names {
@@ -128,10 +133,13 @@ fn senseless(cli: &Cli) -> Option<String> {
     if domains::is_noun(&get.kind) {
         return domains::problem(get).map(str::to_owned);
     }
+    if settings::is_noun(&get.kind) {
+        return settings::problem(get).map(str::to_owned);
+    }
     match engine::Noun::parse(&get.kind) {
         Some(noun) => engine_get_problem(get, noun),
         None if get.address.is_some() || get.limit.is_some() => {
-            Some("--address and --limit are for flows".to_owned())
+            Some("--address and --limit are for flows and routes".to_owned())
         }
         None => None,
     }
@@ -156,6 +164,11 @@ async fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Verb::Get(get) if domains::is_noun(&get.kind) => {
             let name = get.names.first().map(String::as_str);
             domains::get(&mut agent(&cli.agent_socket).await?, name).await?
+        }
+        Verb::Get(get) if settings::is_noun(&get.kind) => {
+            let (report, is_whole) = settings::settings(&cli.agent_socket, &cli.engine_socket).await;
+            print(&report, cli.output)?;
+            return Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Verb::Get(get) => match engine::Noun::parse(&get.kind) {
             Some(noun) => engine::get(&mut engine_client(&cli.engine_socket).await?, noun, get).await?,
@@ -202,7 +215,7 @@ fn known_kind(kind: &str) -> Result<(), Failure> {
     let engines = engine::Noun::ALL.map(engine::Noun::name).join(", ");
     let unknown = |invalid| {
         Failure(format!(
-            "{invalid}; of the engine: {engines}; and domains. What Calico has in FelixConfiguration is in agent.toml and \
+            "{invalid}; of the engine: {engines}; and domains, settings. What Calico has in FelixConfiguration is in agent.toml and \
              vswitchd.toml"
         ))
     };
@@ -215,8 +228,8 @@ fn engine_get_problem(get: &Get, noun: engine::Noun) -> Option<String> {
     if get.namespace.is_some() || get.all_namespaces {
         return Some(format!("{noun_name} have no namespace: leave out --namespace and --all-namespaces"));
     }
-    if noun != engine::Noun::Flows && (get.address.is_some() || get.limit.is_some()) {
-        return Some("--address and --limit are for flows".to_owned());
+    if !noun.has_addresses() && (get.address.is_some() || get.limit.is_some()) {
+        return Some("--address and --limit are for flows and routes".to_owned());
     }
     if get.selector.is_some() {
         return Some(format!("{noun_name} have no labels: --selector is for objects"));

@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use vswitch_datapath::explain::RuleVerdict;
 use vswitch_datapath::{Query, explain as walk};
 use vswitch_model::api::engine as pb;
-use vswitch_model::{Invalid, RuleId};
+use vswitch_model::{DropReason, Invalid, RuleId};
 
+use super::routes::Routes;
 use crate::engine::Snapshot;
 
 pub(super) fn query(request: &pb::ExplainRequest) -> Result<Query, Invalid> {
@@ -37,6 +38,11 @@ pub(super) fn explain(snapshot: &Snapshot, query: &Query) -> pb::ExplainReply {
             "policy-ingress" => told.ingress,
             _ => None,
         };
+        let why = step.stage == "drop" && told.outcome == Err(DropReason::NextHopUnresolved);
+        if why && let Some(hindrance) = hindrance(snapshot, query.destination) {
+            let detail = format!("{}: {hindrance}", DropReason::NextHopUnresolved);
+            return pb::Step { stage: step.stage.to_owned(), detail };
+        }
         let detail = match verdict.and_then(|verdict| snapshot.rule(verdict.rule)) {
             Some(source) => format!("{} ({}, {})", step.detail, source.policy, source.position),
             None => step.detail.clone(),
@@ -53,6 +59,12 @@ pub(super) fn explain(snapshot: &Snapshot, query: &Query) -> pb::ExplainReply {
         egress: told.egress.map(|verdict| rule_verdict(snapshot, verdict)),
         ingress: told.ingress.map(|verdict| rule_verdict(snapshot, verdict)),
     }
+}
+
+/// Why nothing goes to an address now.
+fn hindrance(snapshot: &Snapshot, address: IpAddr) -> Option<String> {
+    let route = Routes::of(snapshot).to(address)?;
+    Some(route.hindrance).filter(|hindrance| !hindrance.is_empty())
 }
 
 pub(super) fn rule_verdict(snapshot: &Snapshot, verdict: RuleVerdict) -> pb::RuleVerdict {

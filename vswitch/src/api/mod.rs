@@ -5,6 +5,7 @@ mod explain;
 mod flow_log;
 mod flows;
 mod names;
+mod routes;
 mod rules;
 mod status;
 mod trace;
@@ -164,6 +165,13 @@ impl EngineApi for Service {
     async fn list_rules(&self, request: Request<pb::ListRulesRequest>) -> Reply<Self::ListRulesStream> {
         let policy = request.into_inner().policy;
         Ok(Response::new(rules::list(Arc::clone(&self.shared), policy)))
+    }
+
+    type ListRoutesStream = Streamed<pb::RouteStatus>;
+
+    async fn list_routes(&self, request: Request<pb::ListRoutesRequest>) -> Reply<Self::ListRoutesStream> {
+        let query = routes::RouteQuery::try_from(request.into_inner()).map_err(invalid)?;
+        Ok(Response::new(routes::list(self.shared.snapshot.load_full(), query)))
     }
 
     type WatchFlowLogStream = Streamed<pb::FlowLogRecord>;

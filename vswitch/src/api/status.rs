@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Instant;
 
+use vswitch_datapath::compile::Tunnels;
 use vswitch_datapath::policy::{PolicyDirection, RefusedPolicy, View};
 use vswitch_datapath::tables::Role;
 use vswitch_model::api::engine as pb;
 use vswitch_model::limits;
 use vswitch_model::{DesiredState, NextHop, Tunnel, TunnelId};
 
+use super::routes::has_way;
 use crate::config::{Config, Poll};
 use crate::engine::{Device, OpenPort, Shared, Snapshot, role_name};
 use crate::netlink::{Hop, PathMtu};
@@ -41,7 +43,13 @@ pub(super) fn status(shared: &Shared) -> pb::EngineStatus {
         save_error: snapshot.save_error.clone().unwrap_or_default(),
         restored: snapshot.restored,
         problems: problems(&snapshot),
+        settings: settings(config),
     }
+}
+
+fn settings(config: &Config) -> Vec<pb::Setting> {
+    let fields = config.fields().into_iter();
+    fields.map(|(name, value)| pb::Setting { name: name.to_owned(), value: value.to_string() }).collect()
 }
 
 fn problems(snapshot: &Snapshot) -> Vec<String> {
@@ -180,7 +188,7 @@ fn describe_device(status: &mut pb::PortStatus, snapshot: &Snapshot, open: &Open
 }
 
 fn tunnels(snapshot: &Snapshot) -> Vec<pb::TunnelStatus> {
-    let use_of = Use::of(&snapshot.desired);
+    let use_of = Use::of(snapshot);
     let mut all: Vec<_> =
         snapshot.desired.tunnels.values().map(|tunnel| one_tunnel(snapshot, &use_of, tunnel)).collect();
     all.sort_by(|a, b| (&a.node, a.remote.parse::<IpAddr>().ok()).cmp(&(&b.node, b.remote.parse().ok())));
@@ -218,11 +226,18 @@ struct Use {
 }
 
 impl Use {
-    fn of(desired: &DesiredState) -> Self {
+    fn of(snapshot: &Snapshot) -> Self {
+        let desired: &DesiredState = &snapshot.desired;
+        let tunnels = Tunnels::of(desired);
+        let taken = desired.tunnels.keys().filter_map(|id| {
+            let carrier = tunnels.carrier(*id, |tunnel| has_way(snapshot, tunnel))?;
+            Some((*id, carrier.id))
+        });
+        let taken: BTreeMap<TunnelId, TunnelId> = taken.collect();
         let mut used = Self::default();
         for (prefix, next_hop) in &desired.routes {
             let families = match next_hop {
-                NextHop::Tunnel(tunnel) => used.carried.entry(*tunnel).or_default(),
+                NextHop::Tunnel(id) => used.carried.entry(*taken.get(id).unwrap_or(id)).or_default(),
                 NextHop::Direct(remote) => used.direct.entry(*remote).or_default(),
                 _ => continue,
             };

@@ -210,6 +210,7 @@ fn not_faked<T>() -> Result<Response<T>, Status> {
 #[tonic::async_trait]
 impl Engine for Handler {
     type ListFlowsStream = BoxStream<'static, Result<pb::Flow, Status>>;
+    type ListRoutesStream = BoxStream<'static, Result<pb::RouteStatus, Status>>;
     type ListRulesStream = BoxStream<'static, Result<pb::RuleCounters, Status>>;
     type WatchFlowLogStream = BoxStream<'static, Result<pb::FlowLogRecord, Status>>;
     type WatchNamesStream = BoxStream<'static, Result<pb::NameAnswer, Status>>;
@@ -229,6 +230,13 @@ impl Engine for Handler {
             }
         });
         reply.map(Response::new)
+    }
+
+    async fn list_routes(
+        &self,
+        _: Request<pb::ListRoutesRequest>,
+    ) -> Result<Response<Self::ListRoutesStream>, Status> {
+        not_faked()
     }
 
     async fn list_rules(

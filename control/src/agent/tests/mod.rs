@@ -157,6 +157,7 @@ fn settings(node: &str, engine_socket: &std::path::Path) -> Settings {
         cool_down: Duration::from_secs(1),
         names_file: Some(engine_socket.with_file_name("names.json")),
         dns_servers: Vec::new(),
+        shown: vec![Field { table: "store", name: "embedded", value: "\"/x\"".into() }],
     }
 }
 

@@ -295,6 +295,8 @@ async fn status_tells_how_it_is() {
     let pools: Vec<_> = status.pools.iter().map(|p| (p.name.as_str(), p.addresses_used_local)).collect();
     assert_eq!(pools, [("v4", 1), ("v6", 1)], "the node's own addresses");
     assert_eq!((status.problems, status.policies_staged), (Vec::<String>::new(), 0));
+    let settings: Vec<_> = status.settings.into_iter().map(|it| (it.name, it.value)).collect();
+    assert_eq!(settings, [("store.embedded".to_owned(), "\"/x\"".to_owned())]);
     let delete = |kind: &str, name: &str| {
         let (namespace, objects) = ("media".to_owned(), vec![named(kind, name)]);
         let request = pb::DeleteObjectsRequest { namespace, objects, ..Default::default() };
