@@ -135,8 +135,10 @@ mod tests {
         }
         let long = frames::may_fragment(world.ends(A, v4(2, A)).udp(7, 5000, &[7; 1460]), 7);
         frames.push((A, long));
+        // And what dies.
+        frames.push((A, world.ends(A, v4(2, A)).with_ttl(1).udp(7, 5001, b"late")));
         // And what is not right: each byte of the headers changed.
-        for right in [0, frames.len() - 3, frames.len() - 2, frames.len() - 1] {
+        for right in [0, frames.len() - 4, frames.len() - 3, frames.len() - 2, frames.len() - 1] {
             let (port, right) = frames[right].clone();
             for at in 0..right.len().min(120) {
                 let mut frame = right.clone();
