@@ -3,7 +3,7 @@
 //! | prefix | leads |
 //! |---|---|
 //! | everything | to the node's kernel |
-//! | a pool that is not disabled | nowhere: what no node has taken of it exists nowhere |
+//! | a pool, unless it is disabled or holds a node's address on the underlay | nowhere: what no node has taken of it exists nowhere |
 //! | a block of this node | nowhere, beneath its pods |
 //! | a block of another node | there, as the pool says: by tunnel, or directly |
 //! | a pod of this node | to its port |
@@ -55,17 +55,20 @@ pub(super) fn compile(
     if local.is_none() {
         problems.insert(format!("there is no Node {node}: nothing leads to or from other nodes"));
     }
-    let mut router = Router { inputs, cluster, node, local, config, numbering, state, problems };
+    let pools = whole_pools(inputs, cluster, problems);
+    let mut router =
+        Router { pools: &pools, inputs, cluster, node, local, config, numbering, state, problems };
     router.add_pools();
     router.add_ranges();
     router.add_strays();
     router.add_peers();
     router.add_own();
     router.add_ports();
-    state.local = local.map(|view| local_part(inputs, view, config, state));
+    state.local = local.map(|view| local_part(&pools, view, config, state));
 }
 
 struct Router<'a> {
+    pools: &'a [IpNet],
     inputs: &'a Inputs,
     cluster: &'a Cluster<'a>,
     node: &'a str,
@@ -80,8 +83,8 @@ impl Router<'_> {
     fn add_pools(&mut self) {
         self.state.routes.insert(Ipv4Net::default().into(), NextHop::Host);
         self.state.routes.insert(Ipv6Net::default().into(), NextHop::Host);
-        for pool in self.inputs.pools.values().filter(|pool| !pool.spec.disabled) {
-            self.state.routes.insert(pool.spec.cidr, NextHop::Unreachable);
+        for range in self.pools {
+            self.state.routes.insert(*range, NextHop::Unreachable);
         }
     }
 
@@ -285,10 +288,32 @@ fn ranges(inputs: &Inputs) -> BTreeMap<IpNet, &str> {
     ranges
 }
 
-fn local_part(inputs: &Inputs, view: &NodeView<'_>, config: &CalcConfig, state: &DesiredState) -> Local {
-    // A disabled pool's addresses may be anybody's, but for those of its blocks.
-    let pools = inputs.pools.values().filter(|pool| !pool.spec.disabled);
-    let mut host_routes: BTreeSet<IpNet> = pools.map(|pool| pool.spec.cidr).collect();
+/// The ranges of pools that are ours as a whole. A disabled pool's addresses may be anybody's, but for those of its blocks; and of one
+/// that holds nodes' addresses on the underlay the node would send what is for these to us.
+fn whole_pools(inputs: &Inputs, cluster: &Cluster<'_>, problems: &mut BTreeSet<String>) -> Vec<IpNet> {
+    let views = cluster.nodes.values();
+    let addresses =
+        views.flat_map(|view| [true, false].map(|is_ipv4| Some((underlay(view, is_ipv4)?, view.name))));
+    let nodes: BTreeMap<IpAddr, &str> = addresses.flatten().collect();
+    let mut whole = Vec::new();
+    for pool in inputs.pools.values().filter(|pool| !pool.spec.disabled) {
+        let range = pool.spec.cidr;
+        match nodes.range(range.network()..=range.broadcast()).next() {
+            None => whole.push(range),
+            Some((address, node)) => {
+                problems.insert(format!(
+                    "IPPool {} ({range}) holds {address}, node {node}'s address on the underlay: only what nodes have taken of \
+                     the pool is routed",
+                    pool.metadata.name
+                ));
+            }
+        }
+    }
+    whole
+}
+
+fn local_part(pools: &[IpNet], view: &NodeView<'_>, config: &CalcConfig, state: &DesiredState) -> Local {
+    let mut host_routes: BTreeSet<IpNet> = pools.iter().copied().collect();
     // Pods outside every pool are to be reached from the node as well. Shorter prefixes first, so that they stand for
     // the longer ones within.
     let mut others: Vec<_> =

@@ -1,6 +1,8 @@
 //! `projectcalico.org/v3` IPPool, as far as this engine can do what it says.
 
-use ipnet::IpNet;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use vswitch_model::Invalid;
 
@@ -73,6 +75,30 @@ pub enum AllowedUse {
     Tunnel,
 }
 
+/// Ranges whose addresses no pod may have, and why.
+const UNFIT: [(IpNet, &str); 7] = [
+    (v4([0, 0, 0, 0], 8), "no station has such an address (RFC 1122, section 3.2.1.3)"),
+    (v4([127, 0, 0, 0], 8), "the addresses of each station for itself"),
+    (v4([169, 254, 0, 0], 16), "addresses of one link, no further"),
+    (v4([224, 0, 0, 0], 3), "addresses of groups, and those that are for nobody"),
+    (v6(0, 127), "the addresses of each station for itself"),
+    (v6(0xfe80, 10), "addresses of one link, no further"),
+    (v6(0xff00, 8), "addresses of groups"),
+];
+
+const fn v4(first: [u8; 4], length: u8) -> IpNet {
+    let [a, b, c, d] = first;
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), length))
+}
+
+const fn v6(first: u16, length: u8) -> IpNet {
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(first, 0, 0, 0, 0, 0, 0, 0), length))
+}
+
+fn overlaps(one: IpNet, other: IpNet) -> bool {
+    one.contains(&other) || other.contains(&one)
+}
+
 impl EncapsulationMode {
     #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if wants a reference")]
     fn is_never(&self) -> bool {
@@ -116,6 +142,9 @@ impl IpPool {
         let spec = &self.spec;
         let wrong = |field: &str, problem: String| Err(Invalid::new(format!("spec.{field}"), problem));
         check_cidr(spec.cidr).map_err(|problem| Invalid::new("spec.cidr", problem))?;
+        if let Some((range, what)) = UNFIT.into_iter().find(|(range, _)| overlaps(*range, spec.cidr)) {
+            return wrong("cidr", format!("{} overlaps {range}: {what}", spec.cidr));
+        }
         let (first, last) = if self.is_ipv4() { (20, 32) } else { (116, 128) };
         let size = self.block_size();
         if !(first..=last).contains(&size) {

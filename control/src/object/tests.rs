@@ -171,6 +171,13 @@ fn pools_refuse_by_name_what_is_not_done_yet() {
         ("cidr: 10.0.0.0/16, blockSize: 33", "spec.blockSize"),
         ("cidr: 10.0.0.0/28", "spec.blockSize"),
         ("cidr: 10.0.0.1/16", "spec.cidr"),
+        ("cidr: 127.0.0.0/16", "spec.cidr"),
+        ("cidr: 169.254.7.0/24", "spec.cidr"),
+        ("cidr: 0.0.0.0/0", "spec.cidr"),
+        ("cidr: 239.0.0.0/16", "spec.cidr"),
+        ("cidr: 'fe80::/64'", "spec.cidr"),
+        ("cidr: 'ff02::/64'", "spec.cidr"),
+        ("cidr: '::/0'", "spec.cidr"),
     ] {
         assert_eq!(error(&pool(spec)).field, field, "{spec}");
     }

@@ -90,9 +90,9 @@ mod tests {
             "{}",
             report.text
         );
-        assert!(lines[1].contains("fd00::/122   ipip         n2  192.0.2.2"), "{}", report.text);
+        assert!(lines[1].contains("fd00::/122  ipip         n2  192.0.2.2"), "{}", report.text);
         assert!(lines[2].ends_with("agent   its uplink eth0 has no carrier"), "{}", report.text);
-        assert!(lines[3].starts_with("10.0.0.0/8   unreachable  -"), "{}", report.text);
+        assert!(lines[3].starts_with("10.0.0.0/8  unreachable  -"), "{}", report.text);
         assert_eq!(report.value[1]["hindrance"], "its uplink eth0 has no carrier");
     }
 }

@@ -72,6 +72,16 @@ fn of_a_disabled_pool_only_what_nodes_have_taken_is_ours() {
 }
 
 #[test]
+fn a_pool_takes_no_node_its_underlay() {
+    let cluster = two_nodes("Always") + &pool("wide", "192.0.2.0/25", "Always");
+    let Calculated { state, problems, .. } = calculated(&inputs(&cluster), "n0");
+    assert_eq!(state.routes.get(&"192.0.2.0/25".parse().unwrap()), None);
+    assert_eq!(state.local.unwrap().host_routes, ["10.0.0.0/16".parse().unwrap()]);
+    let expected = "IPPool wide (192.0.2.0/25) holds 192.0.2.1, node n0's address on the underlay: only what";
+    assert!(problems.iter().any(|problem| problem.starts_with(expected)), "{problems:?}");
+}
+
+#[test]
 fn pods_outside_their_nodes_blocks_have_routes_of_their_own() {
     let cluster = two_nodes("Always")
         // Borrowed from n0's block, and one from nowhere; the third is where the block leads already.
