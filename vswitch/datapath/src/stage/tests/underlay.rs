@@ -1,4 +1,4 @@
-use vswitch_model::Mac;
+use vswitch_model::{Mac, NextHop, TunnelId};
 
 use super::both;
 use crate::parse::parse;
@@ -118,6 +118,29 @@ fn of_a_known_flow_too_nobody_else_sends() {
             // By the node's tunnel of the other family it may come as well.
             let other = tunnelled(&world, !over_v6, &inner);
             assert_eq!(world.send(UPLINK, &other).len(), 1);
+        }
+    }
+}
+
+#[test]
+fn who_has_moved_away_speaks_no_longer_for_a_known_flow() {
+    for source in both(2, A) {
+        for away in [NextHop::Unreachable, NextHop::Tunnel(TunnelId(4))] {
+            let mut world = World::node(1);
+            let inner = world.inner_ends(A, if source.is_ipv4() { v4(1, B) } else { v6(1, B) });
+            let frame = tunnelled(&world, source.is_ipv6(), &inner.udp(7, 5000, b"media"));
+            for _ in 0..2 {
+                assert_eq!(world.send(UPLINK, &frame).len(), 1);
+            }
+            world.moved_ports();
+            // The flow is there still, and the adjacency it is answered by has the number it had.
+            world.desired.routes.insert(source.into(), away.clone());
+            world.recompile();
+            assert_eq!(world.send(UPLINK, &frame), [], "{source} {away:?}");
+            assert_eq!(world.moved_ports(), ["uplink drop tunnel-source-invalid 1", "uplink rx 1"]);
+            world.desired.routes.remove(&source.into());
+            world.recompile();
+            assert_eq!(world.send(UPLINK, &frame).len(), 1);
         }
     }
 }
