@@ -17,9 +17,6 @@ use crate::read::be16;
 use crate::tables::{Adjacency, Leaf, LocalEntry, PortEntry};
 use crate::{BATCH, Buffer, Offload, Packet};
 
-/// Of a traffic class: ECN, and its mark of congestion.
-const CONGESTION: u8 = 3;
-
 /// What outer headers said.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Outer {
@@ -76,9 +73,7 @@ fn take_off<B: Buffer>(
     let start = udp + UDP + VXLAN;
     let is_ours = outer.protocol == protocol::UDP
         && outer.destination_mac == uplink.mac
-        && local.underlay.contains(&Some(outer.destination))
-        // A mark of congestion may end a packet, but not before other things have.
-        && outer.traffic_class & CONGESTION != CONGESTION;
+        && local.underlay.contains(&Some(outer.destination));
     let Some(vni) = vni(frame, udp + UDP).filter(|_| is_ours) else { return false };
     let Some(macs) = local.networks.macs(outer.destination_port, vni) else { return false };
     let end = be16(frame, udp + 4).map_or(0, |length| udp + usize::from(length));
@@ -215,4 +210,28 @@ fn combine<B: Buffer>(
     let combined =
         combine_traffic_class(packet.buffer.bytes_mut(), parsed, traffic_class, local.kept_of_outer);
     combined.map_err(|reason| scratch.drop(index, reason)).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::VecBuffer;
+    use crate::testing::World;
+    use crate::testing::frames;
+    use crate::testing::world::{A, B, UPLINK, v4};
+
+    #[test]
+    fn a_congested_underlay_makes_no_packet_unusual() {
+        let world = World::node(1);
+        let inner = world.inner_ends(A, v4(1, B)).udp(7, 5000, b"media");
+        let mut frame = frames::vxlan(world.tunnel_ends(false), 4096, 4789, &inner);
+        frame[15] = 3;
+        frames::mend_ipv4(&mut frame);
+        let offload = Offload::default();
+        let mut packet = Packet { buffer: VecBuffer::of(&frame), port: UPLINK, offload };
+        let (flows, mut keys) = (FlowTable::new(64, 1), Keys::new());
+        let us = (world.tables.port(UPLINK), world.tables.local().unwrap());
+        assert!(take(&mut Scratch::new(), (&flows, &mut keys), &mut packet, us, 0));
+        assert_eq!(packet.buffer.bytes(), inner);
+    }
 }

@@ -173,15 +173,32 @@ fn a_non_zero_outer_checksum_is_accepted() {
 
 #[test]
 fn a_congestion_mark_arrives() {
-    let mut world = World::node(1);
-    let mut inner = world.inner_ends(A, v4(1, B)).udp(7, 5000, b"media");
-    inner[15] = 2;
-    frames::mend_ipv4(&mut inner);
-    let mut frame = tunnelled(&world, false, &inner);
-    frame[15] = 3;
-    frames::mend_ipv4(&mut frame);
-    let sent = world.send(UPLINK, &frame);
-    assert_eq!(parse(&sent[0].1).unwrap().traffic_class, 3);
+    for destination in both(1, B) {
+        let mut world = World::node(1);
+        let ends = world.inner_ends(A, destination);
+        let over_v6 = destination.is_ipv6();
+        // The first opens the flow.
+        for (outer, inner, arrives) in [(3, 2, Some(3)), (0, 2, Some(2)), (3, 1, Some(3)), (3, 0, None)] {
+            let inner = with_ecn(ends.udp(7, 5000, b"media"), inner);
+            let frame = with_ecn(tunnelled(&world, over_v6, &inner), outer);
+            let sent = world.send(UPLINK, &frame);
+            let classes = sent.iter().map(|(_, frame)| parse(frame).unwrap().traffic_class);
+            assert_eq!(classes.collect::<Vec<_>>(), Vec::from_iter(arrives), "{outer} {inner:02x?}");
+        }
+        // A sender that knows no marks would not learn of one (RFC 6040, section 4.2).
+        assert!(world.moved_ports().contains(&"uplink drop tunnel-header-invalid 1".to_owned()));
+    }
+}
+
+/// The frame with these two bits of its outermost traffic class.
+fn with_ecn(mut frame: Vec<u8>, ecn: u8) -> Vec<u8> {
+    if frame[12..14] == [0x08, 0x00] {
+        frame[15] = frame[15] & !3 | ecn;
+        frames::mend_ipv4(&mut frame);
+    } else {
+        frame[15] = frame[15] & !0x30 | ecn << 4;
+    }
+    frame
 }
 
 #[test]
