@@ -124,7 +124,13 @@ pub trait Port: Send {
     /// count as well, since they cost as much.
     fn receive(&mut self, pool: &mut FramePool, into: &mut Vec<Packet<Frame>>, budget: usize) -> usize;
 
-    /// Packets that can be received now, at least: what a visit that brought all it might has left. A device that does not tell
+    /// Whether the last [`Port::receive`] brought less than its budget although more may wait: it stopped at packets that cost
+    /// more than their number tells.
+    fn stopped_short(&self) -> bool {
+        false
+    }
+
+    /// Packets that can be received now, at least: what a visit that did not empty it has left. A device that does not tell
     /// is taken to go on as it did: as many as it has brought since it was last found empty, 0 when it has just been.
     fn waiting(&mut self) -> usize;
 

@@ -156,11 +156,13 @@ impl WorkerPorts {
         list.get(*next).map(|number| PortIndex(*number))
     }
 
-    /// Notes what a visit brought that might have brought as many packets as `budget`; whether it left something.
+    /// Notes what a visit brought that might have brought as many packets as `budget`; whether another one in the same turn would
+    /// pay. Large packets have one visit a turn: what they are cut into has to fit the rings it leaves by.
     pub(super) fn visited(&mut self, index: PortIndex, received: usize, budget: usize, now: Now) -> bool {
         let Some(slot) = self.get(index) else { return false };
-        // A visit that brought less has just found the port empty.
-        let left = if received < budget { 0 } else { slot.port.waiting() };
+        // A visit that brought less has just found the port empty, unless large packets ended it.
+        let full = received >= budget;
+        let left = if full || slot.port.stopped_short() { slot.port.waiting() } else { 0 };
         match slot.backlog.visited(left, now) {
             None => {}
             Some(true) => self.standing += 1,
@@ -183,7 +185,7 @@ impl WorkerPorts {
                 move_to(index.0, &mut self.hot, &mut self.cold);
             }
         }
-        left > 0
+        full && left > 0
     }
 
     /// Whether something has been left at some port for long.
@@ -290,8 +292,11 @@ fn move_to(number: u16, from: &mut Vec<u16>, to: &mut Vec<u16>) {
 
 #[cfg(test)]
 mod tests {
+    use std::net::UdpSocket;
+
     use super::*;
-    use crate::io::memory;
+    use crate::io::testing::{in_namespace, ip, release};
+    use crate::io::{FramePool, LARGE_BUDGET, TunPort, Umem, memory};
 
     fn ports(count: u16) -> WorkerPorts {
         let mut ports = WorkerPorts::new();
@@ -385,6 +390,32 @@ mod tests {
         assert!(ports.behind());
         ports.remove(PortIndex(1));
         assert!(!ports.behind(), "what was left at a port that is gone is left no more");
+    }
+
+    #[test]
+    fn what_large_packets_keep_waiting_is_left_too() {
+        in_namespace(|| {
+            let mut pool = FramePool::new(&Umem::plain(64).unwrap(), 64).unwrap();
+            let port = TunPort::open("worker-tun", 1450, None, PortIndex(0)).unwrap();
+            ip("addr add 10.9.0.1/32 dev worker-tun");
+            ip("route add 10.9.0.0/24 dev worker-tun src 10.9.0.1");
+            // More than an ordinary frame holds.
+            ip("link set worker-tun mtu 3000");
+            let socket = UdpSocket::bind("10.9.0.1:7000").unwrap();
+            assert!((0..=LARGE_BUDGET).all(|_| socket.send_to(&[7; 2500], "10.9.0.2:8000").is_ok()));
+            let mut ports = WorkerPorts::new();
+            assert!(ports.add(Box::new(port)).is_none());
+            let mut visit = || {
+                let slot = ports.get(PortIndex(0)).unwrap();
+                let mut packets = Vec::with_capacity(BATCH);
+                let received = slot.port.receive(&mut pool, &mut packets, BATCH);
+                release(&mut pool, packets);
+                let again = ports.visited(PortIndex(0), received, BATCH, Now(0));
+                (received, ports.get(PortIndex(0)).unwrap().backlog != Backlog::default(), again)
+            };
+            assert_eq!(visit(), (LARGE_BUDGET, true, false));
+            assert_eq!(visit(), (1, false, false));
+        });
     }
 
     #[test]

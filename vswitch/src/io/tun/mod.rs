@@ -215,6 +215,10 @@ impl Port for TunPort {
         tried
     }
 
+    fn stopped_short(&self) -> bool {
+        self.unemptied > 0
+    }
+
     fn waiting(&mut self) -> usize {
         self.unemptied
     }
