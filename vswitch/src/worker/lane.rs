@@ -9,6 +9,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
+use crossbeam::utils::CachePadded;
+use vswitch_datapath::counters::Counter;
 use vswitch_datapath::{BATCH, Packet, PortIndex};
 use vswitch_model::limits::PORTS_MAX;
 
@@ -53,11 +55,14 @@ pub(super) type Parcel = Vec<Handed>;
 pub(super) struct Lane {
     pub(super) full: ArrayQueue<Parcel>,
     pub(super) empty: ArrayQueue<Parcel>,
+    /// Packets in all parcels that were sent off so far, counted before they are: the sender alone writes.
+    pub(super) sent: CachePadded<Counter>,
 }
 
 impl Lane {
     pub(super) fn new() -> Self {
-        let lane = Self { full: ArrayQueue::new(PARCELS), empty: ArrayQueue::new(PARCELS) };
+        let (full, empty) = (ArrayQueue::new(PARCELS), ArrayQueue::new(PARCELS));
+        let lane = Self { full, empty, sent: CachePadded::default() };
         for _ in 0..PARCELS {
             lane.empty.push(Vec::with_capacity(BATCH)).expect("the queue has a place for each parcel");
         }
@@ -108,6 +113,7 @@ impl Sender {
     fn send_off(&mut self) {
         if let Some(parcel) = self.open.take() {
             self.shares.close(parcel.len());
+            self.lane.sent.add(parcel.len() as u64);
             // A lane has a place for each of its parcels.
             if self.lane.full.push(parcel).is_err() {
                 debug_assert!(false, "a lane has more parcels than places");

@@ -52,6 +52,8 @@ pub(super) struct Peers {
     /// By worker; the one to itself is never used.
     to: Box<[Sender]>,
     from: Box<[Arc<Lane>]>,
+    /// Packets taken from each so far.
+    taken: Box<[u64]>,
     beds: Arc<[Bed]>,
     /// Whose lane is looked at next.
     next: usize,
@@ -78,6 +80,7 @@ pub fn places(count: usize) -> Result<Vec<Place>, Errno> {
             number,
             to: lanes[number].iter().map(Arc::clone).map(Sender::new).collect(),
             from: lanes.iter().map(|lanes| Arc::clone(&lanes[number])).collect(),
+            taken: vec![0; count].into(),
             beds: Arc::clone(&beds),
             next: 0,
             ahead: 0,
@@ -129,15 +132,16 @@ impl Peers {
             self.next = (self.next + 1) % self.from.len();
             if let Some(parcel) = self.from[from].full.pop() {
                 self.ahead -= parcel.len() as i64;
+                self.taken[from] += parcel.len() as u64;
                 return Some((from, parcel));
             }
         }
         None
     }
 
-    /// Packets that others have handed over and that are still to be taken, at most: parcels of who is behind are full.
+    /// Packets that others have sent off, or are about to, and that are still to be taken.
     pub(super) fn waiting(&self) -> usize {
-        self.from.iter().map(|lane| lane.full.len()).sum::<usize>() * BATCH
+        self.from.iter().zip(&self.taken).map(|(lane, taken)| lane.sent.get() - taken).sum::<u64>() as usize
     }
 
     /// Gives back a parcel that is empty now.
@@ -257,6 +261,33 @@ mod tests {
         }
         assert_eq!((left, pool.free()), (usize::from(room) - BATCH + 1, 8192));
         assert_eq!(one.ahead() + two.ahead(), 0);
+    }
+
+    #[test]
+    fn what_waits_is_counted_in_packets_not_in_parcels() {
+        let mut places: Vec<_> = places(6).unwrap().into_iter().map(|place| place.peers.unwrap()).collect();
+        let mut pool = FramePool::new(&Umem::plain(8192).unwrap(), 8192).unwrap();
+        let (mut receiver, mut senders) = (places.remove(0), places);
+        for mark in 0..4 {
+            for sender in &mut senders {
+                sender.hand(0, Handed::Walk(packet(&mut pool, mark))).unwrap();
+                sender.send_all();
+            }
+        }
+        assert_eq!(receiver.waiting(), 4 * 5);
+        // A fifth parcel goes off once it is full.
+        for more in 1..=BATCH {
+            senders[0].hand(0, Handed::Walk(packet(&mut pool, 4))).unwrap();
+            senders[0].send_all();
+            assert_eq!(receiver.waiting(), 4 * 5 + if more == BATCH { more } else { 0 });
+        }
+        let mut left = receiver.waiting();
+        while let Some((_, mut parcel)) = receiver.take() {
+            left -= parcel.len();
+            assert_eq!(receiver.waiting(), left);
+            pool.put_all(parcel.drain(..).map(|handed| handed.into_packet().buffer));
+        }
+        assert_eq!(left, 0);
     }
 
     #[test]
