@@ -60,14 +60,9 @@ pub(super) fn list(snapshot: Arc<Snapshot>, query: RouteQuery) -> Streamed<pb::R
     Box::pin(ReceiverStream::new(receiver))
 }
 
-/// Whether a tunnel has a way to its end, as the tables see it: an address to send from, and a next hop by an open uplink.
-pub(super) fn has_way(snapshot: &Snapshot, tunnel: &Tunnel) -> bool {
-    let local = snapshot.desired.local.as_ref();
-    let family = |local: &vswitch_model::Local| match tunnel.remote {
-        IpAddr::V4(_) => local.underlay_v4.is_some(),
-        IpAddr::V6(_) => local.underlay_v6.is_some(),
-    };
-    local.is_some_and(family) && hops(snapshot, tunnel.remote).next().is_some()
+/// Whether anything can go to an address on the underlay: there is a next hop by an open uplink.
+pub(super) fn is_resolved(snapshot: &Snapshot, remote: IpAddr) -> bool {
+    hops(snapshot, remote).next().is_some()
 }
 
 /// The next hops to an address on the underlay that are used.
@@ -78,7 +73,7 @@ fn hops(snapshot: &Snapshot, remote: IpAddr) -> impl Iterator<Item = &Hop> + Clo
 
 /// Why nothing goes to an address on the underlay; empty when it does.
 fn hindrance(snapshot: &Snapshot, remote: IpAddr) -> String {
-    if hops(snapshot, remote).next().is_some() {
+    if is_resolved(snapshot, remote) {
         return String::new();
     }
     match snapshot.facts.hops.get(&remote) {
@@ -149,20 +144,23 @@ impl<'a> Routes<'a> {
                 let node =
                     { tunnels }.find(|tunnel| tunnel.remote == *remote).map(|tunnel| tunnel.node.clone());
                 let to = node.unwrap_or_default();
-                self.over(*remote, pb::RouteStatus { kind: "direct".to_owned(), to, ..route })
+                let hindrance = hindrance(self.snapshot, *remote);
+                self.over(*remote, pb::RouteStatus { kind: "direct".to_owned(), to, hindrance, ..route })
             }
             NextHop::Tunnel(id) => {
                 let kind = "tunnel".to_owned();
-                let Some(tunnel) = self.tunnels.carrier(*id, |tunnel| has_way(self.snapshot, tunnel)) else {
+                let is_resolved = |remote| is_resolved(self.snapshot, remote);
+                let Some(tunnel) = self.tunnels.carrier(*id, is_resolved) else {
                     return pb::RouteStatus { kind, hindrance: format!("there is no tunnel {id}"), ..route };
                 };
                 let wanted = self.snapshot.desired.tunnels.get(id).filter(|wanted| wanted.id != tunnel.id);
-                let instead = wanted.map(|wanted| {
-                    format!("of {}: {}", wanted.remote, hindrance(self.snapshot, wanted.remote))
-                });
+                let instead =
+                    wanted.map(|wanted| format!("of {}: {}", wanted.remote, self.hindrance(wanted)));
                 let (to, encapsulation) = (tunnel.node.clone(), tunnel.encapsulation.to_string());
                 let instead = instead.unwrap_or_default();
-                self.over(tunnel.remote, pb::RouteStatus { kind, to, encapsulation, instead, ..route })
+                let hindrance = self.hindrance(tunnel);
+                let route = pb::RouteStatus { kind, to, encapsulation, hindrance, instead, ..route };
+                self.over(tunnel.remote, route)
             }
         }
     }
@@ -175,9 +173,15 @@ impl<'a> Routes<'a> {
             remote: remote.to_string(),
             port: each(|hop| hop.interface.clone()),
             next_hop_mac: each(|hop| hop.destination.to_string()),
-            hindrance: hindrance(self.snapshot, remote),
             ..route
         }
+    }
+
+    /// Why nothing goes by a tunnel; empty when it does.
+    fn hindrance(&self, tunnel: &Tunnel) -> String {
+        self.tunnels
+            .hindrance(tunnel)
+            .map_or_else(|| hindrance(self.snapshot, tunnel.remote), ToOwned::to_owned)
     }
 
     fn to_pod(&self, route: pb::RouteStatus, name: &PortName) -> pb::RouteStatus {
@@ -215,7 +219,7 @@ mod tests {
 
     use vswitch_datapath::tables::Revision;
     use vswitch_datapath::{CompileInputs, PortFacts, PortIndex, Query, Underlay, compile};
-    use vswitch_model::{Encapsulation, Generation, Mac, TunnelId};
+    use vswitch_model::{Encapsulation, Generation, Mac, TunnelId, Vni};
 
     use super::*;
     use crate::netlink::{Facts, Unresolved};
@@ -329,5 +333,22 @@ mod tests {
         let host = of("fd99::1");
         assert_eq!((host.prefix.as_str(), host.hindrance.as_str()), ("::/0", "the host port is not open"));
         assert_eq!(of("10.1.0.10").hindrance, "its port is not open");
+    }
+
+    #[test]
+    fn a_tunnel_that_this_node_cannot_send_by_is_not_taken() {
+        let mut snapshot = snapshot();
+        let mut state = DesiredState::clone(&snapshot.desired);
+        let encapsulation =
+            Encapsulation::Vxlan { vni: Vni::FLANNEL, port: 8472, remote_mac: Mac([2, 0, 0, 0, 0, 2]) };
+        state.tunnels.get_mut(&TunnelId(1)).unwrap().encapsulation = encapsulation;
+        state.local.as_mut().unwrap().underlay_v6 = None;
+        snapshot.desired = Arc::new(state);
+        let routes = Routes::of(&snapshot);
+        let of = |address: &str| routes.to(address.parse().unwrap()).unwrap();
+        assert_eq!(of("10.2.0.9").hindrance, "this node has no end of its VXLAN network");
+        assert_eq!(of("fd02::1").hindrance, "this node has no address of its family on the underlay");
+        // As it is one needs nothing of this.
+        assert_eq!(of("10.3.0.1").hindrance, "its uplink eth0 has no carrier");
     }
 }

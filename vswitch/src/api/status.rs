@@ -11,7 +11,7 @@ use vswitch_model::api::engine as pb;
 use vswitch_model::limits;
 use vswitch_model::{DesiredState, NextHop, Tunnel, TunnelId};
 
-use super::routes::has_way;
+use super::routes::is_resolved;
 use crate::config::{Config, Poll};
 use crate::engine::{Device, OpenPort, Shared, Snapshot, role_name};
 use crate::netlink::{Hop, PathMtu};
@@ -230,7 +230,7 @@ impl Use {
         let desired: &DesiredState = &snapshot.desired;
         let tunnels = Tunnels::of(desired);
         let taken = desired.tunnels.keys().filter_map(|id| {
-            let carrier = tunnels.carrier(*id, |tunnel| has_way(snapshot, tunnel))?;
+            let carrier = tunnels.carrier(*id, |remote| is_resolved(snapshot, remote))?;
             Some((*id, carrier.id))
         });
         let taken: BTreeMap<TunnelId, TunnelId> = taken.collect();

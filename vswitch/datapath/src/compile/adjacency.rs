@@ -87,7 +87,7 @@ impl<'a> Adjacencies<'a> {
             return *known;
         }
         let index = AdjacencyIndex(self.list.len() as u32);
-        let taken = self.taken(way, inner_v6);
+        let taken = self.taken(way);
         match self.hops(taken) {
             hops @ [_, _, ..] => {
                 let members = hops.iter().map(|hop| self.resolve(taken, Some(hop), inner_v6));
@@ -102,16 +102,10 @@ impl<'a> Adjacencies<'a> {
     }
 
     /// The way that is taken in place of `way`: of a tunnel without a way to its end another one, where there is one.
-    fn taken(&self, way: Way<'a>, inner_v6: bool) -> Way<'a> {
+    fn taken(&self, way: Way<'a>) -> Way<'a> {
         let Way::Tunnel(id) = way else { return way };
-        let local = self.inputs.desired.local.as_ref();
-        let has_way = |tunnel: &Tunnel| {
-            let first = self.hops(Way::Tunnel(tunnel.id)).first();
-            local
-                .zip(first)
-                .is_some_and(|(local, hop)| headers::template(local, tunnel, hop, inner_v6).is_some())
-        };
-        Way::Tunnel(self.tunnels.carrier(id, has_way).map_or(id, |tunnel| tunnel.id))
+        let is_resolved = |remote| !self.hops(Way::Direct(remote)).is_empty();
+        Way::Tunnel(self.tunnels.carrier(id, is_resolved).map_or(id, |tunnel| tunnel.id))
     }
 
     /// The next hops on the underlay that lead `way`, as far as they are resolved.

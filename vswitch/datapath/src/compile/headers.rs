@@ -50,7 +50,8 @@ impl Writer {
     }
 }
 
-/// The headers of a tunnel; None when this node has no address of its family, or no end of its network.
+/// The headers of a tunnel; None when this node has no address of its family, or no end of its network
+/// ([`Tunnels::hindrance`](super::Tunnels::hindrance)).
 pub(super) fn template(local: &Local, tunnel: &Tunnel, hop: &Hop, inner_v6: bool) -> Option<TunnelTemplate> {
     let outer_v6 = tunnel.remote.is_ipv6();
     let mut writer = Writer { bytes: [0; TunnelTemplate::MAX], length: 0 };
