@@ -239,8 +239,8 @@ impl Port for MemoryPort {
         false
     }
 
-    fn fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.wire.event.as_fd())
+    fn fd(&self, number: usize) -> Option<BorrowedFd<'_>> {
+        (number == 0).then(|| self.wire.event.as_fd())
     }
 
     fn statistics(&mut self) -> PortStatistics {
@@ -280,7 +280,7 @@ mod tests {
     }
 
     fn readable(port: &MemoryPort) -> bool {
-        let mut fds = [PollFd::new(port.fd().unwrap(), PollFlags::POLLIN)];
+        let mut fds = [PollFd::new(port.fd(0).unwrap(), PollFlags::POLLIN)];
         poll(&mut fds, PollTimeout::ZERO).unwrap() == 1
     }
 

@@ -180,7 +180,7 @@ impl Port for PcapPort {
         self.unsent
     }
 
-    fn fd(&self) -> Option<BorrowedFd<'_>> {
+    fn fd(&self, _: usize) -> Option<BorrowedFd<'_>> {
         None
     }
 

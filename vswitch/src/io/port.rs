@@ -11,7 +11,7 @@
 //! | 2 | [`Port::transmit`] | for each packet that leaves by it | takes the packet, or gives it back with the drop reason |
 //! | 3 | [`Port::flush`] | once a turn for each port that was transmitted on | hands what was queued to the kernel, in one system call where there is one |
 //! | 4 | [`Port::reap`] | once a turn, before frames run short | brings sent frames home to the pool |
-//! | 5 | [`Port::fd`] | before the worker sleeps | what to wait for; readable when there is something to receive |
+//! | 5 | [`Port::fd`] | before the worker sleeps | what to wait for, each of several queues by itself; readable when there is something to receive |
 //! | 6 | [`Port::statistics`] | seldom: it makes system calls | counters, and a fresh look whether the device is still there |
 //! | 7 | [`Port::close`] | once, last | ends the port; every frame it had is in the pool afterwards |
 //!
@@ -146,8 +146,9 @@ pub trait Port: Send {
     /// Whether it holds packets that were queued but not handed over yet: the worker must not sleep long then.
     fn unsent(&self) -> bool;
 
-    /// Readable when there is something to receive. None: it never has, or cannot tell.
-    fn fd(&self) -> Option<BorrowedFd<'_>>;
+    /// One of its descriptors, numbered from 0: readable when there is something to receive by it. None: it has no more of them;
+    /// where it has none at all, it never has anything, or cannot tell.
+    fn fd(&self, number: usize) -> Option<BorrowedFd<'_>>;
 
     /// Its counters. Makes system calls.
     fn statistics(&mut self) -> PortStatistics;

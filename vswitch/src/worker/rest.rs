@@ -1,5 +1,6 @@
 //! What a worker does between two turns: nothing, or sleep until something happens.
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -76,11 +77,14 @@ impl Rest {
     /// Lets what a port receives end a sleep.
     pub(super) fn watch(&self, port: &dyn Port) -> Result<(), Errno> {
         let number = u64::from(port.index().0);
-        port.fd().map_or(Ok(()), |fd| self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, number)))
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, number);
+        let watched = fds(port).try_for_each(|fd| self.epoll.add(fd, event));
+        // All or none, so that it can be tried again.
+        watched.inspect_err(|_| self.forget(port))
     }
 
     pub(super) fn forget(&self, port: &dyn Port) {
-        if let Some(fd) = port.fd() {
+        for fd in fds(port) {
             // An error means that it is not watched, which is what is wanted.
             self.epoll.delete(fd).ok();
         }
@@ -133,12 +137,70 @@ impl Rest {
     }
 }
 
+/// All that are to be waited for. Each by itself: one that waited for them in their place would go on doing so when nobody
+/// waits for it, at a cost to every packet.
+fn fds(port: &dyn Port) -> impl Iterator<Item = BorrowedFd<'_>> {
+    (0..).map_while(|number| port.fd(number))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+
     use vswitch_datapath::Now;
 
     use super::*;
-    use crate::io::memory;
+    use crate::io::afxdp::Options;
+    use crate::io::testing::{Raw, frame, in_namespace, release, umem, veth};
+    use crate::io::{Devices, memory};
+
+    /// How many descriptors an epoll waits for, besides the worker's waker (proc_pid_fdinfo(5)).
+    fn watched(rest: &Rest) -> usize {
+        let told = format!("/proc/thread-self/fdinfo/{}", rest.epoll.0.as_raw_fd());
+        let told = std::fs::read_to_string(told).unwrap();
+        told.lines().filter(|line| line.starts_with("tfd:")).count() - 1
+    }
+
+    #[test]
+    fn each_queue_of_a_port_is_watched_and_forgotten() {
+        in_namespace(|| {
+            veth("rest-a", "rest-b", 4);
+            let far = Raw::on("rest-b");
+            let mut pool = umem(4096);
+            let mut devices = Devices::new(pool.umem());
+            let port = devices.open(&Options::pod("rest-a"), PortIndex(0)).unwrap();
+            let mut rest = Rest::new(Poll::Adaptive, Waker::new().unwrap()).unwrap();
+            let mut ports = WorkerPorts::new();
+            rest.watch(&port).unwrap();
+            assert_eq!((port.queues(), watched(&rest)), (4, 4));
+            assert!(ports.add(Box::new(port)).is_none());
+            ports.visited(PortIndex(0), 500, 501, Now(0));
+            ports.unwatch(|port| rest.forget(port));
+            assert_eq!(watched(&rest), 0, "nobody waits for any");
+            let mut packets = Vec::with_capacity(64);
+            assert_eq!(ports.get(PortIndex(0)).unwrap().port.receive(&mut pool, &mut packets, 64), 0);
+            assert!(far.send(&frame(1, 60)));
+            rest.idle_turns = 1;
+            rest.sleep(false, &mut ports);
+            assert_eq!((rest.idle_turns, watched(&rest)), (0, 4), "it was woken");
+            assert_eq!(ports.get(PortIndex(0)).unwrap().port.receive(&mut pool, &mut packets, 64), 1);
+            release(&mut pool, packets);
+        });
+    }
+
+    #[test]
+    fn a_port_is_watched_whole_or_not_at_all() {
+        in_namespace(|| {
+            veth("rest-a", "rest-b", 4);
+            let pool = umem(4096);
+            let mut devices = Devices::new(pool.umem());
+            let port = devices.open(&Options::pod("rest-a"), PortIndex(0)).unwrap();
+            let rest = Rest::new(Poll::Adaptive, Waker::new().unwrap()).unwrap();
+            rest.epoll.add(port.fd(2).unwrap(), EpollEvent::empty()).unwrap();
+            assert_eq!((rest.watch(&port), watched(&rest)), (Err(Errno::EEXIST), 0));
+            assert_eq!((rest.watch(&port), watched(&rest)), (Ok(()), 4));
+        });
+    }
 
     #[test]
     fn a_port_that_had_much_still_ends_a_sleep() {

@@ -179,7 +179,7 @@ impl Port for WirePort {
         false
     }
 
-    fn fd(&self) -> Option<BorrowedFd<'_>> {
+    fn fd(&self, _: usize) -> Option<BorrowedFd<'_>> {
         None
     }
 

@@ -10,10 +10,9 @@ mod ring;
 #[cfg(test)]
 mod tests;
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use nix::sys::epoll::Epoll;
 use vswitch_datapath::{Buffer, Packet, PortIndex};
 use vswitch_model::DropReason;
 use vswitch_xdp::{Device, Mode};
@@ -40,8 +39,6 @@ pub struct AfXdpPort {
     index: PortIndex,
     /// Of all parts; the last one to go takes the program off.
     device: Arc<Device>,
-    /// Waits for any of several queues.
-    epoll: Option<Epoll>,
     queues: Vec<Queue>,
     /// The queue that is received from first, in turn.
     turn: usize,
@@ -141,11 +138,8 @@ impl Port for AfXdpPort {
         self.queues[0].unsent()
     }
 
-    fn fd(&self) -> Option<BorrowedFd<'_>> {
-        match &self.epoll {
-            Some(epoll) => Some(epoll.0.as_fd()),
-            None => self.queues.first().map(Queue::fd),
-        }
+    fn fd(&self, number: usize) -> Option<BorrowedFd<'_>> {
+        self.queues.get(number).map(Queue::fd)
     }
 
     fn statistics(&mut self) -> PortStatistics {

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use vswitch_datapath::PortIndex;
 use vswitch_xdp::{Device, Mode, Role, Steering, SteeringError, TunnelEndpoint};
 use xsk_rs::Socket;
@@ -154,12 +153,10 @@ impl Devices {
             shares[number % count].push(queue);
         }
         let part = |queues: Vec<Queue>| {
-            let waits = queues.len() > 1;
-            let epoll = if waits { Some(wait_for_all(&options.interface, &queues)?) } else { None };
             let (name, device) = (options.interface.clone(), Arc::clone(&device));
-            Ok(AfXdpPort { name, index, device, epoll, queues, turn: 0, down_flushes: 0 })
+            AfXdpPort { name, index, device, queues, turn: 0, down_flushes: 0 }
         };
-        shares.into_iter().map(part).collect()
+        Ok(shares.into_iter().map(part).collect())
     }
 
     /// Names the prefixes of this node's pods, see [`Steering::set_local_prefixes`].
@@ -315,19 +312,4 @@ fn set_option(socket: BorrowedFd<'_>, level: i32, option: i32, value: i32) -> io
     let result =
         unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), length) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-fn wait_for_all(interface: &str, queues: &[Queue]) -> Result<Epoll, OpenError> {
-    let joined = || {
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        for queue in queues {
-            epoll.add(queue, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
-        }
-        nix::Result::Ok(epoll)
-    };
-    joined().map_err(|error| OpenError::Socket {
-        interface: interface.to_owned(),
-        queue: 0,
-        reason: format!("wait for several queues: {error}"),
-    })
 }

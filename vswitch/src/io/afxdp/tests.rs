@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use vswitch_datapath::{BATCH, Buffer, PortIndex};
 use vswitch_model::DropReason;
 use vswitch_xdp::{Mode, TunnelEndpoint};
@@ -368,8 +369,9 @@ fn devices_of_other_namespaces_and_of_several_queues_open() {
         prime(&mut *here, &mut pool);
         let far = crate::io::netns::within(Some(&other.path), || Raw::on("io-b")).unwrap();
         assert!((0..64).all(|n| far.send(&frame(n, 60))));
-        let mut fds = [nix::poll::PollFd::new(there.fd().unwrap(), nix::poll::PollFlags::POLLIN)];
-        assert_eq!(nix::poll::poll(&mut fds, nix::poll::PollTimeout::MAX).unwrap(), 1);
+        let fds = (0..).map_while(|number| there.fd(number));
+        let mut fds: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        assert!(fds.len() == 4 && poll(&mut fds, PollTimeout::MAX).unwrap() > 0);
         for packet in receive(&mut *there, &mut pool, 64) {
             there.transmit(&mut pool, packet).unwrap();
         }

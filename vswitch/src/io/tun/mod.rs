@@ -255,8 +255,8 @@ impl Port for TunPort {
         false
     }
 
-    fn fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.file.as_fd())
+    fn fd(&self, number: usize) -> Option<BorrowedFd<'_>> {
+        (number == 0).then(|| self.file.as_fd())
     }
 
     fn statistics(&mut self) -> PortStatistics {
