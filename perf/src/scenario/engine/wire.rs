@@ -22,6 +22,8 @@ const FRAME_MAX: usize = 2048 - 256;
 pub struct Wire {
     /// Frames of `staged` that may be received now.
     waiting: AtomicUsize,
+    /// Packets that wait behind those, and do not lie ready yet.
+    behind: AtomicUsize,
     staged: Mutex<Staged>,
     /// Packets the port has transmitted, as of its last flush.
     arrived: AtomicU64,
@@ -61,6 +63,11 @@ impl Wire {
         let count = count.min(staged.end - staged.next);
         self.waiting.store(count, Ordering::Relaxed);
         count
+    }
+
+    /// Has the port know of so many packets that wait behind those released.
+    pub fn queue_behind(&self, count: usize) {
+        self.behind.store(count, Ordering::Relaxed);
     }
 
     /// Packets released and not received yet.
@@ -150,7 +157,7 @@ impl Port for WirePort {
     }
 
     fn waiting(&mut self) -> usize {
-        self.wire.waiting()
+        self.wire.waiting() + self.wire.behind.load(Ordering::Relaxed)
     }
 
     fn transmit(&mut self, pool: &mut FramePool, packet: Packet<Frame>) -> Result<(), Refused> {

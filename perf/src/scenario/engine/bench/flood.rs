@@ -1,9 +1,10 @@
 //! Packets of known flows beside a flood of new ones, each offered at its own pace: what comes through when the worker has no time
 //! for all. The clock is what turns take of the core, so that it does not matter what else the machine does.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use vswitch_datapath::Now;
+use vswitch_datapath::{BATCH, Now};
 
 use super::turns::core_time;
 use super::{BURST, Bench, Held};
@@ -13,6 +14,8 @@ use crate::{Error, Result};
 
 /// Packets that wait for the worker at a port: as many as an AF_XDP ring holds.
 const RING: u64 = 2048;
+/// More than a turn takes of one port.
+const TURN_MOST: usize = 8 * BATCH;
 
 /// What comes by one port.
 #[derive(Debug, Clone)]
@@ -40,7 +43,8 @@ struct Offered<'a> {
     /// Part of the next packet that has come.
     part: f64,
     waiting: u64,
-    staged: usize,
+    /// What lies ready.
+    staged: VecDeque<u64>,
     came: u64,
     lost: u64,
     /// Packets that came by its port and ended before.
@@ -73,6 +77,7 @@ impl<'a> Offered<'a> {
     fn new(bench: &Bench<Stream>, offer: &'a Offer) -> Result<Self> {
         let wire = bench.held.wires.of(offer.stream.enters().as_str());
         wire.stage(0, |_, _| {});
+        wire.queue_behind(0);
         let known = bench.frames.traffic.flows;
         let numbers = Mixed {
             known: Box::new(bench.frames.order().map(move |number| number % known)),
@@ -82,7 +87,8 @@ impl<'a> Offered<'a> {
         };
         let interval_ns = 1e3 / (offer.known_mpps + offer.new_mpps);
         let drops_before = drops(&bench.held, offer)?;
-        let (part, waiting, staged, came, lost) = (0.0, 0, 0, 0, 0);
+        let (part, waiting, came, lost) = (0.0, 0, 0, 0);
+        let staged = VecDeque::with_capacity(BURST);
         Ok(Self { offer, wire, numbers, interval_ns, part, waiting, staged, came, lost, drops_before })
     }
 
@@ -96,19 +102,22 @@ impl<'a> Offered<'a> {
             (self.came + came, self.lost + came - kept, self.waiting + kept);
     }
 
-    /// Lets the worker have what waits, as far as it lies ready.
+    /// Lets the worker have what waits. More lies ready than a turn takes of one port, so that a visit that brings less than it
+    /// might has found the port empty.
     fn offer(&mut self) -> usize {
-        if self.staged == 0 {
-            let next: Vec<u64> = self.numbers.by_ref().take(BURST).collect();
-            self.wire.stage(next.len(), |at, frame| self.offer.stream.write(next[at], frame));
-            self.staged = next.len();
+        if self.staged.len() < TURN_MOST {
+            self.staged.extend(self.numbers.by_ref().take(BURST - self.staged.len()));
+            let Self { offer, wire, staged, .. } = self;
+            wire.stage(staged.len(), |at, frame| offer.stream.write(staged[at], frame));
         }
-        self.wire.release(self.waiting as usize)
+        let released = self.wire.release(self.waiting as usize);
+        self.wire.queue_behind(self.waiting as usize - released);
+        released
     }
 
     fn took(&mut self, offered: usize) {
         let took = offered - self.wire.waiting();
-        self.staged -= took;
+        self.staged.drain(..took);
         self.waiting -= took as u64;
     }
 
