@@ -50,17 +50,18 @@ pub enum Kind {
     StagedGlobalNetworkPolicy,
     /// `projectcalico.org/v3`.
     StagedKubernetesNetworkPolicy,
-    /// `vswitch.internal/v1`: a pod's attachment.
+    /// `vswitch/v1`: a pod's attachment.
     Endpoint,
-    /// `vswitch.internal/v1`: a range of addresses that belongs to a node.
+    /// `vswitch/v1`: a range of addresses that belongs to a node.
     Block,
 }
 
 /// Calico's: the one of its API, and the one its own storage in Kubernetes had.
 const CALICO: &[&str] = &["projectcalico.org/v3", "crd.projectcalico.org/v1"];
 
-/// Our own. A group has a dot in Kubernetes, and `.internal` is nobody's; the one without is what stores of before hold.
-const OWN: &[&str] = &["vswitch.internal/v1", "vswitch/v1"];
+/// Our own. What agents of every version read is written. A group has a dot in Kubernetes, and `.internal` is nobody's: an
+/// API server has them by the other.
+const OWN: &[&str] = &["vswitch/v1", "vswitch.internal/v1"];
 
 struct Names {
     name: &'static str,
@@ -171,10 +172,19 @@ impl Kind {
         self.names().short
     }
 
-    /// The `apiVersion` we write.
+    /// The `apiVersion` we write, but to an API server.
     #[must_use]
     pub const fn api_version(self) -> &'static str {
         self.names().api_versions[0]
+    }
+
+    /// The `apiVersion` by which an API server has it.
+    #[must_use]
+    pub const fn served_version(self) -> &'static str {
+        match self {
+            Self::Endpoint | Self::Block => OWN[1],
+            _ => self.api_version(),
+        }
     }
 
     /// Every `apiVersion` we read.
@@ -290,6 +300,11 @@ mod tests {
                 assert_eq!(name.parse::<Kind>().unwrap(), *kind, "{name}");
                 assert!(seen.insert(name.clone()), "{name} is used twice");
             }
+        }
+        for kind in Kind::ALL {
+            let group = kind.served_version().rsplit_once('/').map_or("", |(group, _)| group);
+            assert!(group.is_empty() || group.contains('.'), "no API server has {group}");
+            assert!(kind.api_versions().contains(&kind.served_version()), "{kind}");
         }
         assert_eq!("NetPol".parse::<Kind>().unwrap(), Kind::NetworkPolicy);
         assert!("deployment".parse::<Kind>().unwrap_err().problem.contains("networkpolicies"));

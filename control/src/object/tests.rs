@@ -373,9 +373,10 @@ fn no_range_is_of_ipv4_as_ipv6_writes_it() {
     }
 }
 
-/// What stores of before hold: the agents' own objects had a group without a dot.
+/// Agents of before read one group alone, and share an etcd with newer ones while they are replaced; an API server's
+/// objects have the other.
 #[test]
-fn our_own_objects_are_read_by_their_old_group_and_written_by_the_new() {
+fn our_own_objects_are_read_by_either_group_and_written_as_agents_of_before_read_them() {
     for (kind, name, spec) in [
         (Kind::Block, "10.0.0.0-26", serde_json::json!({"cidr": "10.0.0.0/26", "node": "n"})),
         (
@@ -390,8 +391,8 @@ fn our_own_objects_are_read_by_their_old_group_and_written_by_the_new() {
                 {"apiVersion": version, "kind": kind.name(), "metadata": {"name": name}, "spec": spec});
             Object::from_json(value.to_string().as_bytes()).unwrap()
         };
-        let (old, new) = (stored("vswitch/v1"), stored("vswitch.internal/v1"));
-        assert_eq!(old, new);
-        assert!(String::from_utf8(old.to_json()).unwrap().contains(r#""apiVersion":"vswitch.internal/v1""#));
+        let (own, served) = (stored("vswitch/v1"), stored("vswitch.internal/v1"));
+        assert_eq!(own, served);
+        assert!(String::from_utf8(served.to_json()).unwrap().contains(r#""apiVersion":"vswitch/v1""#));
     }
 }
