@@ -101,6 +101,17 @@ enum Missing {
     Nothing,
 }
 
+impl Missing {
+    /// The same and that kind, or all where that is None. What was to be listed before is not forgotten.
+    fn and(self, kind: Option<Kind>) -> Self {
+        match (self, kind) {
+            (Self::Nothing, Some(kind)) => Self::One(kind),
+            (Self::One(before), Some(kind)) if before == kind => self,
+            _ => Self::All,
+        }
+    }
+}
+
 struct Follower {
     store: SharedStore,
     publish: watch::Sender<Snapshot>,
@@ -116,10 +127,7 @@ impl Follower {
         loop {
             let Err(error) = self.follow(&mut missing, &mut pause).await;
             if let StoreError::Compacted { kind, .. } = error {
-                missing = match kind {
-                    Some(kind) if self.picture.synced => Missing::One(kind),
-                    _ => Missing::All,
-                };
+                missing = missing.and(kind);
                 info!(%error, "reading the store again");
             } else {
                 if self.picture.stale.as_ref() != Some(&error) {

@@ -1,5 +1,7 @@
 //! The picture, with stores that are away at times and hold what cannot be read.
 
+use std::collections::VecDeque;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::future::BoxFuture;
@@ -32,12 +34,15 @@ struct Flaky {
     away: Arc<AtomicBool>,
     /// Raised to break the watches there are.
     broken: watch::Sender<u32>,
+    /// What the next lists say in place of an answer.
+    unlisted: Mutex<VecDeque<StoreError>>,
 }
 
 impl Flaky {
     fn new(history: usize) -> Arc<Self> {
         let inner = Embedded::in_memory_keeping(history).unwrap();
-        Arc::new(Self { inner, away: Arc::default(), broken: watch::Sender::new(0) })
+        let (away, broken, unlisted) = (Arc::default(), watch::Sender::new(0), Mutex::default());
+        Arc::new(Self { inner, away, broken, unlisted })
     }
 
     fn go(&self, away: bool) {
@@ -57,7 +62,13 @@ impl Store for Flaky {
     }
 
     fn list(&self, kind: Option<Kind>) -> BoxFuture<'_, Result<Listing>> {
-        async move { self.here().map(|()| self.inner.list(kind))?.await }.boxed()
+        async move {
+            self.here()?;
+            let unlisted = self.unlisted.lock().unwrap().pop_front();
+            unlisted.map_or(Ok(()), Err)?;
+            self.inner.list(kind).await
+        }
+        .boxed()
     }
 
     fn create<'a>(&'a self, key: &'a Key, value: Vec<u8>) -> BoxFuture<'a, Result<Revision>> {
@@ -128,6 +139,27 @@ async fn the_picture_stays_while_the_store_is_away_and_catches_up_after() {
         assert_eq!(last.inputs.namespaces.keys().collect::<Vec<_>>(), ["b"]);
         assert_eq!(last.inputs.namespaces["b"].metadata.labels["l"], (changes - 1).to_string());
     }
+}
+
+/// Of all that was to be listed again, one kind could not be: the others' changes are lost all the same.
+#[tokio::test]
+async fn a_list_of_everything_stays_one_when_it_fails_for_one_kind() {
+    let store = Flaky::new(4);
+    apply(&store.inner, &namespace("a", "0")).await.unwrap();
+    let reflector = Reflector::start(store.clone());
+    until(&reflector, |s| s.synced && s.stale.is_none()).await;
+    store.go(true);
+    until(&reflector, |s| s.stale.is_some()).await;
+    for n in 0..20 {
+        apply(&store.inner, &namespace("b", &n.to_string())).await.unwrap();
+    }
+    for kind in [Kind::Pod, Kind::Node] {
+        let lost = StoreError::Compacted { kind: Some(kind), revision: Revision::default() };
+        store.unlisted.lock().unwrap().push_back(lost);
+    }
+    store.go(false);
+    until(&reflector, |s| s.inputs.namespaces.contains_key("b")).await;
+    assert!(store.unlisted.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
