@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use tokio::sync::MutexGuard;
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::Status;
 use tracing::{info, warn};
@@ -48,7 +49,14 @@ impl Core {
             let progress = progress.borrow();
             progress.in_force.as_ref().is_some_and(|f| f.ports.contains_key(&endpoint.spec.port))
         };
-        let attached = match timeout_at(deadline, self.record(&endpoint)).await {
+        let late = || match self.reflector.current() {
+            snapshot if snapshot.is_current() => {
+                Status::unavailable(format!("the store gave no answer within {} ms", within.as_millis()))
+            }
+            _ => Status::unavailable(self.store_reason()),
+        };
+        let Ok((recorded, snapshot)) = timeout_at(deadline, self.turn()).await else { return Err(late()) };
+        let attached = match timeout_at(deadline, self.record(&endpoint, recorded, &snapshot)).await {
             Ok(Ok(revision)) => {
                 let at = At::new(Kind::Endpoint, revision);
                 let arrived = timeout_at(deadline, self.reflector.reached(at)).await;
@@ -62,9 +70,7 @@ impl Core {
             }
             Ok(Err(refused @ Refused::Before(_))) => return Err(refused.into()),
             Ok(Err(Refused::Perhaps(status))) => Err(status),
-            Err(_) => {
-                Err(Status::unavailable(format!("the store gave no answer within {} ms", within.as_millis())))
-            }
+            Err(_) => Err(late()),
         };
         if attached.is_err() {
             self.undo(&endpoint).await;
@@ -121,13 +127,28 @@ impl Core {
         drop(self.reflector.snapshots().wait_for(known).await);
     }
 
-    /// Puts the endpoint into the store, unless it would take from another what is that one's.
-    async fn record(&self, endpoint: &Endpoint) -> Result<Revision, Refused> {
-        let mut recorded = self.attaching.lock().await;
-        let snapshot = self.reflector.current();
-        if !snapshot.synced || snapshot.stale.is_some() {
-            return Err(Refused::Before(Status::unavailable(self.store_reason())));
+    /// Waits until it is an attach's turn to record, with a picture to go by that is current. A store that is away for a
+    /// moment is waited for.
+    async fn turn(&self) -> (MutexGuard<'_, Recorded>, Snapshot) {
+        let mut snapshots = self.reflector.snapshots();
+        loop {
+            // The reflector outlives every call.
+            drop(snapshots.wait_for(Snapshot::is_current).await);
+            let recorded = self.attaching.lock().await;
+            let snapshot = self.reflector.current();
+            if snapshot.is_current() {
+                return (recorded, snapshot);
+            }
         }
+    }
+
+    /// Puts the endpoint into the store, unless it would take from another what is that one's.
+    async fn record(
+        &self,
+        endpoint: &Endpoint,
+        mut recorded: MutexGuard<'_, Recorded>,
+        snapshot: &Snapshot,
+    ) -> Result<Revision, Refused> {
         recorded.retain(|(at, _)| !snapshot.revisions.have(*at));
         let known = snapshot.inputs.endpoints.values().map(AsRef::as_ref);
         let clashing: Vec<Key> = known

@@ -17,6 +17,7 @@ use std::time::Duration;
 use futures::{FutureExt, StreamExt};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{At, Event, Listing, Result, Revisions, SharedStore, StoreError};
@@ -43,6 +44,14 @@ pub struct Snapshot {
     pub stale: Option<StoreError>,
     /// Objects that cannot be read, and why.
     pub problems: Arc<BTreeMap<Key, String>>,
+}
+
+impl Snapshot {
+    /// Whether it is how the store is, as far as that tells.
+    #[must_use]
+    pub const fn is_current(&self) -> bool {
+        self.synced && self.stale.is_none()
+    }
 }
 
 /// Follows a store for as long as it lives.
@@ -93,6 +102,15 @@ impl Drop for Reflector {
     }
 }
 
+/// The pause after one of `last` and a watch that `held` for so long in between, if there was one. A watch that held for as
+/// long as the pause was a good one, whether it told of anything or not.
+fn pause_after(last: Duration, held: Option<Duration>) -> Duration {
+    match held {
+        Some(held) if held >= last => PAUSE_MIN,
+        _ => (last * 2).clamp(PAUSE_MIN, PAUSE_MAX),
+    }
+}
+
 /// What has to be listed before the watch can go on.
 #[derive(Debug, Clone, Copy)]
 enum Missing {
@@ -122,10 +140,12 @@ struct Follower {
 
 impl Follower {
     async fn run(mut self) {
-        let mut pause = PAUSE_MIN;
+        let mut pause = Duration::ZERO;
         let mut missing = Missing::All;
         loop {
-            let Err(error) = self.follow(&mut missing, &mut pause).await;
+            let mut watching = None;
+            let Err(error) = self.follow(&mut missing, &mut watching).await;
+            pause = pause_after(pause, watching.map(|since: Instant| since.elapsed()));
             if let StoreError::Compacted { kind, .. } = error {
                 missing = missing.and(kind);
                 info!(%error, "reading the store again");
@@ -137,15 +157,14 @@ impl Follower {
                 self.publish();
             }
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 
-    /// Lists what is missing, then watches until that breaks. `pause` is reset when the store has answered.
+    /// Lists what is missing, then watches until that breaks; since when is `watching`.
     async fn follow(
         &mut self,
         missing: &mut Missing,
-        pause: &mut Duration,
+        watching: &mut Option<Instant>,
     ) -> Result<std::convert::Infallible> {
         match *missing {
             Missing::All => self.replace(self.store.list(None).await?, None),
@@ -154,6 +173,7 @@ impl Follower {
         }
         *missing = Missing::Nothing;
         let mut watch = self.store.watch(None, &self.picture.revisions).await?;
+        *watching = Some(Instant::now());
         if self.picture.stale.take().is_some() {
             info!("the store is back");
         }
@@ -161,7 +181,6 @@ impl Follower {
         loop {
             let ended = || StoreError::Unavailable("the watch ended".into());
             self.take(watch.next().await.ok_or_else(ended)??);
-            *pause = PAUSE_MIN;
             let mut broken = None;
             for _ in 1..COALESCED_MAX {
                 match watch.next().now_or_never() {

@@ -421,6 +421,27 @@ async fn an_attach_waits_for_its_own_endpoint_whatever_else_is_told() {
     assert!(bench.has_port("a"));
 }
 
+#[tokio::test]
+async fn an_attach_waits_for_a_store_that_is_away_for_a_moment() {
+    let store = ByKind::new();
+    let bench = Bench::on(store.clone(), true);
+    bench.engine.start();
+    bench.apply(CLUSTER).await;
+    bench.until(|s| s.inputs.pods.len() == 2).await;
+    bench.store.set_away(true);
+    store.compact(Kind::Namespace);
+    bench.until(|s| s.stale.is_some()).await;
+    let short = pb::AttachRequest { timeout_ms: 200, ..request("a", "relay", 1) };
+    let status = bench.attach(short).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().contains("the store is unavailable"), "{status}");
+    let mut attaching = bench.attach(request("a", "relay", 1)).boxed();
+    assert!((&mut attaching).now_or_never().is_none());
+    bench.store.set_away(false);
+    attaching.await.unwrap();
+    assert!(bench.has_port("a"));
+}
+
 /// The picture of the store is behind what was recorded here, and behind what others have removed.
 #[tokio::test]
 async fn what_was_recorded_a_moment_ago_is_known_and_what_is_gone_is_free() {

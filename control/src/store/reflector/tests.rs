@@ -162,6 +162,18 @@ async fn a_list_of_everything_stays_one_when_it_fails_for_one_kind() {
     assert!(store.unlisted.lock().unwrap().is_empty());
 }
 
+/// The pauses of one absence are not those of the next, though nothing was told in between.
+#[test]
+fn a_watch_that_held_ends_the_long_pauses() {
+    let mut pauses = vec![Duration::ZERO];
+    for _ in 0..10 {
+        pauses.push(pause_after(*pauses.last().unwrap(), None));
+    }
+    assert_eq!((pauses[1], pauses[2], pauses[10]), (PAUSE_MIN, PAUSE_MIN * 2, PAUSE_MAX));
+    assert_eq!(pause_after(PAUSE_MAX, Some(PAUSE_MAX)), PAUSE_MIN);
+    assert_eq!(pause_after(PAUSE_MAX, Some(PAUSE_MAX / 2)), PAUSE_MAX, "one that breaks soon is none");
+}
+
 #[tokio::test]
 async fn nothing_is_synced_while_the_store_has_never_answered() {
     let store = Flaky::new(10);
