@@ -43,7 +43,7 @@ impl Seen {
     fn of(inputs: &Inputs, node: &str) -> Self {
         let others = inputs.nodes.iter().filter(|(name, other)| name.as_str() != node && other.is_flannels());
         let networks = others.filter_map(|(_, other)| {
-            let flannel = Flannel::of(other).ok().flatten()?;
+            let flannel = Flannel::of(other)?;
             Some(flannel.v4.or(flannel.v6)?.vni)
         });
         let flannel = networks.into_iter().next();
@@ -116,7 +116,7 @@ impl Core {
     /// What this node is to those that run flannel. An Ethernet address that it has for them already stays: flannel may have
     /// run here before.
     fn to_flannel(&self, vni: Vni, node: Option<&Node>) -> Option<Flannel> {
-        let before = node.and_then(|node| Flannel::of(node).ok().flatten());
+        let before = node.and_then(Flannel::of);
         let known = |is_ipv4| before.as_ref().and_then(|flannel| flannel.over(is_ipv4)).map(|vtep| vtep.mac);
         let Underlay { ipv4, ipv6 } = self.settings.underlay;
         let name = &self.settings.node;

@@ -8,6 +8,7 @@ use vswitch_model::api::agent as pb;
 use super::Core;
 use crate::calc::Inputs;
 use crate::config::Field;
+use crate::object::{Flannel, Key, Kind};
 
 /// How many pods are named in one problem.
 const PODS_NAMED: usize = 5;
@@ -37,6 +38,7 @@ impl Core {
         let pools = if connected { self.ipam.pool_use().await.unwrap_or_default() } else { Vec::new() };
         let mut problems: Vec<String> =
             snapshot.problems.iter().map(|(key, problem)| format!("{key}: {problem}")).collect();
+        problems.extend(kept_though_wrong(&snapshot.inputs));
         problems.extend(progress.problems);
         problems.extend(progress.calculation_error);
         problems.extend(self.names.problems());
@@ -78,6 +80,15 @@ impl Core {
             settings: self.settings.shown.iter().map(setting).collect(),
         }
     }
+}
+
+/// What would not be taken from people today, and is kept as it was, or read but for what is wrong.
+fn kept_though_wrong(inputs: &Inputs) -> impl Iterator<Item = String> {
+    let nodes = inputs.nodes.iter().map(|(name, node)| (Kind::Node, name, Flannel::check(node)));
+    let pools = inputs.pools.iter().map(|(name, pool)| (Kind::IpPool, name, pool.check_fit()));
+    nodes.chain(pools).filter_map(|(kind, name, checked)| {
+        checked.err().map(|invalid| format!("{}: {invalid}", Key::cluster(kind, name)))
+    })
 }
 
 fn setting(field: &Field) -> pb::Setting {

@@ -225,7 +225,7 @@ impl<'a> NodeView<'a> {
             known.iter().find_map(|a| if let IpAddr::V6(a) = a { Some(Ipv6Net::from(*a)) } else { None });
         let tunnel_v4: Option<Ipv4Addr> = read(node, Node::IPV4_TUNNEL_ADDRESS);
         let ip_in_ip_v4: Option<Ipv4Addr> = read(node, Node::IPV4_IPIP_ADDRESS);
-        let flannel = Flannel::of(node).ok().flatten();
+        let flannel = Flannel::of(node);
         let flannel_v4 =
             flannel.as_ref().and_then(|flannel| flannel.v4).and_then(|vtep| match vtep.address {
                 IpAddr::V4(address) => Some(Ipv4Net::from(address)),

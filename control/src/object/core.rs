@@ -271,7 +271,7 @@ impl Node {
     pub fn is_flannels(&self) -> bool {
         let calico = [Self::IPV4_ADDRESS, Self::IPV6_ADDRESS];
         !calico.iter().any(|name| self.metadata.annotations.contains_key(*name))
-            && Flannel::of(self).is_ok_and(|flannel| flannel.is_some())
+            && Flannel::of(self).is_some()
     }
 
     pub(super) fn validate(&self) -> Result<(), Invalid> {
@@ -294,7 +294,6 @@ impl Node {
         self.annotation::<vswitch_model::Mac>(Self::VTEP_MAC_V4, "66:00:00:00:00:01")?;
         self.annotation::<vswitch_model::Mac>(Self::VTEP_MAC_V6, "66:00:00:00:00:01")?;
         self.annotation::<super::Vxlan>(Self::VXLAN, "4096:4789")?;
-        Flannel::of(self)?;
         for (index, cidr) in self.spec.pod_cidrs.iter().enumerate() {
             super::ranges::check_cidr(*cidr)
                 .map_err(|p| Invalid::new(format!("spec.podCIDRs[{index}]"), p))?;

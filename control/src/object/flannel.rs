@@ -62,36 +62,19 @@ impl Flannel {
     pub const ANNOTATIONS: [&str; 6] =
         [SUBNET_MANAGER, BACKEND_TYPE, BACKEND_DATA, BACKEND_DATA_V6, PUBLIC_IP, PUBLIC_IP_V6];
 
-    /// What a node says of itself; None where flannel does not run.
-    pub fn of(node: &Node) -> Result<Option<Self>, Invalid> {
-        let annotation = |name: &str| node.metadata.annotations.get(name).map(String::as_str);
-        let backend = annotation(BACKEND_TYPE).filter(|_| annotation(SUBNET_MANAGER) == Some("true"));
-        let Some(backend) = backend else { return Ok(None) };
-        if backend != "vxlan" {
-            return Ok(Some(Self { backend: backend.to_owned(), v4: None, v6: None }));
-        }
-        let v4: Option<Ipv4Addr> = node.annotation(PUBLIC_IP, "192.0.2.1")?;
-        let v6: Option<Ipv6Addr> = node.annotation(PUBLIC_IP_V6, "2001:db8::1")?;
-        let vtep = |data: &str, public: &str, address: Option<IpAddr>| -> Result<Option<Vtep>, Invalid> {
-            let Some(text) = annotation(data) else { return Ok(None) };
-            let read = read(text).map_err(|problem| {
-                let like = r#"{"VNI":1,"VtepMAC":"0a:58:0a:f4:01:00"}"#;
-                Invalid::new(field(data), format!("{problem}; a value like {like} would be right"))
-            })?;
-            let Some((vni, mac)) = read else { return Ok(None) };
-            let Some(address) = address else {
-                let problem =
-                    format!("is missing, and {data} says that the node is reached over this family");
-                return Err(Invalid::new(field(public), problem));
-            };
-            check_address(address).map_err(|problem| Invalid::new(field(public), problem))?;
-            Ok(Some(Vtep { address, vni, mac }))
-        };
-        Ok(Some(Self {
-            backend: backend.to_owned(),
-            v4: vtep(BACKEND_DATA, PUBLIC_IP, v4.map(IpAddr::V4))?,
-            v6: vtep(BACKEND_DATA_V6, PUBLIC_IP_V6, v6.map(IpAddr::V6))?,
-        }))
+    /// What a node says of itself; None where flannel does not run. A family of which it says something wrong is left out:
+    /// the other is no worse for it ([`Flannel::check`] tells).
+    #[must_use]
+    pub fn of(node: &Node) -> Option<Self> {
+        let backend = backend(node)?;
+        let [v4, v6] = [true, false].map(|is_ipv4| vtep(node, is_ipv4).ok().flatten());
+        Some(Self { backend: backend.to_owned(), v4, v6 })
+    }
+
+    /// Whether all that a node says of itself is right; the error names the annotation.
+    pub fn check(node: &Node) -> Result<(), Invalid> {
+        vtep(node, true)?;
+        vtep(node, false).map(drop)
     }
 
     /// One of VXLAN with these ends.
@@ -125,6 +108,35 @@ impl Flannel {
     }
 }
 
+fn annotation<'a>(node: &'a Node, name: &str) -> Option<&'a str> {
+    node.metadata.annotations.get(name).map(String::as_str)
+}
+
+/// How the nodes of flannel's send to each other, where it runs.
+fn backend(node: &Node) -> Option<&str> {
+    annotation(node, BACKEND_TYPE).filter(|_| annotation(node, SUBNET_MANAGER) == Some("true"))
+}
+
+/// A node's end of the VXLAN network over a family; None where it has none.
+fn vtep(node: &Node, is_ipv4: bool) -> Result<Option<Vtep>, Invalid> {
+    let (data, public) = if is_ipv4 { (BACKEND_DATA, PUBLIC_IP) } else { (BACKEND_DATA_V6, PUBLIC_IP_V6) };
+    let text = annotation(node, data).filter(|_| backend(node) == Some("vxlan"));
+    let read = text.map_or(Ok(None), read).map_err(|problem| {
+        let like = r#"{"VNI":1,"VtepMAC":"0a:58:0a:f4:01:00"}"#;
+        Invalid::new(field(data), format!("{problem}; a value like {like} would be right"))
+    })?;
+    let Some((vni, mac)) = read else { return Ok(None) };
+    let address = if is_ipv4 {
+        node.annotation(public, "192.0.2.1")?.map(|address: Ipv4Addr| IpAddr::V4(address))
+    } else {
+        node.annotation(public, "2001:db8::1")?.map(|address: Ipv6Addr| IpAddr::V6(address))
+    };
+    let missing = || format!("is missing, and {data} says that the node is reached over this family");
+    let address = address.ok_or_else(|| Invalid::new(field(public), missing()))?;
+    check_address(address).map_err(|problem| Invalid::new(field(public), problem))?;
+    Ok(Some(Vtep { address, vni, mac }))
+}
+
 fn field(annotation: &str) -> String {
     format!("metadata.annotations[{annotation}]")
 }
@@ -142,7 +154,7 @@ fn read(text: &str) -> Result<Option<(Vni, Mac)>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::object::ObjectMeta;
+    use crate::object::{Object, ObjectMeta};
 
     fn node(annotations: &[(&str, &str)]) -> Node {
         let mut metadata = ObjectMeta::named("n1");
@@ -170,7 +182,7 @@ mod tests {
             mac: Mac([0x7e, 0x42, 0, 0, 0, last]),
         };
         let whole = Flannel::vxlan(Some(vtep("192.0.2.7", 1)), Some(vtep("2001:db8::7", 2)));
-        assert_eq!(Flannel::of(&node(&WHOLE)), Ok(Some(whole.clone())));
+        assert_eq!(Flannel::of(&node(&WHOLE)), Some(whole.clone()));
         let written: Vec<_> = whole.annotations();
         let names = written.iter().map(|(name, value)| (name.rsplit('/').next().unwrap(), value.as_str()));
         assert_eq!(names.collect::<Vec<_>>(), WHOLE);
@@ -178,23 +190,24 @@ mod tests {
         let mut one = WHOLE[..5].to_vec();
         one[3].1 = "null";
         let v4 = Flannel::vxlan(whole.v4, None);
-        assert_eq!(Flannel::of(&node(&one)), Ok(Some(v4.clone())));
+        assert_eq!(Flannel::of(&node(&one)), Some(v4.clone()));
         assert_eq!(v4.annotations().len(), 5);
         // An older version.
         one[2].1 = r#"{"VtepMAC":"7e:42:00:00:00:01"}"#;
-        assert_eq!(Flannel::of(&node(&one)), Ok(Some(v4)));
+        assert_eq!(Flannel::of(&node(&one)), Some(v4));
     }
 
     #[test]
     fn who_does_not_run_flannel_says_nothing_of_it() {
-        assert_eq!(Flannel::of(&node(&[])), Ok(None));
-        assert_eq!(Flannel::of(&node(&[("backend-type", "vxlan")])), Ok(None));
-        let other = Flannel::of(&node(&[WHOLE[0], ("backend-type", "host-gw")])).unwrap().unwrap();
+        assert_eq!(Flannel::of(&node(&[])), None);
+        assert_eq!(Flannel::of(&node(&[("backend-type", "vxlan")])), None);
+        let other = Flannel::of(&node(&[WHOLE[0], ("backend-type", "host-gw")])).unwrap();
         assert_eq!((other.backend.as_str(), other.v4, other.v6), ("host-gw", None, None));
     }
 
     #[test]
-    fn what_cannot_be_read_is_named() {
+    fn what_is_wrong_is_named_and_the_other_family_is_taken() {
+        let whole = Flannel::of(&node(&WHOLE)).unwrap();
         for (at, value, expected) in [
             (2, "VNI=1", "metadata.annotations[flannel.alpha.coreos.com/backend-data]: VNI=1: "),
             (2, r#"{"VNI":16777216,"VtepMAC":"7e:42:00:00:00:01"}"#, "16777216 is not a VNI"),
@@ -206,10 +219,25 @@ mod tests {
         ] {
             let mut annotations = WHOLE;
             annotations[at].1 = value;
-            let error = Flannel::of(&node(&annotations)).unwrap_err().to_string();
+            let node = node(&annotations);
+            let error = Flannel::check(&node).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
+            let other = if at == 3 {
+                Flannel { v6: None, ..whole.clone() }
+            } else {
+                Flannel { v4: None, ..whole.clone() }
+            };
+            assert_eq!(Flannel::of(&node), Some(other), "{value}");
+            let stored = Object::from_json(&Object::from(node.clone()).to_json()).unwrap();
+            assert_eq!(
+                (stored.unenforced().is_err(), stored),
+                (true, node.into()),
+                "the node is read all the same"
+            );
         }
-        let error = Flannel::of(&node(&WHOLE[..5])).unwrap_err().to_string();
+        let v4_alone = node(&WHOLE[..5]);
+        assert_eq!(Flannel::of(&v4_alone), Some(Flannel { v6: None, ..whole }));
+        let error = Flannel::check(&v4_alone).unwrap_err().to_string();
         assert!(
             error.contains("public-ipv6]: is missing, and flannel.alpha.coreos.com/backend-v6-data"),
             "{error}"

@@ -138,13 +138,19 @@ impl IpPool {
             && (self.spec.allowed_uses.is_empty() || self.spec.allowed_uses.contains(&purpose))
     }
 
+    /// Whether pods may have its addresses. A pool that is in use already is kept when not.
+    pub fn check_fit(&self) -> Result<(), Invalid> {
+        let cidr = self.spec.cidr;
+        match UNFIT.into_iter().find(|(range, _)| overlaps(*range, cidr)) {
+            Some((range, what)) => Err(Invalid::new("spec.cidr", format!("{cidr} overlaps {range}: {what}"))),
+            None => Ok(()),
+        }
+    }
+
     pub(super) fn validate(&self) -> Result<(), Invalid> {
         let spec = &self.spec;
         let wrong = |field: &str, problem: String| Err(Invalid::new(format!("spec.{field}"), problem));
         check_cidr(spec.cidr).map_err(|problem| Invalid::new("spec.cidr", problem))?;
-        if let Some((range, what)) = UNFIT.into_iter().find(|(range, _)| overlaps(*range, spec.cidr)) {
-            return wrong("cidr", format!("{} overlaps {range}: {what}", spec.cidr));
-        }
         let (first, last) = if self.is_ipv4() { (20, 32) } else { (116, 128) };
         let size = self.block_size();
         if !(first..=last).contains(&size) {

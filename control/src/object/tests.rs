@@ -171,15 +171,26 @@ fn pools_refuse_by_name_what_is_not_done_yet() {
         ("cidr: 10.0.0.0/16, blockSize: 33", "spec.blockSize"),
         ("cidr: 10.0.0.0/28", "spec.blockSize"),
         ("cidr: 10.0.0.1/16", "spec.cidr"),
-        ("cidr: 127.0.0.0/16", "spec.cidr"),
-        ("cidr: 169.254.7.0/24", "spec.cidr"),
-        ("cidr: 0.0.0.0/0", "spec.cidr"),
-        ("cidr: 239.0.0.0/16", "spec.cidr"),
-        ("cidr: 'fe80::/64'", "spec.cidr"),
-        ("cidr: 'ff02::/64'", "spec.cidr"),
-        ("cidr: '::/0'", "spec.cidr"),
     ] {
         assert_eq!(error(&pool(spec)).field, field, "{spec}");
+    }
+    // Stores may hold such from before, and pods their addresses.
+    for cidr in [
+        "127.0.0.0/16",
+        "169.254.7.0/24",
+        "0.0.0.0/0",
+        "239.0.0.0/16",
+        "240.0.0.0/4",
+        "fe80::/64",
+        "ff02::/64",
+        "::/0",
+    ] {
+        let [object] = &objects(&pool(&format!("cidr: '{cidr}'")))[..] else { panic!("not one pool") };
+        assert_eq!(object.unenforced().unwrap_err().field, "spec.cidr", "{cidr}");
+    }
+    for cidr in ["10.0.0.0/8", "100.64.0.0/10", "223.0.0.0/8", "fd00::/64", "2001:db8::/32"] {
+        let [object] = &objects(&pool(&format!("cidr: '{cidr}'")))[..] else { panic!("not one pool") };
+        assert_eq!(object.unenforced(), Ok(()), "{cidr}");
     }
 }
 

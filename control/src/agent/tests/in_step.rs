@@ -159,7 +159,7 @@ async fn the_node_announces_itself_to_nodes_that_run_flannel_while_there_are_any
   flannel.alpha.coreos.com/backend-data: '{\"VNI\":5,\"VtepMAC\":\"7e:42:00:00:00:01\"}',
   flannel.alpha.coreos.com/public-ip: 192.0.2.7}}, spec: {podCIDRs: [10.7.0.0/24]}}";
     let bench = Bench::new().await;
-    let own = |s: &Snapshot| s.inputs.nodes.get("n1").and_then(|node| Flannel::of(node).unwrap());
+    let own = |s: &Snapshot| s.inputs.nodes.get("n1").and_then(|node| Flannel::of(node));
     bench.apply(FLANNEL).await;
     let snapshot = bench.until(|s| own(s).is_some()).await;
     let flannel = own(&snapshot).unwrap();

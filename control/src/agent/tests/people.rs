@@ -279,6 +279,32 @@ fn is_newest(progress: &engine::Progress) -> bool {
     progress.in_force.as_ref().is_some_and(|in_force| in_force.generation == progress.calculated)
 }
 
+/// What a store holds from when less was asked of it stays, and is told of; people's is refused.
+#[tokio::test]
+async fn what_would_be_refused_today_stays_in_force_and_is_told() {
+    let bench = Bench::with_cluster().await;
+    until_registered(&bench).await;
+    let node = r#"{apiVersion: v1, kind: Node, metadata: {name: far, annotations: {
+        flannel.alpha.coreos.com/kube-subnet-manager: 'true', flannel.alpha.coreos.com/backend-type: vxlan,
+        flannel.alpha.coreos.com/backend-data: '{"VNI":1,"VtepMAC":"7e:42:00:00:00:01"}',
+        flannel.alpha.coreos.com/backend-v6-data: '{"VNI":1,"VtepMAC":"7e:42:00:00:00:02"}',
+        flannel.alpha.coreos.com/public-ip: 192.0.2.7}}, spec: {podCIDRs: [10.7.0.0/24]}}"#;
+    let pool =
+        "{apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {name: old}, spec: {cidr: 240.0.0.0/8}}";
+    for (text, field) in [(node, "public-ipv6]: is missing"), (pool, "spec.cidr: 240.0.0.0/8 overlaps")] {
+        assert!(bench.refused(text).await.contains(field));
+        let stored = crate::object::manifest::parse("stored", "default", text).unwrap().remove(0).object;
+        crate::store::apply(&*bench.truth, &stored).await.unwrap();
+    }
+    let snapshot =
+        bench.until(|s| s.inputs.nodes.contains_key("far") && s.inputs.pools.contains_key("old")).await;
+    assert!(snapshot.problems.is_empty() && snapshot.inputs.nodes["far"].is_flannels());
+    let problems = bench.agent.core.status().await.problems;
+    for starts in ["nodes/far: metadata.annotations[flannel", "ippools/old: spec.cidr: 240.0.0.0/8"] {
+        assert!(problems.iter().any(|problem| problem.starts_with(starts)), "{problems:?}");
+    }
+}
+
 #[tokio::test]
 async fn status_tells_how_it_is() {
     let bench = Bench::with_cluster().await;

@@ -10,7 +10,7 @@ use vswitch_model::{DomainPattern, Invalid};
 
 use super::ranges::check_range;
 use super::selector::null_is_default;
-use super::{LabelSelector, Object, PolicyType, Protocol};
+use super::{Flannel, LabelSelector, Object, PolicyType, Protocol};
 
 #[cfg(test)]
 mod tests;
@@ -162,12 +162,16 @@ pub trait ClusterPolicy {
 }
 
 impl Object {
-    /// What an object says that can be read and kept, but is not enforced: the field, and that it is not. People must
-    /// not be let apply it.
+    /// What an object says that can be read and kept, but is not enforced, or should be otherwise: the field, and why.
+    /// People must not be let apply it.
     pub fn unenforced(&self) -> Result<(), Invalid> {
-        match self.kind().unenforced() {
-            Some(reason) => Err(Invalid::new("kind", reason)),
-            None => Ok(()),
+        if let Some(reason) = self.kind().unenforced() {
+            return Err(Invalid::new("kind", reason));
+        }
+        match self {
+            Self::Node(node) => Flannel::check(node),
+            Self::IpPool(pool) => pool.check_fit(),
+            _ => Ok(()),
         }
     }
 }
