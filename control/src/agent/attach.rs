@@ -14,7 +14,7 @@ use tonic::Status;
 use tracing::{info, warn};
 use vswitch_model::{Attachment, Generation, Mac, Port, PortKind};
 
-use super::engine::Progress;
+use super::engine::{InForce, Progress};
 use super::{Core, failure};
 use crate::ipam::{Handle, IpamError};
 use crate::object::{Endpoint, EndpointSpec, IpPool, Key, Kind, Object, Pod};
@@ -59,12 +59,13 @@ impl Core {
         let attached = match timeout_at(deadline, self.record(&endpoint, recorded, &snapshot)).await {
             Ok(Ok(revision)) => {
                 let at = At::new(Kind::Endpoint, revision);
-                let arrived = timeout_at(deadline, self.reflector.reached(at)).await;
+                let arrived = timeout_at(deadline, self.until_told(at)).await;
                 // With the port in force already, an acknowledgement from before may be of an engine that is gone by
                 // now, or of a port that has failed since. Otherwise one with the port in it can only come.
                 let request = if had_port { self.engine.request() } else { 0 };
                 match arrived {
-                    Ok(_) => self.until_in_force(&endpoint, at, request, deadline).await,
+                    Ok(Ok(changes)) => self.until_in_force(&endpoint, &changes, request, deadline).await,
+                    Ok(Err(error)) => Err(failure(&error)),
                     Err(_) => Err(Status::unavailable(self.store_reason())),
                 }
             }
@@ -198,16 +199,25 @@ impl Core {
         }
     }
 
+    /// Waits until the picture holds an endpoint's change and all that is older and decides about its traffic; gives the
+    /// changes that it holds then. How that is known is the store's to say: see [`store::Store::untold`].
+    async fn until_told(&self, endpoint: At) -> store::Result<Revisions> {
+        let mut changes = self.store.untold().await?;
+        changes.raise(endpoint);
+        self.reflector.reached_all(&changes).await;
+        Ok(changes)
+    }
+
     async fn until_in_force(
         &self,
         endpoint: &Endpoint,
-        at: At,
+        changes: &Revisions,
         request: u64,
         deadline: Instant,
     ) -> Result<Generation, Status> {
         let mut progress = self.engine.progress();
         loop {
-            let judged = judge(&progress.borrow_and_update(), endpoint, at, request);
+            let judged = judge(&progress.borrow_and_update(), endpoint, changes, request);
             match judged {
                 Judged::InForce(generation) => return Ok(generation),
                 Judged::Failed(reason) => return Err(Status::unavailable(reason)),
@@ -401,11 +411,12 @@ enum Judged {
     Failed(String),
 }
 
-/// Whether the workers run a state with this endpoint in it. A state is calculated as a whole: one that has the port
-/// has its policy.
-fn judge(progress: &Progress, endpoint: &Endpoint, at: At, request: u64) -> Judged {
-    let Some(in_force) = progress.in_force.as_ref().filter(|f| f.revisions.have(at) && f.request >= request)
-    else {
+/// Whether the workers run a state with these changes, and this endpoint, in it. A state is calculated as a whole: one
+/// that has the port has its policy.
+fn judge(progress: &Progress, endpoint: &Endpoint, changes: &Revisions, request: u64) -> Judged {
+    let has_changes =
+        |in_force: &&InForce| in_force.revisions.have_all(changes) && in_force.request >= request;
+    let Some(in_force) = progress.in_force.as_ref().filter(has_changes) else {
         return Judged::NotYet;
     };
     let spec = &endpoint.spec;

@@ -83,6 +83,10 @@ impl Store for Faulty {
         self.through(self.inner.delete(key, base)).boxed()
     }
 
+    fn untold(&self) -> BoxFuture<'_, Result<Revisions>> {
+        self.through(self.inner.untold()).boxed()
+    }
+
     fn watch<'a>(&'a self, kind: Option<Kind>, from: &'a Revisions) -> BoxFuture<'a, Result<Watch>> {
         self.through(self.inner.watch(kind, from)).boxed()
     }

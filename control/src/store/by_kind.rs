@@ -128,6 +128,14 @@ impl Store for ByKind {
         done.map(|done| done.map(|r| outer(key.kind, r)).map_err(|e| outer_error(key.kind, e))).boxed()
     }
 
+    fn untold(&self) -> BoxFuture<'_, Result<Revisions>> {
+        async {
+            let listing = self.inner.list(None).await?;
+            Ok(listing.entries.into_iter().map(|entry| Event::Put(outer_entry(entry)).at()).collect())
+        }
+        .boxed()
+    }
+
     fn watch<'a>(&'a self, kind: Option<Kind>, from: &'a Revisions) -> BoxFuture<'a, Result<Watch>> {
         async move {
             let mut compacted = self.compacted.subscribe();

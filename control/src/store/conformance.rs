@@ -18,7 +18,7 @@ pub(super) async fn run(store: SharedStore) {
     many_keys_are_listed_whole(&store).await;
 }
 
-async fn next(watch: &mut Watch) -> Result<Event, StoreError> {
+pub(super) async fn next(watch: &mut Watch) -> Result<Event, StoreError> {
     tokio::time::timeout(Duration::from_secs(20), watch.next())
         .await
         .expect("an event in time")

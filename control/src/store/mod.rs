@@ -9,7 +9,11 @@
 //! know of a pod before it knows of a policy that is older, and [`Revisions`] of different kinds say nothing of each other.
 //!
 //! [`Embedded`] is a file, for one node; [`Etcd`] is shared by many. Both pass the same tests (`conformance`). Both keep one
-//! count for all kinds, which is more than they promise.
+//! count for all kinds and tell of all in its order (`in_order`).
+//!
+//! An attach must not be answered before the policies that are older than it are in force. It writes an endpoint, waits
+//! until the watch has told that, and what [`Store::untold`] names besides: of a store that tells of all kinds in one order
+//! that is nothing, since the endpoint comes after all that is older.
 //!
 //! Life of a follower ([`Reflector`] is one):
 //!
@@ -36,6 +40,8 @@ pub mod revisions;
 mod by_kind;
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod in_order;
 
 #[cfg(test)]
 pub(crate) use by_kind::ByKind;
@@ -179,6 +185,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// Removes a key, whatever its revision when `base` is None. Fails as [`Store::update`] does.
     fn delete<'a>(&'a self, key: &'a Key, base: Option<Revision>) -> BoxFuture<'a, Result<Revision>>;
+
+    /// What a watch of all kinds may not have told when it tells of a change that was made before this call: for each kind
+    /// that decides about traffic the last change there is by now. Nothing (0 of every kind) of a store that tells of all
+    /// kinds in one order.
+    ///
+    /// Each change named must be one that a watch tells as soon as it can. Of an API server that is the greatest resource
+    /// version among the objects that a consistent list of the kind has (their metadata is enough), not the version of the
+    /// list: a watch comes to that by a bookmark only, a minute later. An object deleted just then is not waited for.
+    fn untold(&self) -> BoxFuture<'_, Result<Revisions>>;
 
     /// Changes after `from` of a kind, or of all kinds, as they happen. `from` is what a list gave, raised by what a watch
     /// has told since: a store with one count for all kinds goes on from the greatest of them.

@@ -85,8 +85,13 @@ impl Reflector {
 
     /// Waits until the picture holds the change. Never ends while the store is away: use a deadline.
     pub async fn reached(&self, change: At) -> Snapshot {
+        self.reached_all(&Revisions::from_iter([change])).await
+    }
+
+    /// The same for several.
+    pub async fn reached_all(&self, changes: &Revisions) -> Snapshot {
         let mut snapshots = self.snapshots.clone();
-        let reached = |snapshot: &Snapshot| snapshot.synced && snapshot.revisions.have(change);
+        let reached = |snapshot: &Snapshot| snapshot.synced && snapshot.revisions.have_all(changes);
         let found = snapshots.wait_for(reached).await.map(|snapshot| snapshot.clone());
         match found {
             Ok(snapshot) => snapshot,

@@ -421,6 +421,31 @@ async fn an_attach_waits_for_its_own_endpoint_whatever_else_is_told() {
     assert!(bench.has_port("a"));
 }
 
+/// The policy is there before the attach begins, and is told after the endpoint.
+#[tokio::test]
+async fn an_attach_waits_for_policies_older_than_it_in_whatever_order_kinds_are_told() {
+    let store = ByKind::new();
+    let bench = Bench::on(store.clone(), true);
+    bench.engine.start();
+    bench.apply(CLUSTER).await;
+    bench.until(|s| s.inputs.pods.len() == 2).await;
+    bench.until_progress(|p| p.engine_error.is_none()).await;
+    store.hold([Kind::NetworkPolicy]);
+    let policy = crate::object::manifest::parse("test", "default", POLICY).unwrap().remove(0).object;
+    crate::store::apply(&*bench.truth, &policy).await.unwrap();
+    let mut attaching = bench.attach(request("a", "relay", 1)).boxed();
+    tokio::select! {
+        attached = &mut attaching => panic!("answered before the policy is known here: {attached:?}"),
+        _ = bench.until_progress(|p| p.in_force.as_ref().is_some_and(|f| f.ports.contains_key(&port_of("a")))) => {}
+    }
+    assert!((&mut attaching).now_or_never().is_none());
+    store.hold([]);
+    attaching.await.unwrap();
+    let state = bench.engine.content().state;
+    let identity = state.prefixes[&"10.244.9.1/32".parse().unwrap()];
+    assert_eq!(state.subjects[&identity].ingress.len(), 1, "isolated by the policy from the start");
+}
+
 #[tokio::test]
 async fn an_attach_waits_for_a_store_that_is_away_for_a_moment() {
     let store = ByKind::new();

@@ -101,6 +101,12 @@ async fn conforms() {
 }
 
 #[tokio::test]
+async fn kinds_are_told_in_one_order() {
+    let Some(server) = Server::start() else { return };
+    assert!(super::super::in_order::is_kept(Arc::new(server.store().await)).await);
+}
+
+#[tokio::test]
 async fn keys_of_others_are_neither_listed_nor_told() {
     let Some(server) = Server::start() else { return };
     let store = server.store().await;

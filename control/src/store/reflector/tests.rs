@@ -83,6 +83,10 @@ impl Store for Flaky {
         self.inner.delete(key, base)
     }
 
+    fn untold(&self) -> BoxFuture<'_, Result<Revisions>> {
+        self.inner.untold()
+    }
+
     fn watch<'a>(&'a self, kind: Option<Kind>, from: &'a Revisions) -> BoxFuture<'a, Result<Watch>> {
         async move {
             self.here()?;
